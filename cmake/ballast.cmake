@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+# The three functions every CMakeLists.txt of Ballast is written with: ballast_library, ballast_proto,
+# ballast_test. Warnings and sanitizers live on the interface target ballast::warnings; nothing is set
+# globally but the standard, the linker and the compiler cache.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_FLAGS_DEV "-O2 -g1" CACHE STRING "Flags of the Dev build type: optimised, assertions on")
+set(CMAKE_C_FLAGS_DEV "-O2 -g1" CACHE STRING "Flags of the Dev build type: optimised, assertions on")
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+      CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE_PROGRAM})
+endif()
+find_program(MOLD_PROGRAM mold)
+if(MOLD_PROGRAM AND NOT BALLAST_SANITIZER)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+add_library(ballast_warnings INTERFACE)
+add_library(ballast::warnings ALIAS ballast_warnings)
+target_compile_options(ballast_warnings INTERFACE -Wall -Wextra -Wno-unused-parameter
+                                                  -Wno-missing-field-initializers)
+if(BALLAST_WERROR)
+  target_compile_options(ballast_warnings INTERFACE -Werror)
+endif()
+if(BALLAST_SANITIZER STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  add_link_options(-fsanitize=address,undefined)
+elseif(BALLAST_SANITIZER STREQUAL "thread")
+  add_compile_options(-fsanitize=thread -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=thread)
+elseif(BALLAST_SANITIZER)
+  message(FATAL_ERROR "BALLAST_SANITIZER must be empty, 'address' or 'thread', not '${BALLAST_SANITIZER}'")
+endif()
+
+# ballast_library(NAME <part>_<name> SRCS <sources and headers> DEPS <targets>)
+# makes the static library ballast_<NAME> with the alias ballast::<NAME>; without sources, an interface.
+function(ballast_library)
+  cmake_parse_arguments(ARG "" "NAME" "SRCS;DEPS" ${ARGN})
+  set(compiled ${ARG_SRCS})
+  list(FILTER compiled EXCLUDE REGEX "\\.h$")
+  if(compiled)
+    add_library(ballast_${ARG_NAME} STATIC ${ARG_SRCS})
+    target_include_directories(ballast_${ARG_NAME} PUBLIC ${CMAKE_SOURCE_DIR})
+    target_link_libraries(ballast_${ARG_NAME} PUBLIC ${ARG_DEPS} PRIVATE ballast::warnings)
+  else()
+    add_library(ballast_${ARG_NAME} INTERFACE)
+    target_include_directories(ballast_${ARG_NAME} INTERFACE ${CMAKE_SOURCE_DIR})
+    target_link_libraries(ballast_${ARG_NAME} INTERFACE ${ARG_DEPS})
+  endif()
+  add_library(ballast::${ARG_NAME} ALIAS ballast_${ARG_NAME})
+endfunction()
+
+# ballast_proto(NAME <name> ROOT <import root> PROTOS <files relative to ROOT> [GRPC] DEPS <targets>)
+# generates C++ (and gRPC stubs with GRPC) under the build folder and makes ballast::<NAME>.
+function(ballast_proto)
+  cmake_parse_arguments(ARG "GRPC" "NAME;ROOT" "PROTOS;DEPS;IMPORTS" ${ARGN})
+  set(out ${CMAKE_BINARY_DIR}/generated)
+  file(MAKE_DIRECTORY ${out})
+  set(generated)
+  set(includes -I ${ARG_ROOT})
+  foreach(dir ${ARG_IMPORTS})
+    list(APPEND includes -I ${dir})
+  endforeach()
+  foreach(proto ${ARG_PROTOS})
+    string(REGEX REPLACE "\\.proto$" "" stem ${proto})
+    set(outputs ${out}/${stem}.pb.cc ${out}/${stem}.pb.h)
+    set(flags --cpp_out=${out})
+    if(ARG_GRPC)
+      list(APPEND outputs ${out}/${stem}.grpc.pb.cc ${out}/${stem}.grpc.pb.h)
+      list(APPEND flags --grpc_out=${out} --plugin=protoc-gen-grpc=$<TARGET_FILE:gRPC::grpc_cpp_plugin>)
+    endif()
+    add_custom_command(
+      OUTPUT ${outputs}
+      COMMAND protobuf::protoc --fatal_warnings ${includes} ${flags} ${proto}
+      DEPENDS ${ARG_ROOT}/${proto}
+      VERBATIM)
+    list(APPEND generated ${outputs})
+  endforeach()
+  add_library(ballast_${ARG_NAME} STATIC ${generated})
+  target_include_directories(ballast_${ARG_NAME} SYSTEM PUBLIC ${out})
+  target_link_libraries(ballast_${ARG_NAME} PUBLIC protobuf::libprotobuf ${ARG_DEPS})
+  if(ARG_GRPC)
+    target_link_libraries(ballast_${ARG_NAME} PUBLIC gRPC::grpc++)
+  endif()
+  add_library(ballast::${ARG_NAME} ALIAS ballast_${ARG_NAME})
+endfunction()
+
+# ballast_test(NAME <name> SRCS <sources> DEPS <targets> [LABEL unit|integration|parity|e2e] [ENV VAR=value ...])
+# makes a GoogleTest program and one ctest entry per test case.
+function(ballast_test)
+  cmake_parse_arguments(ARG "" "NAME;LABEL;TIMEOUT" "SRCS;DEPS;ENV" ${ARGN})
+  if(NOT ARG_LABEL)
+    set(ARG_LABEL unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${ARG_NAME} ${ARG_SRCS})
+  target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS} ballast::warnings GTest::gmock GTest::gtest_main)
+  include(GoogleTest)
+  gtest_discover_tests(${ARG_NAME} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+    PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENV}")
+endfunction()

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/rpc/grpc_status.h"
+
+#include "common/base/error.h"
+#include "common/base/testing/status_matchers.h"
+#include "gtest/gtest.h"
+
+namespace ballast {
+namespace {
+
+using ballast::testing::IsOk;
+using ballast::testing::StatusIs;
+
+TEST(GrpcStatusTest, OkStaysOk) {
+  EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok());
+  EXPECT_THAT(FromGrpcStatus(grpc::Status::OK), IsOk());
+}
+
+TEST(GrpcStatusTest, CodeMessageAndReasonSurviveTheTrip) {
+  const absl::Status sent = FieldError("suffix", "SUFFIX_TOO_LONG", "suffix has 80 characters");
+  const absl::Status received = FromGrpcStatus(ToGrpcStatus(sent));
+  EXPECT_EQ(received, sent);
+  EXPECT_THAT(received, StatusIs(absl::StatusCode::kInvalidArgument, "SUFFIX_TOO_LONG"));
+}
+
+TEST(GrpcStatusTest, DetailsThatDoNotParseAreDropped) {
+  const absl::Status received =
+      FromGrpcStatus(grpc::Status(grpc::StatusCode::NOT_FOUND, "gone", "\xff\xff\xff"));
+  EXPECT_EQ(received, absl::NotFoundError("gone"));
+}
+
+}  // namespace
+}  // namespace ballast
