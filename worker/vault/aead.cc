@@ -14,7 +14,9 @@ namespace ballast::worker::vault {
 namespace {
 
 struct ContextFree {
-  void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }  // zeroes the key
+  void operator()(EVP_CIPHER_CTX* context) const {
+    EVP_CIPHER_CTX_free(context);
+  }  // zeroes the key
 };
 using ContextPtr = std::unique_ptr<EVP_CIPHER_CTX, ContextFree>;
 
@@ -41,15 +43,17 @@ bool InPieces(std::string_view input, char* output, const Update& update) {
 }
 
 absl::Status CryptoError() {
-  return MakeError(absl::StatusCode::kInternal, "VAULT_CRYPTO_FAILED",
-                   "OpenSSL refused an operation of the vault; check that its AES-256-GCM and random "
-                   "source work on this machine");
+  return MakeError(
+      absl::StatusCode::kInternal, "VAULT_CRYPTO_FAILED",
+      "OpenSSL refused an operation of the vault; check that its AES-256-GCM and random "
+      "source work on this machine");
 }
 
 }  // namespace
 
-absl::Status AeadSeal(std::string_view key, std::string_view nonce, std::string_view additional_data,
-                      std::string_view plaintext, char* ciphertext, char* tag) {
+absl::Status AeadSeal(std::string_view key, std::string_view nonce,
+                      std::string_view additional_data, std::string_view plaintext,
+                      char* ciphertext, char* tag) {
   if (key.size() != kKeyBytes || nonce.size() != kNonceBytes) return CryptoError();
   ContextPtr context(EVP_CIPHER_CTX_new());
   if (context == nullptr) return CryptoError();
@@ -58,7 +62,8 @@ absl::Status AeadSeal(std::string_view key, std::string_view nonce, std::string_
   };
   int written = 0;
   unsigned char rest[kTagBytes];
-  if (EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, Bytes(key), Bytes(nonce)) != 1 ||
+  if (EVP_EncryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, Bytes(key), Bytes(nonce)) !=
+          1 ||
       !InPieces(additional_data, nullptr, update) || !InPieces(plaintext, ciphertext, update) ||
       EVP_EncryptFinal_ex(context.get(), rest, &written) != 1 ||
       EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_GET_TAG, kTagBytes, tag) != 1) {
@@ -69,7 +74,8 @@ absl::Status AeadSeal(std::string_view key, std::string_view nonce, std::string_
 
 bool AeadOpen(std::string_view key, std::string_view nonce, std::string_view additional_data,
               std::string_view ciphertext, std::string_view tag, char* plaintext) {
-  if (key.size() != kKeyBytes || nonce.size() != kNonceBytes || tag.size() != kTagBytes) return false;
+  if (key.size() != kKeyBytes || nonce.size() != kNonceBytes || tag.size() != kTagBytes)
+    return false;
   ContextPtr context(EVP_CIPHER_CTX_new());
   if (context == nullptr) return false;
   const auto update = [&](unsigned char* out, int* written, const unsigned char* in, int size) {
@@ -77,7 +83,8 @@ bool AeadOpen(std::string_view key, std::string_view nonce, std::string_view add
   };
   int written = 0;
   unsigned char rest[kTagBytes];
-  if (EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, Bytes(key), Bytes(nonce)) == 1 &&
+  if (EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, Bytes(key), Bytes(nonce)) ==
+          1 &&
       InPieces(additional_data, nullptr, update) && InPieces(ciphertext, plaintext, update) &&
       EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes,
                           const_cast<char*>(tag.data())) == 1 &&

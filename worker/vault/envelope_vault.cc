@@ -72,7 +72,8 @@ absl::StatusOr<std::string> EnvelopeVault::Seal(const SecretBuffer& plaintext,
 
 absl::StatusOr<SecretBuffer> EnvelopeVault::Unseal(std::string_view ciphertext,
                                                    const VectorBinding& binding) {
-  if (ciphertext.size() < kHeaderBytes + kTagBytes || ciphertext.substr(0, kMagic.size()) != kMagic) {
+  if (ciphertext.size() < kHeaderBytes + kTagBytes ||
+      ciphertext.substr(0, kMagic.size()) != kMagic) {
     return Corrupt("these bytes are no sealed vector of a version this worker knows");
   }
   const size_t size = ciphertext.size() - kHeaderBytes - kTagBytes;

@@ -22,9 +22,9 @@ namespace ballast::worker::vault {
 //      104      n  AES-256-GCM ciphertext
 //    104+n     16  tag
 //
-// The wrapped key is bound to the first 24 bytes and the binding; the ciphertext to the first 104 bytes
-// and the binding. The binding is written with the length of each part before it, so that two bindings
-// never have the same bytes. Every bit of the envelope is thus authenticated.
+// The wrapped key is bound to the first 24 bytes and the binding; the ciphertext to the first 104
+// bytes and the binding. The binding is written with the length of each part before it, so that two
+// bindings never have the same bytes. Every bit of the envelope is thus authenticated.
 //
 // Thread safety: thread-safe.
 class EnvelopeVault : public VectorVault {

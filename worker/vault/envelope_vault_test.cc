@@ -26,7 +26,8 @@ TEST(EnvelopeVaultTest, OpensWhatItSealed) {
   EnvelopeVault vault = VaultWithKey('k');
   for (const size_t size : {size_t{0}, size_t{1}, size_t{31}, size_t{100'000}}) {
     const std::string secret(size, 's');
-    ASSERT_OK_AND_ASSIGN(const std::string sealed, vault.Seal(SecretBuffer::CopyOf(secret), kBinding));
+    ASSERT_OK_AND_ASSIGN(const std::string sealed,
+                         vault.Seal(SecretBuffer::CopyOf(secret), kBinding));
     ASSERT_OK_AND_ASSIGN(const SecretBuffer opened, vault.Unseal(sealed, kBinding));
     EXPECT_EQ(opened.view(), secret);
   }
@@ -44,9 +45,9 @@ TEST(EnvelopeVaultTest, ShowsNothingOfThePlaintextAndNeverRepeatsItself) {
 
 TEST(EnvelopeVaultTest, NoticesAFlippedBitInEveryByte) {
   EnvelopeVault vault = VaultWithKey('k');
-  ASSERT_OK_AND_ASSIGN(std::string sealed,
-                       vault.Seal(SecretBuffer::CopyOf("forty bytes of something to protect....."),
-                                  kBinding));
+  ASSERT_OK_AND_ASSIGN(
+      std::string sealed,
+      vault.Seal(SecretBuffer::CopyOf("forty bytes of something to protect....."), kBinding));
   for (size_t at = 0; at < sealed.size(); ++at) {
     for (const int bit : {0, 7}) {
       sealed[at] = static_cast<char>(sealed[at] ^ (1 << bit));
@@ -63,7 +64,8 @@ TEST(EnvelopeVaultTest, NoticesAFlippedBitInEveryByte) {
 
 TEST(EnvelopeVaultTest, NoticesEveryTruncationAndAnythingAppended) {
   EnvelopeVault vault = VaultWithKey('k');
-  ASSERT_OK_AND_ASSIGN(const std::string sealed, vault.Seal(SecretBuffer::CopyOf("secret"), kBinding));
+  ASSERT_OK_AND_ASSIGN(const std::string sealed,
+                       vault.Seal(SecretBuffer::CopyOf("secret"), kBinding));
   for (size_t size = 0; size < sealed.size(); ++size) {
     EXPECT_THAT(vault.Unseal(sealed.substr(0, size), kBinding),
                 StatusIs(absl::StatusCode::kDataLoss, "VECTOR_CORRUPT"))
@@ -76,18 +78,21 @@ TEST(EnvelopeVaultTest, NoticesEveryTruncationAndAnythingAppended) {
 TEST(EnvelopeVaultTest, AnotherKeyIsTheWrongKeyNotDamage) {
   EnvelopeVault vault = VaultWithKey('k');
   EnvelopeVault other = VaultWithKey('o');
-  ASSERT_OK_AND_ASSIGN(const std::string sealed, vault.Seal(SecretBuffer::CopyOf("secret"), kBinding));
+  ASSERT_OK_AND_ASSIGN(const std::string sealed,
+                       vault.Seal(SecretBuffer::CopyOf("secret"), kBinding));
   EXPECT_THAT(other.Unseal(sealed, kBinding),
               StatusIs(absl::StatusCode::kFailedPrecondition, "VAULT_KEY_WRONG"));
 }
 
 TEST(EnvelopeVaultTest, CannotBeSwappedToAnotherBinding) {
   EnvelopeVault vault = VaultWithKey('k');
-  ASSERT_OK_AND_ASSIGN(const std::string sealed, vault.Seal(SecretBuffer::CopyOf("secret"), kBinding));
+  ASSERT_OK_AND_ASSIGN(const std::string sealed,
+                       vault.Seal(SecretBuffer::CopyOf("secret"), kBinding));
   for (const VectorBinding& other :
        {VectorBinding{"vec-2", 3, "sha256:abc"}, VectorBinding{"vec-1", 4, "sha256:abc"},
         VectorBinding{"vec-1", 3, "sha256:abd"}, VectorBinding{"", 3, "sha256:abc"}}) {
-    EXPECT_THAT(vault.Unseal(sealed, other), StatusIs(absl::StatusCode::kDataLoss, "VECTOR_CORRUPT"));
+    EXPECT_THAT(vault.Unseal(sealed, other),
+                StatusIs(absl::StatusCode::kDataLoss, "VECTOR_CORRUPT"));
   }
 }
 
@@ -101,8 +106,10 @@ TEST(EnvelopeVaultTest, PartsOfTheBindingCannotRunIntoEachOther) {
 
 TEST(EnvelopeVaultTest, HalvesOfTwoEnvelopesDoNotMix) {
   EnvelopeVault vault = VaultWithKey('k');
-  ASSERT_OK_AND_ASSIGN(const std::string first, vault.Seal(SecretBuffer::CopyOf("secret"), kBinding));
-  ASSERT_OK_AND_ASSIGN(const std::string second, vault.Seal(SecretBuffer::CopyOf("terces"), kBinding));
+  ASSERT_OK_AND_ASSIGN(const std::string first,
+                       vault.Seal(SecretBuffer::CopyOf("secret"), kBinding));
+  ASSERT_OK_AND_ASSIGN(const std::string second,
+                       vault.Seal(SecretBuffer::CopyOf("terces"), kBinding));
   ASSERT_EQ(first.size(), second.size());
   // The first 24 bytes are the same in both.
   for (const size_t cut : {size_t{84}, size_t{96}, size_t{104}, first.size() - 16}) {

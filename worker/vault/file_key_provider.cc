@@ -73,9 +73,10 @@ absl::StatusOr<std::unique_ptr<FileKeyProvider>> FileKeyProvider::Open(const std
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     status = Invalid(absl::StatusCode::kInvalidArgument, path, "is not a regular file");
   } else if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-    status = Invalid(absl::StatusCode::kPermissionDenied, path,
-                     "can be read or written by group or others; run chmod 600 on it, and make a new "
-                     "key if somebody may have read this one");
+    status =
+        Invalid(absl::StatusCode::kPermissionDenied, path,
+                "can be read or written by group or others; run chmod 600 on it, and make a new "
+                "key if somebody may have read this one");
   }
   while (status.ok() && size < kLongestFile) {
     const ssize_t n = read(fd, text.data() + size, kLongestFile - size);
@@ -99,8 +100,9 @@ absl::StatusOr<std::unique_ptr<FileKeyProvider>> FileKeyProvider::Open(const std
     key.data()[i] = static_cast<char>((high << 4) | (low & 15));
   }
   if (!hex) {
-    return Invalid(absl::StatusCode::kInvalidArgument, path,
-                   "does not hold exactly 64 hex digits (256 bits); write one with: openssl rand -hex 32");
+    return Invalid(
+        absl::StatusCode::kInvalidArgument, path,
+        "does not hold exactly 64 hex digits (256 bits); write one with: openssl rand -hex 32");
   }
   return std::make_unique<FileKeyProvider>(std::move(key));
 }
@@ -115,20 +117,23 @@ absl::StatusOr<std::string> FileKeyProvider::Wrap(const SecretBuffer& data_key,
   return wrapped;
 }
 
-absl::StatusOr<SecretBuffer> FileKeyProvider::Unwrap(std::string_view key_id, std::string_view wrapped,
+absl::StatusOr<SecretBuffer> FileKeyProvider::Unwrap(std::string_view key_id,
+                                                     std::string_view wrapped,
                                                      std::string_view additional_data) {
   if (key_id != key_id_) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "VAULT_KEY_WRONG",
-                     "it was sealed with another key than vault_key_file holds; give every worker of "
-                     "the service the same key");
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "VAULT_KEY_WRONG",
+        "it was sealed with another key than vault_key_file holds; give every worker of "
+        "the service the same key");
   }
   SecretBuffer data_key(kKeyBytes);
   if (wrapped.size() != kWrappedKeyBytes ||
       !AeadOpen(key_.view(), wrapped.substr(0, kNonceBytes), additional_data,
                 wrapped.substr(kNonceBytes, kKeyBytes), wrapped.substr(kNonceBytes + kKeyBytes),
                 data_key.data())) {
-    return MakeError(absl::StatusCode::kDataLoss, "VECTOR_CORRUPT",
-                     "the wrapped key was changed, or belongs to another id, version or base model");
+    return MakeError(
+        absl::StatusCode::kDataLoss, "VECTOR_CORRUPT",
+        "the wrapped key was changed, or belongs to another id, version or base model");
   }
   return data_key;
 }

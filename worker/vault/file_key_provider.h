@@ -9,13 +9,13 @@
 
 namespace ballast::worker::vault {
 
-// A wrapping key from a file of 64 hex digits, which only the worker's user may read. The key is read
-// once and kept in a SecretBuffer.
+// A wrapping key from a file of 64 hex digits, which only the worker's user may read. The key is
+// read once and kept in a SecretBuffer.
 class FileKeyProvider : public KeyProvider {
  public:
-  // NOT_FOUND (VAULT_KEY_FILE_MISSING); PERMISSION_DENIED (VAULT_KEY_FILE_INVALID) when the file cannot be
-  // read or group or others can; INVALID_ARGUMENT (VAULT_KEY_FILE_INVALID) when it is not 64 hex digits,
-  // white space at the end aside.
+  // NOT_FOUND (VAULT_KEY_FILE_MISSING); PERMISSION_DENIED (VAULT_KEY_FILE_INVALID) when the file
+  // cannot be read or group or others can; INVALID_ARGUMENT (VAULT_KEY_FILE_INVALID) when it is not
+  // 64 hex digits, white space at the end aside.
   static absl::StatusOr<std::unique_ptr<FileKeyProvider>> Open(const std::string& path);
 
   // From 32 key bytes; for tests and for Open.

@@ -48,7 +48,8 @@ TEST(FileKeyProviderTest, RefusesWhatIsNot64HexDigitsWithoutQuotingIt) {
        {std::string(), kHex.substr(1), kHex + "0", kHex + kHex, std::string(64, 'g'),
         " " + kHex.substr(1), kHex.substr(0, 63) + "-"}) {
     const auto bad = FileKeyProvider::Open(Write("bad", content));
-    EXPECT_THAT(bad, StatusIs(absl::StatusCode::kInvalidArgument, "VAULT_KEY_FILE_INVALID")) << content;
+    EXPECT_THAT(bad, StatusIs(absl::StatusCode::kInvalidArgument, "VAULT_KEY_FILE_INVALID"))
+        << content;
     EXPECT_THAT(std::string(bad.status().message()), Not(HasSubstr("0011")));
   }
 }
@@ -56,7 +57,8 @@ TEST(FileKeyProviderTest, RefusesWhatIsNot64HexDigitsWithoutQuotingIt) {
 TEST(FileKeyProviderTest, RefusesAFileThatOthersCanRead) {
   for (const int mode : {0640, 0604, 0660, 0644, 0620}) {
     const auto open = FileKeyProvider::Open(Write("open", kHex, mode));
-    EXPECT_THAT(open, StatusIs(absl::StatusCode::kPermissionDenied, "VAULT_KEY_FILE_INVALID")) << mode;
+    EXPECT_THAT(open, StatusIs(absl::StatusCode::kPermissionDenied, "VAULT_KEY_FILE_INVALID"))
+        << mode;
     EXPECT_THAT(std::string(open.status().message()), HasSubstr("chmod 600"));
   }
 }
