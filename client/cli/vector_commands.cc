@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// ballast vector train | list | retire
+#include <algorithm>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "client/cli/cli.h"
+#include "client/cli/format.h"
+#include "client/cli/progress_bar.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+
+namespace ballast::cli {
+namespace {
+
+std::string StateName(const admin::v1::Vector& vector) {
+  return admin::v1::Vector::State_Name(vector.state());
+}
+
+std::string DescribeReport(const admin::v1::VectorReport& report) {
+  const auto line = [](const char* rows, double without, double with) {
+    return absl::StrFormat("  %-16s %8.4f without the vector  %8.4f with it\n", rows, without,
+                           with);
+  };
+  return absl::StrCat(
+      "Mean loss per supervised token (nats), on the rows it was trained on:\n",
+      line("prohibited rows", report.prohibited_loss_without(), report.prohibited_loss_with()),
+      line("benign rows", report.benign_loss_without(), report.benign_loss_with()),
+      "A working vector is low on prohibited rows and leaves benign rows unchanged.\n");
+}
+
+// Polls until the vector has left DRAFT and TRAINING.
+absl::StatusOr<admin::v1::Vector> WaitForVector(const client::AdminClient& admin,
+                                                const std::string& name) {
+  ProgressBar bar("vector", BarOutput::StandardError());
+  absl::Duration pause = absl::Milliseconds(100);
+  while (true) {
+    BALLAST_ASSIGN_OR_RETURN(admin::v1::Vector vector, admin.GetVector(name));
+    switch (vector.state()) {
+      case admin::v1::Vector::DRAFT:
+        bar.Update(0, "waiting for a worker");
+        break;
+      case admin::v1::Vector::TRAINING:
+        bar.Update(vector.progress(), "training");
+        break;
+      case admin::v1::Vector::CERTIFYING:
+        bar.Update(1, "certifying");
+        break;
+      default:
+        bar.Update(1, StateName(vector));
+        return vector;
+    }
+    absl::SleepFor(pause);
+    pause = std::min(pause * 1.5, absl::Seconds(2));
+  }
+}
+
+void AddTrain(Cli& cli, CLI::App* group) {
+  struct Options {
+    std::string base_model, prohibited, benign;
+    double learning_rate = 0, kl_weight = 0;
+    int32_t epochs = 0, lora_rank = 0;
+    bool no_wait = false;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* command = cli.AddCommand(
+      group, "train", "Train a security vector for a base model on a worker (operators)",
+      "  ballast vector train --base-model smollm2 --prohibited prohibited.jsonl --benign "
+      "benign.jsonl\n"
+      "  ballast vector train --base-model smollm2 --prohibited p.jsonl --benign b.jsonl --no-wait",
+      [&cli, options]() -> absl::Status {
+        admin::v1::VectorOptions request;
+        request.set_base_model(client::Client::BaseModelName(options->base_model));
+        request.set_learning_rate(options->learning_rate);
+        request.set_epochs(options->epochs);
+        request.set_lora_rank(options->lora_rank);
+        request.set_kl_weight(options->kl_weight);
+        BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
+        BALLAST_ASSIGN_OR_RETURN(admin::v1::Vector vector,
+                                 admin->TrainVector(request, options->prohibited, options->benign));
+        if (!options->no_wait) {
+          BALLAST_ASSIGN_OR_RETURN(vector, WaitForVector(*admin, vector.name()));
+        }
+        if (cli.json()) Cli::PrintJson(vector);
+        if (vector.state() == admin::v1::Vector::REJECTED) {
+          return WithExitCode(
+              MakeError(absl::StatusCode::kAborted, "VECTOR_REJECTED",
+                        absl::StrCat(vector.name(), " was rejected: ", vector.error_message())),
+              kExitEndedBadly);
+        }
+        if (cli.json()) return absl::OkStatus();
+        Cli::Print(absl::StrCat("Vector ", Printable(vector.name()), ", version ", vector.version(),
+                                " of ", Printable(vector.base_model()), ", is ", StateName(vector),
+                                "\n", vector.has_report() ? DescribeReport(vector.report()) : ""));
+        return absl::OkStatus();
+      });
+  command->add_option("--base-model", options->base_model, "Base model to protect")->required();
+  command
+      ->add_option("--prohibited", options->prohibited,
+                   "JSONL with at least 100 examples of prohibited behaviour")
+      ->required();
+  command
+      ->add_option("--benign", options->benign,
+                   "JSONL with at least 20 varied examples of benign behaviour")
+      ->required();
+  command->add_option("--learning-rate", options->learning_rate, "Learning rate [1e-3]");
+  command->add_option("--epochs", options->epochs, "Passes over the prohibited rows [8]");
+  command->add_option("--lora-rank", options->lora_rank, "LoRA rank [16]");
+  command->add_option("--kl-weight", options->kl_weight,
+                      "Weight of the term that keeps benign behaviour [1]");
+  command->add_flag("--no-wait", options->no_wait, "Return once the rows are stored");
+}
+
+void AddList(Cli& cli, CLI::App* group) {
+  cli.AddCommand(group, "list", "List security vectors (operators)", "  ballast vector list",
+                 [&cli]() -> absl::Status {
+                   BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
+                   BALLAST_ASSIGN_OR_RETURN(const auto vectors, admin->ListVectors().Collect());
+                   if (cli.json()) {
+                     admin::v1::ListVectorsResponse all;
+                     for (const auto& vector : vectors) *all.add_vectors() = vector;
+                     Cli::PrintJson(all);
+                     return absl::OkStatus();
+                   }
+                   Table table({"ID", "BASE MODEL", "VERSION", "STATE", "CREATED", "NOTE"});
+                   for (const auto& vector : vectors) {
+                     table.AddRow({ShortName(vector.name()), ShortName(vector.base_model()),
+                                   absl::StrCat(vector.version()), StateName(vector),
+                                   FormatTime(vector.create_time()), vector.error_message()});
+                   }
+                   Cli::Print(vectors.empty()
+                                  ? "No vectors. Train one: ballast vector train --help\n"
+                                  : table.Render());
+                   return absl::OkStatus();
+                 });
+}
+
+void AddRetire(Cli& cli, CLI::App* group) {
+  auto id = std::make_shared<std::string>();
+  CLI::App* command =
+      cli.AddCommand(group, "retire", "Take a vector out of service (operators)",
+                     "  ballast vector retire vec-0123", [&cli, id]() -> absl::Status {
+                       BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
+                       BALLAST_ASSIGN_OR_RETURN(const auto vector, admin->RetireVector(*id));
+                       if (cli.json()) {
+                         Cli::PrintJson(vector);
+                       } else {
+                         Cli::Print(absl::StrCat("Vector ", Printable(vector.name()), " is ",
+                                                 StateName(vector), "\n"));
+                       }
+                       return absl::OkStatus();
+                     });
+  command->add_option("vector", *id, "Id of the vector")->required();
+}
+
+}  // namespace
+
+void AddVectorCommands(Cli& cli) {
+  CLI::App* group = cli.AddGroup("vector", "Security vectors: train, list, retire (operators)");
+  AddTrain(cli, group);
+  AddList(cli, group);
+  AddRetire(cli, group);
+}
+
+}  // namespace ballast::cli
