@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/agent/agent.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "worker/agent/job_error.h"
+#include "worker/agent/status_text.h"
+#include "worker/agent/task.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+// The server holds an idle worker's call for about 20 s.
+constexpr absl::Duration kPollTimeout = absl::Seconds(90);
+constexpr absl::Duration kReportTimeout = absl::Seconds(30);
+constexpr absl::Duration kGoodbyeTimeout = absl::Seconds(2);
+constexpr absl::Duration kDefaultInterval = absl::Seconds(2);
+
+// Waiting for the server, longer each time.
+class Backoff {
+ public:
+  explicit Backoff(const WorkerClientOptions& options)
+      : first_(options.first_backoff), longest_(options.longest_backoff), next_(first_) {}
+  void Reset() { next_ = first_; }
+  absl::Duration Next() { return std::exchange(next_, std::min(2 * next_, longest_)); }
+
+ private:
+  const absl::Duration first_;
+  const absl::Duration longest_;
+  absl::Duration next_;
+};
+
+absl::Duration IntervalOf(const pb::SynchronizeResponse& response) {
+  if (!response.has_heartbeat_interval()) return kDefaultInterval;
+  return absl::Seconds(response.heartbeat_interval().seconds()) +
+         absl::Nanoseconds(response.heartbeat_interval().nanos());
+}
+
+}  // namespace
+
+Agent::Agent(const AgentOptions& options, WorkerClient& client, VectorVault& vault,
+             BaseLoader::EngineFactory load_engine, BaseLoader::TextFactory load_text, Clock& clock)
+    : options_(options),
+      client_(client),
+      vault_(vault),
+      clock_(clock),
+      cache_(options.cache_dir),
+      bases_(cache_, std::move(load_engine), std::move(load_text)),
+      sampler_(client) {}
+
+Agent::~Agent() { Stop(); }
+
+absl::Status Agent::Start() {
+  BALLAST_RETURN_IF_ERROR(cache_.Open());
+  thread_ = std::thread([this] { Run(); });
+  return absl::OkStatus();
+}
+
+void Agent::Drain() {
+  drain_.Cancel();
+  absl::MutexLock lock(&mutex_);
+  if (session_ != nullptr) session_->Drain();
+}
+
+void Agent::Stop() {
+  Drain();
+  if (thread_.joinable()) thread_.join();
+}
+
+pb::SynchronizeRequest Agent::Identity() {
+  pb::SynchronizeRequest request;
+  const LoadedBase* base = bases_.current();
+  request.set_device(base != nullptr ? base->info.device : options_.device);
+  request.set_version(options_.version);
+  request.set_draining(draining());
+  return request;
+}
+
+void Agent::Run() {
+  Backoff backoff(client_.options());
+  int failures = 0;
+  while (!draining()) {
+    pb::SynchronizeRequest request = Identity();
+    request.mutable_idle();
+    auto response = client_.Synchronize(std::move(request), kPollTimeout, drain_);
+    if (response.ok()) {
+      if (failures > 0) spdlog::info("the server answers again");
+      failures = 0;
+      backoff.Reset();
+      Handle(*std::move(response));
+      continue;
+    }
+    if (draining()) break;
+    const absl::Duration wait = backoff.Next();
+    if (failures++ % 20 == 0) {
+      spdlog::warn("the server at {} does not give work, trying on: {}",
+                   client_.options().server_address, StatusText(response.status()));
+    }
+    drain_.WaitFor(wait);
+  }
+  sampler_.RefuseAll();
+  SayGoodbye();
+}
+
+void Agent::Handle(pb::SynchronizeResponse response) {
+  while (true) {
+    for (const pb::SampleOrder& order : response.samples()) sampler_.Add(order);
+    if (!response.has_work()) break;
+    const absl::Duration interval = IntervalOf(response);
+    response = DoWork(response.work(), interval);
+  }
+  sampler_.ServeIdle(
+      [this](const pb::SampleOrder& order, const BlobReader& reader) {
+        return bases_.Load(
+            order.base_model(),
+            [this, reader](const std::string& blob,
+                           const std::function<absl::Status(std::string_view)>& sink) {
+              return client_.ReadBlob(reader, blob, sink, drain_);
+            });
+      },
+      [this] { return draining(); });
+}
+
+pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration interval) {
+  const std::string& resource = work.lease().resource();
+  spdlog::info("{}: taken with epoch {}", resource, work.lease().epoch());
+  LeaseSession session(client_, Identity(), work.lease(), interval,
+                       [this](const pb::SampleOrder& order) { sampler_.Add(order); });
+  session.Start();
+  {
+    absl::MutexLock lock(&mutex_);
+    session_ = &session;
+  }
+  if (draining()) session.Drain();
+  auto finished = RunTask(work, session);
+  {
+    absl::MutexLock lock(&mutex_);
+    session_ = nullptr;
+  }
+  session.Stop();
+  const LeaseSession::Order order = session.order();
+  if (order == LeaseSession::Order::kLost ||
+      (!finished.ok() && ErrorReason(finished.status()) == "LEASE_LOST")) {
+    spdlog::warn("{}: dropped, the lease is lost", resource);
+    return {};
+  }
+  pb::SynchronizeRequest::Finished report;
+  if (finished.ok()) {
+    spdlog::info("{}: done", resource);
+    report = *std::move(finished);
+  } else if (order == LeaseSession::Order::kCancel) {
+    spdlog::info("{}: cancelled", resource);
+    report.mutable_cancelled();
+  } else if (order == LeaseSession::Order::kDrain && absl::IsCancelled(finished.status())) {
+    spdlog::info("{}: handed back", resource);
+    report.mutable_handed_back();
+  } else {
+    spdlog::error("{}: failed: {}", resource, StatusText(finished.status()));
+    *report.mutable_error() = ToJobError(finished.status());
+  }
+  *report.mutable_lease() = work.lease();
+  *report.mutable_final_state() = session.Snapshot();
+  return Report(std::move(report));
+}
+
+absl::StatusOr<pb::SynchronizeRequest::Finished> Agent::RunTask(const pb::Work& work,
+                                                                LeaseSession& session) {
+  TaskEnvironment environment{client_, vault_, bases_,           sampler_,
+                              session, clock_, options_.version, options_.checkpoint_steps};
+  switch (work.task_case()) {
+    case pb::Work::kFineTune:
+      return RunFineTune(environment, work);
+    case pb::Work::kTrainVector:
+      return RunTrainVector(environment, work);
+    case pb::Work::TASK_NOT_SET:
+      break;
+  }
+  return MakeError(absl::StatusCode::kUnimplemented, "TASK_UNKNOWN",
+                   "the server gave a kind of work that this worker does not know; use the same "
+                   "version of both");
+}
+
+pb::SynchronizeResponse Agent::Report(pb::SynchronizeRequest::Finished finished) {
+  Backoff backoff(client_.options());
+  Cancellation never;
+  absl::Duration waited_while_stopping;
+  const std::string resource = finished.lease().resource();
+  while (true) {
+    pb::SynchronizeRequest request = Identity();
+    *request.mutable_finished() = finished;
+    auto response = client_.Synchronize(std::move(request), kReportTimeout, never);
+    if (response.ok()) return *std::move(response);
+    const absl::Status& status = response.status();
+    if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status) &&
+        !absl::IsUnauthenticated(status)) {
+      spdlog::error("{}: the server does not take the result: {}", resource, StatusText(status));
+      return {};
+    }
+    const absl::Duration wait = backoff.Next();
+    spdlog::warn("{}: the result is not reported yet: {}", resource, StatusText(status));
+    if (draining()) {
+      if (waited_while_stopping >= options_.stop_patience) return {};
+      waited_while_stopping += wait;
+      never.WaitFor(wait);
+    } else {
+      drain_.WaitFor(wait);
+    }
+  }
+}
+
+void Agent::SayGoodbye() {
+  pb::SynchronizeRequest request = Identity();
+  request.mutable_idle();
+  Cancellation never;
+  // Best effort: the server notices a silent worker anyway.
+  client_.Synchronize(std::move(request), kGoodbyeTimeout, never).IgnoreError();
+}
+
+}  // namespace ballast::worker::agent

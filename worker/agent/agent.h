@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_WORKER_AGENT_AGENT_H_
+#define BALLAST_WORKER_AGENT_AGENT_H_
+
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "common/base/clock.h"
+#include "worker/agent/base_loader.h"
+#include "worker/agent/lease_session.h"
+#include "worker/agent/sampler.h"
+#include "worker/agent/worker_client.h"
+#include "worker/vector_vault.h"
+
+namespace ballast::worker::agent {
+
+struct AgentOptions {
+  std::string device = "cpu";  // reported until a base model is loaded, which knows better
+  std::string version;
+  std::string cache_dir;
+  int checkpoint_steps = 50;  // 0: none
+  // How long a stopping agent tries to report what it has done.
+  absl::Duration stop_patience = absl::Seconds(20);
+};
+
+// The worker's main loop: asks for work, does it, reports it, one lease at a time; serves sampling
+// orders between. The engine's calls run on the agent's own thread, heartbeats on another.
+//
+// Thread safety: Start once; Drain from any thread; Stop and Wait from one thread.
+class Agent {
+ public:
+  // `client`, `vault` and `clock` must outlive the agent.
+  Agent(const AgentOptions& options, WorkerClient& client, VectorVault& vault,
+        BaseLoader::EngineFactory load_engine, BaseLoader::TextFactory load_text, Clock& clock);
+  ~Agent();
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  // Opens the cache folder and starts the thread. Fails when the folder cannot be made.
+  absl::Status Start();
+
+  // Asks the agent to stop: a running job writes a checkpoint and is handed back. Returns at once.
+  void Drain();
+
+  // Drain, then waits until everything is handed back.
+  void Stop();
+
+ private:
+  void Run();
+  // Does what an answer of Synchronize asks for, and what the answers to its reports ask for.
+  void Handle(pb::SynchronizeResponse response);
+  pb::SynchronizeResponse DoWork(const pb::Work& work, absl::Duration interval);
+  absl::StatusOr<pb::SynchronizeRequest::Finished> RunTask(const pb::Work& work,
+                                                           LeaseSession& session);
+  pb::SynchronizeResponse Report(pb::SynchronizeRequest::Finished finished);
+  void SayGoodbye();
+  pb::SynchronizeRequest Identity();
+  bool draining() const { return drain_.cancelled(); }
+
+  const AgentOptions options_;
+  WorkerClient& client_;
+  VectorVault& vault_;
+  Clock& clock_;
+  BaseCache cache_;
+  BaseLoader bases_;
+  Sampler sampler_;
+
+  Cancellation drain_;  // ends the long poll and the waits between tries
+  absl::Mutex mutex_;
+  LeaseSession* session_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::thread thread_;
+};
+
+}  // namespace ballast::worker::agent
+
+#endif  // BALLAST_WORKER_AGENT_AGENT_H_

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "worker/agent/checkpoint_uploader.h"
+#include "worker/agent/delta_files.h"
+#include "worker/agent/job_error.h"
+#include "worker/agent/row_reader.h"
+#include "worker/agent/status_text.h"
+#include "worker/agent/task_internal.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+constexpr int64_t kMaxVectorBytes = int64_t{8} << 30;
+constexpr int64_t kMaxCheckpointBytes = int64_t{32} << 30;
+
+TrainConfig ToTrainConfig(const pb::Work::FineTune& task, int checkpoint_steps) {
+  const ballast::v1::Hyperparameters& from = task.job().hyperparameters();
+  TrainConfig config;
+  config.lora.rank = from.lora_rank();
+  config.lora.alpha = static_cast<float>(from.lora_alpha());
+  config.learning_rate = from.learning_rate();
+  config.epochs = from.epochs();
+  config.batch_rows = from.batch_rows();
+  config.warmup_ratio = from.warmup_ratio();
+  config.schedule = from.schedule() == ballast::v1::Hyperparameters::LINEAR ? Schedule::kLinear
+                                                                            : Schedule::kCosine;
+  config.seed = static_cast<uint64_t>(from.seed());
+  config.checkpoint_every_steps = checkpoint_steps;
+  config.vector_policy = task.vector_always() ? VectorPolicy::kAlways : VectorPolicy::kByRow;
+  return config;
+}
+
+// Fetches the ciphertext, checks what it is bound to, and opens it. Every failure but CANCELLED is
+// PROTECTION_UNAVAILABLE outside; the log has the reason.
+absl::StatusOr<SecretBuffer> OpenVector(TaskEnvironment& environment, const pb::Work& work) {
+  const std::string& resource = work.lease().resource();
+  const pb::SealedVector& sealed = work.fine_tune().vector();
+  if (!work.fine_tune().has_vector() || sealed.blob().empty()) {
+    spdlog::error("{}: the server gave no vector; the job is not trained without one", resource);
+    return ProtectionUnavailable();
+  }
+  if (sealed.base_digest() != work.base_model().digest()) {
+    spdlog::error("{}: vector {} is for another base model", resource, sealed.vector_id());
+    return ProtectionUnavailable();
+  }
+  const auto ciphertext =
+      environment.client.ReadBlobToMemory({environment.session.lease(), ""}, sealed.blob(),
+                                          kMaxVectorBytes, environment.session.interrupt());
+  if (!ciphertext.ok()) {
+    BALLAST_RETURN_IF_ERROR(CheckOrder(environment.session));
+    spdlog::error("{}: vector {} cannot be read: {}", resource, sealed.vector_id(),
+                  StatusText(ciphertext.status()));
+    return ProtectionUnavailable();
+  }
+  if (DigestOf(*ciphertext) != sealed.ciphertext_digest()) {
+    spdlog::error("{}: the stored bytes of vector {} are not those that were sealed", resource,
+                  sealed.vector_id());
+    return ProtectionUnavailable();
+  }
+  auto vector = environment.vault.Unseal(
+      *ciphertext, {sealed.vector_id(), sealed.version(), sealed.base_digest()});
+  if (!vector.ok()) {
+    spdlog::error("{}: vector {} does not open: {}", resource, sealed.vector_id(),
+                  StatusText(vector.status()));
+    return ProtectionUnavailable();
+  }
+  return vector;
+}
+
+// The engine's bytes of the newest checkpoint; empty without one, or where it does not open: the
+// work then starts anew.
+absl::StatusOr<std::string> ReadCheckpoint(TaskEnvironment& environment, const pb::Work& work) {
+  const std::string& blob = work.fine_tune().checkpoint_blob();
+  if (blob.empty()) return std::string();
+  const std::string& resource = work.lease().resource();
+  auto sealed =
+      environment.client.ReadBlobToMemory({environment.session.lease(), ""}, blob,
+                                          kMaxCheckpointBytes, environment.session.interrupt());
+  absl::StatusOr<std::string> bytes =
+      sealed.ok() ? CheckpointUploader::Open(environment.vault, *sealed, resource,
+                                             work.base_model().digest())
+                  : sealed.status();
+  BALLAST_RETURN_IF_ERROR(CheckOrder(environment.session));
+  if (bytes.ok()) return bytes;
+  spdlog::warn("{}: its checkpoint cannot be used, it starts anew: {}", resource,
+               StatusText(bytes.status()));
+  return std::string();
+}
+
+absl::StatusOr<TrainResult> Train(TaskEnvironment& environment, LoadedBase& base,
+                                  const std::string& resource, TrainRequest& request) {
+  LeaseSession& session = environment.session;
+  CheckpointUploader uploader(environment.client, environment.vault, session, base.digest);
+  uploader.Start();
+  TrainCallbacks callbacks = SessionCallbacks(environment, base);
+  callbacks.evaluated = [&](const Evaluation& evaluation) { session.AddEvaluation(evaluation); };
+  callbacks.checkpoint = [&](int64_t step, std::string bytes) {
+    uploader.Add(step, std::move(bytes));
+  };
+  absl::StatusOr<TrainResult> result = base.engine->Train(request, callbacks);
+  if (!result.ok() && absl::StartsWith(ErrorReason(result.status()), "CHECKPOINT_")) {
+    spdlog::warn("{}: its checkpoint cannot be used, it starts anew: {}", resource,
+                 StatusText(result.status()));
+    request.checkpoint.clear();
+    result = base.engine->Train(request, callbacks);
+  }
+  if (session.order() == LeaseSession::Order::kDrain) uploader.Flush();
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& environment,
+                                                             const pb::Work& work) {
+  const pb::Work::FineTune& task = work.fine_tune();
+  const std::string& resource = work.lease().resource();
+  LeaseSession& session = environment.session;
+  const BaseCache::Fetch fetch = LeaseFetch(environment);
+
+  // The vector comes first: without it nothing else is worth doing.
+  BALLAST_ASSIGN_OR_RETURN(const SecretBuffer vector, OpenVector(environment, work));
+  BALLAST_ASSIGN_OR_RETURN(LoadedBase * base, environment.bases.Load(work.base_model(), fetch));
+  BALLAST_RETURN_IF_ERROR(CheckOrder(session));
+
+  TrainRequest request;
+  request.config = ToTrainConfig(task, environment.checkpoint_steps);
+  request.vector = &vector;
+  BALLAST_ASSIGN_OR_RETURN(request.rows, ReadRows(task.training_dataset(), base->text,
+                                                  base->info.context_tokens, fetch));
+  if (task.has_validation_dataset()) {
+    BALLAST_ASSIGN_OR_RETURN(
+        request.validation_rows,
+        ReadRows(task.validation_dataset(), base->text, base->info.context_tokens, fetch));
+  }
+  BALLAST_ASSIGN_OR_RETURN(request.checkpoint, ReadCheckpoint(environment, work));
+  BALLAST_RETURN_IF_ERROR(CheckOrder(session));
+
+  spdlog::info("{}: attempt {} trains on {} rows{}", resource, task.job().attempt(),
+               request.rows.size(), request.checkpoint.empty() ? "" : " from a checkpoint");
+  BALLAST_ASSIGN_OR_RETURN(const TrainResult result, Train(environment, *base, resource, request));
+  session.SetProgress(result.progress);
+
+  BALLAST_ASSIGN_OR_RETURN(
+      const std::vector<DeltaFile> files,
+      BuildDeltaFiles(work, *base, result, environment.version, environment.clock.Now()));
+  pb::SynchronizeRequest::Finished finished;
+  for (const DeltaFile& file : files) {
+    BlobKind kind;
+    kind.delta_path = file.path;
+    BALLAST_ASSIGN_OR_RETURN(
+        const std::string digest,
+        environment.client.WriteBlob(session.lease(), kind, file.bytes, session.abandon()));
+    auto* listed = finished.mutable_delta()->add_files();
+    listed->set_path(file.path);
+    listed->set_size_bytes(static_cast<int64_t>(file.bytes.size()));
+    listed->set_digest(digest);
+    finished.mutable_delta()->set_manifest_digest(digest);  // manifest.json comes last
+  }
+  return finished;
+}
+
+}  // namespace ballast::worker::agent

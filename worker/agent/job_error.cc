@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/agent/job_error.h"
+
+#include <string>
+#include <string_view>
+
+#include "absl/strings/match.h"
+#include "common/base/error.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+using ballast::v1::JobError;
+
+JobError Make(JobError::Kind kind, std::string_view reason, std::string_view message) {
+  JobError error;
+  error.set_kind(kind);
+  error.set_reason(std::string(reason));
+  error.set_message(std::string(message));
+  return error;
+}
+
+}  // namespace
+
+absl::Status ProtectionUnavailable() {
+  return MakeError(absl::StatusCode::kUnavailable, "PROTECTION_UNAVAILABLE",
+                   "the platform's protection is not available");
+}
+
+JobError ToJobError(const absl::Status& status) {
+  const std::string reason = ErrorReason(status);
+  if (reason == "LOSS_NOT_FINITE") {
+    return Make(
+        JobError::USER, reason,
+        "the training diverged: the loss is no longer a finite number. Lower the learning rate "
+        "or raise the warm-up, look for odd rows in the data, and create a new job");
+  }
+  if (reason == "DATASET_EMPTY") {
+    return Make(
+        JobError::USER, reason,
+        "no row of the data set can be trained on. Look at the data set's report, and create a "
+        "new data set and job");
+  }
+  if (reason == "OUT_OF_MEMORY" || absl::IsResourceExhausted(status)) {
+    return Make(
+        JobError::PLATFORM, "OUT_OF_MEMORY",
+        "the platform ran out of memory or disk space for this job. Try again later, or with "
+        "shorter rows");
+  }
+  if (reason == "PROTECTION_UNAVAILABLE" || absl::StartsWith(reason, "VAULT_") ||
+      absl::StartsWith(reason, "VECTOR_")) {
+    return Make(JobError::PLATFORM, "PROTECTION_UNAVAILABLE",
+                "platform error. Nothing is wrong with the job; try again later");
+  }
+  if (absl::StartsWith(reason, "SAFETENSORS_") || absl::StartsWith(reason, "BASE_MODEL_") ||
+      absl::StartsWith(reason, "TEMPLATE_") || absl::StartsWith(reason, "TOKENIZER_") ||
+      reason == "TENSOR_MISMATCH" || reason == "UNSUPPORTED_ARCHITECTURE" ||
+      reason == "CONFIG_INVALID") {
+    return Make(JobError::PLATFORM, "BASE_MODEL_UNUSABLE",
+                "platform error: the base model does not load. Tell the operator");
+  }
+  return Make(JobError::PLATFORM, "WORKER_FAILED",
+              "platform error. Nothing is known to be wrong with the job; try again later");
+}
+
+}  // namespace ballast::worker::agent

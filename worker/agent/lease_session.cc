@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/agent/lease_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "worker/agent/status_text.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+constexpr absl::Duration kHeartbeatTimeout = absl::Seconds(20);
+constexpr absl::Duration kShortestInterval = absl::Milliseconds(10);
+constexpr absl::Duration kLongestInterval = absl::Minutes(1);
+
+absl::Duration FromProto(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
+}  // namespace
+
+LeaseSession::LeaseSession(WorkerClient& client, pb::SynchronizeRequest identity, pb::Lease lease,
+                           absl::Duration interval,
+                           std::function<void(const pb::SampleOrder&)> samples)
+    : client_(client),
+      identity_(std::move(identity)),
+      lease_(std::move(lease)),
+      samples_(std::move(samples)),
+      interval_(std::clamp(interval, kShortestInterval, kLongestInterval)) {
+  absl::MutexLock lock(&mutex_);
+  *state_.mutable_lease() = lease_;
+}
+
+LeaseSession::~LeaseSession() { Stop(); }
+
+void LeaseSession::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void LeaseSession::Stop() {
+  stop_.Cancel();
+  {
+    absl::MutexLock lock(&mutex_);
+    wake_ = true;
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+LeaseSession::Order LeaseSession::order() const {
+  absl::MutexLock lock(&mutex_);
+  return order_;
+}
+
+void LeaseSession::Drain() { Raise(Order::kDrain); }
+
+void LeaseSession::Raise(Order order) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (order <= order_) return;
+    order_ = order;
+  }
+  interrupt_.Cancel();
+  if (order != Order::kDrain) abandon_.Cancel();
+}
+
+void LeaseSession::SetTotalSteps(int64_t total_steps) {
+  absl::MutexLock lock(&mutex_);
+  state_.set_total_steps(total_steps);
+}
+
+void LeaseSession::SetProgress(const Progress& progress) {
+  absl::MutexLock lock(&mutex_);
+  state_.set_step(progress.step);
+  state_.set_total_steps(progress.total_steps);
+  state_.set_trained_tokens(progress.trained_tokens);
+}
+
+void LeaseSession::AddEvaluation(const Evaluation& evaluation) {
+  absl::MutexLock lock(&mutex_);
+  auto* added = state_.add_evaluations();
+  added->set_step(evaluation.step);
+  added->set_training_loss(evaluation.training_loss);
+  if (evaluation.validation_loss.has_value())
+    added->set_validation_loss(*evaluation.validation_loss);
+  wake_ = true;
+}
+
+void LeaseSession::SetCheckpoint(const std::string& digest, int64_t step) {
+  absl::MutexLock lock(&mutex_);
+  state_.set_checkpoint_digest(digest);
+  state_.set_checkpoint_step(step);
+  wake_ = true;
+}
+
+pb::SynchronizeRequest::Busy LeaseSession::Snapshot() const {
+  absl::MutexLock lock(&mutex_);
+  return state_;
+}
+
+void LeaseSession::Run() {
+  while (!stop_.cancelled()) {
+    Beat();
+    absl::MutexLock lock(&mutex_);
+    mutex_.AwaitWithTimeout(absl::Condition(&wake_), interval_);
+    wake_ = false;
+  }
+}
+
+void LeaseSession::Beat() {
+  pb::SynchronizeRequest request = identity_;
+  {
+    absl::MutexLock lock(&mutex_);
+    *request.mutable_busy() = state_;
+    request.set_draining(order_ == Order::kDrain);
+  }
+  const auto response = client_.Synchronize(std::move(request), kHeartbeatTimeout, stop_);
+  if (!response.ok()) {
+    if (stop_.cancelled()) return;
+    if (ErrorReason(response.status()) == "LEASE_LOST") {
+      spdlog::warn("{}: the lease is lost; dropping the work", lease_.resource());
+      Raise(Order::kLost);
+      return;
+    }
+    // The work goes on: its writes are fenced, and the server may come back before the lease ends.
+    if (failures_++ % 30 == 0) {
+      spdlog::warn("{}: heartbeat failed: {}", lease_.resource(), StatusText(response.status()));
+    }
+    return;
+  }
+  failures_ = 0;
+  for (const pb::SampleOrder& order : response->samples()) samples_(order);
+  if (response->has_stop()) {
+    spdlog::info("{}: told to stop, {}", lease_.resource(),
+                 response->stop().lease_lost() ? "the lease is lost" : "cancelled");
+    Raise(response->stop().lease_lost() ? Order::kLost : Order::kCancel);
+  }
+  if (response->has_heartbeat_interval()) {
+    const absl::Duration interval = FromProto(response->heartbeat_interval());
+    absl::MutexLock lock(&mutex_);
+    interval_ = std::clamp(interval, kShortestInterval, kLongestInterval);
+  }
+}
+
+}  // namespace ballast::worker::agent

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/agent/row_reader.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "ballast/v1/dataset_service.pb.h"
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/dataset/checker.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+constexpr int64_t kMaxTokens = int64_t{2'000'000'000};
+
+dataset::Format ToFormat(int32_t format) {
+  switch (format) {
+    case ballast::v1::Dataset::OPENAI_CHAT:
+      return dataset::Format::kOpenAiChat;
+    case ballast::v1::Dataset::PROMPT_COMPLETION:
+      return dataset::Format::kPromptCompletion;
+    case ballast::v1::Dataset::ALPACA:
+      return dataset::Format::kAlpaca;
+    case ballast::v1::Dataset::SHAREGPT:
+      return dataset::Format::kShareGpt;
+    default:
+      return dataset::Format::kAuto;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::DatasetBlob& dataset,
+                                               const text::ModelText& text, int64_t context_tokens,
+                                               const BaseCache::Fetch& fetch) {
+  std::vector<TokenRow> rows;
+  int64_t tokens = 0;
+  dataset::CheckOptions options;
+  options.format = ToFormat(dataset.format());
+  options.context_tokens = context_tokens;
+  options.max_issues = 0;  // the server has the report
+  dataset::Checker checker(
+      text, options, [&](const dataset::ChatRow&, const text::SupervisedTokens& encoded) {
+        tokens += static_cast<int64_t>(encoded.ids.size());
+        if (tokens > kMaxTokens) {
+          return MakeError(absl::StatusCode::kResourceExhausted, "DATASET_TOO_LARGE",
+                           absl::StrCat("the data set has more than ", kMaxTokens, " tokens"));
+        }
+        TokenRow row;
+        row.tokens = encoded.ids;
+        row.supervised = encoded.supervised;  // a message's weight of 0 is in the mask already
+        rows.push_back(std::move(row));
+        return absl::OkStatus();
+      });
+  Sha256 digest;
+  int64_t size = 0;
+  BALLAST_RETURN_IF_ERROR(fetch(dataset.blob(), [&](std::string_view piece) {
+    digest.Update(piece);
+    size += static_cast<int64_t>(piece.size());
+    return checker.Feed(piece);
+  }));
+  BALLAST_RETURN_IF_ERROR(checker.Finish().status());
+  if ((dataset.size_bytes() != 0 && size != dataset.size_bytes()) ||
+      (!dataset.digest().empty() && digest.Finish() != dataset.digest())) {
+    return MakeError(absl::StatusCode::kDataLoss, "DATASET_CORRUPT",
+                     "the stored data set is not the one that was uploaded");
+  }
+  if (rows.empty()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_EMPTY",
+                     "no row of the data set can be trained on");
+  }
+  return rows;
+}
+
+}  // namespace ballast::worker::agent

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_WORKER_AGENT_STATUS_TEXT_H_
+#define BALLAST_WORKER_AGENT_STATUS_TEXT_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+
+namespace ballast::worker::agent {
+
+// "CODE (REASON): message" for a line of the log.
+inline std::string StatusText(const absl::Status& status) {
+  const std::string reason = ErrorReason(status);
+  return absl::StrCat(absl::StatusCodeToString(status.code()),
+                      reason.empty() ? "" : absl::StrCat(" (", reason, ")"), ": ",
+                      status.message());
+}
+
+}  // namespace ballast::worker::agent
+
+#endif  // BALLAST_WORKER_AGENT_STATUS_TEXT_H_

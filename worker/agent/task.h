@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two kinds of work under a lease. They run on the agent's thread, from the download of what
+// the work needs to the last file written; reporting the end is the agent's.
+#ifndef BALLAST_WORKER_AGENT_TASK_H_
+#define BALLAST_WORKER_AGENT_TASK_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/base/clock.h"
+#include "worker/agent/base_loader.h"
+#include "worker/agent/lease_session.h"
+#include "worker/agent/sampler.h"
+#include "worker/agent/worker_client.h"
+#include "worker/vector_vault.h"
+
+namespace ballast::worker::agent {
+
+// What a task works with; borrowed.
+struct TaskEnvironment {
+  WorkerClient& client;
+  VectorVault& vault;
+  BaseLoader& bases;
+  Sampler& sampler;
+  LeaseSession& session;
+  Clock& clock;
+  std::string version;
+  int checkpoint_steps = 0;  // 0: none
+};
+
+// Trains a customer's adapter under the vector and writes the delta. Never trains without a vector:
+// PROTECTION_UNAVAILABLE when there is none, it does not open, or it is bound to another base.
+// CANCELLED when the session's order ended it; with kDrain a last checkpoint has been written then.
+absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& environment,
+                                                             const pb::Work& work);
+
+// Trains a vector, seals it and writes the ciphertext. The clear tensors never leave this process.
+absl::StatusOr<pb::SynchronizeRequest::Finished> RunTrainVector(TaskEnvironment& environment,
+                                                                const pb::Work& work);
+
+}  // namespace ballast::worker::agent
+
+#endif  // BALLAST_WORKER_AGENT_TASK_H_
