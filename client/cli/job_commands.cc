@@ -15,8 +15,8 @@
 namespace ballast::cli {
 namespace {
 
-// What create and estimate take. A hyper-parameter that was not given stays zero and gets the
-// server's default; one that was given as zero must be refused, so whether it was given is kept.
+// What create and estimate take. A hyper-parameter that was not given gets the server's default.
+// For the whole numbers zero means that, too, so a zero that was typed is refused here.
 struct JobOptions {
   std::string base_model, training, validation, display_name, schedule, request_id;
   double learning_rate = 0, lora_alpha = 0, warmup_ratio = 0;
@@ -24,8 +24,8 @@ struct JobOptions {
   int64_t seed = 0;
   std::vector<std::string> labels;
   bool watch = false;
-  CLI::Option *given_rate = nullptr, *given_epochs = nullptr, *given_batch = nullptr,
-              *given_rank = nullptr;
+  CLI::Option *given_rate = nullptr, *given_warmup = nullptr, *given_epochs = nullptr,
+              *given_batch = nullptr, *given_rank = nullptr;
 };
 
 void AddJobOptions(CLI::App* command, JobOptions& options) {
@@ -48,10 +48,11 @@ void AddJobOptions(CLI::App* command, JobOptions& options) {
                            ->group("How to train");
   command->add_option("--lora-alpha", options.lora_alpha, "LoRA alpha [2 x rank]")
       ->group("How to train");
-  command
-      ->add_option("--warmup-ratio", options.warmup_ratio,
-                   "Share of the steps over which the learning rate rises [0.03]")
-      ->group("How to train");
+  options.given_warmup =
+      command
+          ->add_option("--warmup-ratio", options.warmup_ratio,
+                       "Share of the steps over which the learning rate rises [0.03]")
+          ->group("How to train");
   command->add_option("--schedule", options.schedule, "How the learning rate falls [cosine]")
       ->check(CLI::IsMember({"cosine", "linear"}))
       ->group("How to train");
@@ -69,11 +70,6 @@ absl::Status RefuseZero(const CLI::Option* option, double value, const char* fie
 }
 
 absl::StatusOr<v1::FineTuningJob> ToJob(const client::Client& client, const JobOptions& options) {
-  if (options.learning_rate == 0 && options.given_rate->count() > 0) {
-    return FieldError("hyperparameters.learning_rate", "LEARNING_RATE_OUT_OF_RANGE",
-                      "hyperparameters.learning_rate is 0, so nothing would be learned; give a "
-                      "value above 0, or leave the option out for the default");
-  }
   BALLAST_RETURN_IF_ERROR(RefuseZero(options.given_epochs, options.epochs, "epochs"));
   BALLAST_RETURN_IF_ERROR(RefuseZero(options.given_batch, options.batch_rows, "batch_rows"));
   BALLAST_RETURN_IF_ERROR(RefuseZero(options.given_rank, options.lora_rank, "lora_rank"));
@@ -94,12 +90,12 @@ absl::StatusOr<v1::FineTuningJob> ToJob(const client::Client& client, const JobO
     (*job.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
   }
   v1::Hyperparameters& how = *job.mutable_hyperparameters();
-  how.set_learning_rate(options.learning_rate);
+  if (options.given_rate->count() > 0) how.set_learning_rate(options.learning_rate);
   how.set_epochs(options.epochs);
   how.set_batch_rows(options.batch_rows);
   how.set_lora_rank(options.lora_rank);
   how.set_lora_alpha(options.lora_alpha);
-  how.set_warmup_ratio(options.warmup_ratio);
+  if (options.given_warmup->count() > 0) how.set_warmup_ratio(options.warmup_ratio);
   how.set_seed(options.seed);
   if (!options.schedule.empty()) {
     how.set_schedule(options.schedule == "linear" ? v1::Hyperparameters::LINEAR

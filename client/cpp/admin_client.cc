@@ -186,13 +186,14 @@ absl::StatusOr<admin::v1::Vector> AdminClient::GetVector(std::string_view name) 
 
 PagedRange<admin::v1::Vector> AdminClient::ListVectors() const {
   using Range = PagedRange<admin::v1::Vector>;
-  return Range([this](const std::string& token) -> absl::StatusOr<Range::Page> {
+  return Range([connection = connection_,
+                stub = stub_](const std::string& token) -> absl::StatusOr<Range::Page> {
     admin::v1::ListVectorsRequest request;
     request.set_page_size(kPageSize);
     request.set_page_token(token);
     admin::v1::ListVectorsResponse response;
-    BALLAST_RETURN_IF_ERROR(connection_->Call(true, [&](grpc::ClientContext* context) {
-      return stub_->ListVectors(context, request, &response);
+    BALLAST_RETURN_IF_ERROR(connection->Call(true, [&](grpc::ClientContext* context) {
+      return stub->ListVectors(context, request, &response);
     }));
     return Range::Page{{response.vectors().begin(), response.vectors().end()},
                        response.next_page_token()};

@@ -55,7 +55,7 @@ class AdminClient {
       const TransferProgress& progress) const;
 
   const std::shared_ptr<const Connection> connection_;
-  const std::unique_ptr<admin::v1::AdminService::StubInterface> stub_;
+  const std::shared_ptr<admin::v1::AdminService::StubInterface> stub_;
 };
 
 }  // namespace ballast::client

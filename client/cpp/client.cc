@@ -68,14 +68,15 @@ absl::StatusOr<v1::BaseModel> Client::GetBaseModel(std::string_view name) const 
 
 PagedRange<v1::BaseModel> Client::ListBaseModels() const {
   using Range = PagedRange<v1::BaseModel>;
-  return Range([this](const std::string& token) -> absl::StatusOr<Range::Page> {
+  return Range([connection = connection_,
+                stub = base_models_](const std::string& token) -> absl::StatusOr<Range::Page> {
     v1::ListBaseModelsRequest request;
     request.set_page_size(kPageSize);
     request.set_page_token(token);
     BALLAST_ASSIGN_OR_RETURN(
         auto response,
-        Unary<v1::ListBaseModelsResponse>(*connection_, true, [&](auto* context, auto* response) {
-          return base_models_->ListBaseModels(context, request, response);
+        Unary<v1::ListBaseModelsResponse>(*connection, true, [&](auto* context, auto* response) {
+          return stub->ListBaseModels(context, request, response);
         }));
     return Range::Page{{response.base_models().begin(), response.base_models().end()},
                        response.next_page_token()};
@@ -103,15 +104,16 @@ absl::StatusOr<v1::Dataset> Client::GetDataset(std::string_view name) const {
 
 PagedRange<v1::Dataset> Client::ListDatasets() const {
   using Range = PagedRange<v1::Dataset>;
-  return Range([this](const std::string& token) -> absl::StatusOr<Range::Page> {
+  return Range([connection = connection_, stub = datasets_,
+                parent = parent_](const std::string& token) -> absl::StatusOr<Range::Page> {
     v1::ListDatasetsRequest request;
-    request.set_parent(parent_);
+    request.set_parent(parent);
     request.set_page_size(kPageSize);
     request.set_page_token(token);
     BALLAST_ASSIGN_OR_RETURN(
         auto response,
-        Unary<v1::ListDatasetsResponse>(*connection_, true, [&](auto* context, auto* response) {
-          return datasets_->ListDatasets(context, request, response);
+        Unary<v1::ListDatasetsResponse>(*connection, true, [&](auto* context, auto* response) {
+          return stub->ListDatasets(context, request, response);
         }));
     return Range::Page{{response.datasets().begin(), response.datasets().end()},
                        response.next_page_token()};
@@ -189,15 +191,16 @@ absl::StatusOr<v1::FineTuningJob> Client::GetJob(std::string_view name) const {
 
 PagedRange<v1::FineTuningJob> Client::ListJobs() const {
   using Range = PagedRange<v1::FineTuningJob>;
-  return Range([this](const std::string& token) -> absl::StatusOr<Range::Page> {
+  return Range([connection = connection_, stub = jobs_,
+                parent = parent_](const std::string& token) -> absl::StatusOr<Range::Page> {
     v1::ListFineTuningJobsRequest request;
-    request.set_parent(parent_);
+    request.set_parent(parent);
     request.set_page_size(kPageSize);
     request.set_page_token(token);
     BALLAST_ASSIGN_OR_RETURN(auto response,
                              Unary<v1::ListFineTuningJobsResponse>(
-                                 *connection_, true, [&](auto* context, auto* response) {
-                                   return jobs_->ListFineTuningJobs(context, request, response);
+                                 *connection, true, [&](auto* context, auto* response) {
+                                   return stub->ListFineTuningJobs(context, request, response);
                                  }));
     return Range::Page{{response.fine_tuning_jobs().begin(), response.fine_tuning_jobs().end()},
                        response.next_page_token()};

@@ -117,11 +117,11 @@ class Client {
  private:
   const std::shared_ptr<const Connection> connection_;
   const std::string parent_;
-  const std::unique_ptr<v1::BaseModelService::StubInterface> base_models_;
-  const std::unique_ptr<v1::DatasetService::StubInterface> datasets_;
-  const std::unique_ptr<v1::FineTuningService::StubInterface> jobs_;
-  const std::unique_ptr<v1::DeltaService::StubInterface> deltas_;
-  const std::unique_ptr<v1::SamplingService::StubInterface> sampling_;
+  const std::shared_ptr<v1::BaseModelService::StubInterface> base_models_;
+  const std::shared_ptr<v1::DatasetService::StubInterface> datasets_;
+  const std::shared_ptr<v1::FineTuningService::StubInterface> jobs_;
+  const std::shared_ptr<v1::DeltaService::StubInterface> deltas_;
+  const std::shared_ptr<v1::SamplingService::StubInterface> sampling_;
 };
 
 }  // namespace ballast::client

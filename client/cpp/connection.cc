@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cpp/connection.h"
 
+#include <arpa/inet.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
@@ -53,9 +54,11 @@ absl::Duration RetryPolicy::Backoff(int attempt, const absl::Status& failure) co
 }
 
 bool IsLoopback(const std::string& server_address) {
-  return absl::StartsWith(server_address, "localhost:") ||
-         absl::StartsWith(server_address, "127.") || absl::StartsWith(server_address, "[::1]:") ||
-         absl::StartsWith(server_address, "unix:");
+  if (absl::StartsWith(server_address, "unix:")) return true;
+  const std::string host = server_address.substr(0, server_address.rfind(':'));
+  if (host == "localhost" || host == "[::1]") return true;
+  in_addr address{};
+  return inet_pton(AF_INET, host.c_str(), &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
 }
 
 std::string NewRequestId() {
@@ -115,8 +118,8 @@ void Connection::Prepare(grpc::ClientContext& context, absl::Duration deadline) 
 
 absl::Status Connection::Convert(const grpc::Status& status) const {
   absl::Status converted = FromGrpcStatus(status);
-  if (!ErrorReason(converted).empty()) return converted;
-  // No ErrorInfo: the failure comes from gRPC itself, not from Ballast.
+  if (!status.error_details().empty()) return converted;
+  // No details: the failure comes from gRPC itself, not from Ballast.
   if (converted.code() == absl::StatusCode::kUnavailable) {
     return MakeError(
         absl::StatusCode::kUnavailable, "SERVER_UNREACHABLE",

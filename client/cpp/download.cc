@@ -10,8 +10,10 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client.h"
+#include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -20,16 +22,9 @@
 namespace ballast::client {
 namespace {
 
-// A path that stays inside the folder: relative, without "." or "..", and not the name of a part
-// file.
+// A path that stays inside the folder and is not the name of a part file.
 absl::Status CheckPath(const std::string& path) {
-  const std::filesystem::path parsed(path);
-  bool good = !path.empty() && parsed.is_relative() && path.find('\\') == std::string::npos &&
-              path.find('\0') == std::string::npos && parsed.extension() != ".part";
-  for (const auto& part : parsed) {
-    good = good && !part.empty() && part != "." && part != "..";
-  }
-  if (good) return absl::OkStatus();
+  if (artifact::IsSafePath(path) && !absl::EndsWith(path, ".part")) return absl::OkStatus();
   return MakeError(absl::StatusCode::kInvalidArgument, "DELTA_PATH_INVALID",
                    absl::StrCat("the server names a file '", path,
                                 "' that would not lie in the folder; nothing was written for it. "

@@ -22,7 +22,8 @@ namespace ballast::client {
 //     ...
 //   }
 //
-// A failed page yields its error as the last element. Walk a range once. Not thread-safe.
+// A failed page yields its error as the last element. Walk a range once; it may outlive its client.
+// Not thread-safe.
 template <typename T>
 class PagedRange {
  public:
