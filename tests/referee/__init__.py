@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transformers and PEFT as referees of the training engine: used by tests/parity and tests/bench."""

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+// engine_probe: the training engine behind lines of JSON, for the parity suite and the benchmarks.
+//
+// One request object per line on standard input, one answer per line on standard output:
+//   {"ok": true, ..} or {"ok": false, "error": {"code", "reason", "message"}}.
+// Tensors travel as safetensors files that the request names ("output", "adapter", "vector").
+//
+//   load             model, precision, threads, device
+//   initial_adapter  rank, alpha, seed, output
+//   logits           tokens, adapter, rank, alpha, output           -> tensor "logits" [T, V]
+//   gradients        rows, adapter, vector, rank, alpha, output     -> loss; tensors of the adapter's names
+//   train            config, rows, validation_rows, vector, initial_adapter, output, folder
+//                    -> evaluations, steps (tokens, wall and CPU seconds after each)
+//   train_vector     config, prohibited, benign, output             -> losses with and without the vector
+//   sample           prompt, end_tokens, max_tokens, temperature, seed, adapter, rank, alpha -> tokens
+//   plan             lengths, seed, batch_rows, max_tokens_per_micro_batch, epochs
+//                    -> steps: [[rows of micro-batch, ..], ..]
+//   memory           -> resident_bytes, peak_bytes, cpu_seconds
+#include <cstdint>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
+#include "common/dataset/packing.h"
+#include "tests/referee/probe_io.h"
+#include "worker/secret.h"
+#include "worker/train/inspect.h"
+#include "worker/trainer.h"
+
+namespace ballast::referee {
+namespace {
+
+absl::Status Invalid(std::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "PROBE_REQUEST_INVALID", message);
+}
+
+// The vector in clear that a request names, or null.
+absl::StatusOr<std::unique_ptr<worker::SecretBuffer>> VectorFrom(const json& request) {
+  const std::string path = request.value("vector", "");
+  if (path.empty()) return nullptr;
+  BALLAST_ASSIGN_OR_RETURN(worker::SecretBuffer bytes, ReadSecret(path));
+  return std::make_unique<worker::SecretBuffer>(std::move(bytes));
+}
+
+class Probe {
+ public:
+  // Runs one request. Never throws.
+  absl::StatusOr<json> Run(const std::string& line) {
+    try {
+      const json request = json::parse(line);
+      const std::string command = request.at("command").get<std::string>();
+      if (command == "load") return Load(request);
+      if (command == "plan") return Plan(request);
+      if (command == "memory") return MemoryUse();
+      if (engine_ == nullptr) return Invalid("give the command load first");
+      if (command == "initial_adapter") return InitialAdapter(request);
+      if (command == "logits") return Logits(request);
+      if (command == "gradients") return Gradients(request);
+      if (command == "train") return Train(request);
+      if (command == "train_vector") return TrainVector(request);
+      if (command == "sample") return Sample(request);
+      return Invalid("there is no command " + command);
+    } catch (const json::exception& e) {
+      return Invalid(e.what());
+    }
+  }
+
+ private:
+  absl::StatusOr<json> Load(const json& request) {
+    const double started = WallSeconds();
+    engine_ = nullptr;
+    model_folder_ = request.at("model").get<std::string>();
+    BALLAST_ASSIGN_OR_RETURN(engine_,
+                             worker::LoadEngine(model_folder_, EngineOptionsFrom(request)));
+    const worker::EngineInfo info = engine_->info();
+    return json{{"seconds", WallSeconds() - started},
+                {"architecture", info.architecture},
+                {"parameters", info.parameters},
+                {"vocabulary", info.vocabulary},
+                {"device", info.device},
+                {"precision", info.precision}};
+  }
+
+  absl::StatusOr<json> InitialAdapter(const json& request) {
+    BALLAST_ASSIGN_OR_RETURN(const worker::Adapter adapter,
+                             worker::InitialAdapter(*engine_, LoraConfigFrom(request),
+                                                    request.value("seed", uint64_t{0})));
+    BALLAST_RETURN_IF_ERROR(WriteTensors(request.value("output", ""), adapter));
+    return json{{"tensors", adapter.size()}};
+  }
+
+  absl::StatusOr<json> Logits(const json& request) {
+    const auto tokens = request.at("tokens").get<std::vector<int32_t>>();
+    BALLAST_ASSIGN_OR_RETURN(const worker::Adapter adapter,
+                             ReadAdapter(request.value("adapter", "")));
+    BALLAST_ASSIGN_OR_RETURN(std::vector<float> logits,
+                             engine_->Logits(tokens, adapter, LoraConfigFrom(request)));
+    const std::vector<int64_t> shape = {static_cast<int64_t>(tokens.size()),
+                                        engine_->info().vocabulary};
+    if (static_cast<int64_t>(logits.size()) != shape[0] * shape[1]) {
+      return absl::InternalError("Logits returned " + std::to_string(logits.size()) + " values");
+    }
+    BALLAST_RETURN_IF_ERROR(
+        WriteTensors(request.at("output").get<std::string>(),
+                     {{.name = "logits", .shape = shape, .values = std::move(logits)}}));
+    return json{{"shape", shape}};
+  }
+
+  absl::StatusOr<json> Gradients(const json& request) {
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> rows, RowsFrom(request, "rows"));
+    BALLAST_ASSIGN_OR_RETURN(const worker::Adapter adapter,
+                             ReadAdapter(request.value("adapter", "")));
+    BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<worker::SecretBuffer> vector,
+                             VectorFrom(request));
+    BALLAST_ASSIGN_OR_RETURN(
+        const worker::LossAndGradients result,
+        worker::ComputeGradients(*engine_, rows, adapter, LoraConfigFrom(request), vector.get()));
+    BALLAST_RETURN_IF_ERROR(WriteTensors(request.value("output", ""), result.gradients));
+    return json{{"loss", result.loss}};
+  }
+
+  absl::StatusOr<json> Train(const json& request) {
+    worker::TrainRequest train;
+    train.config = TrainConfigFrom(request.at("config"));
+    BALLAST_ASSIGN_OR_RETURN(train.rows, RowsFrom(request, "rows"));
+    BALLAST_ASSIGN_OR_RETURN(train.validation_rows, RowsFrom(request, "validation_rows"));
+    BALLAST_ASSIGN_OR_RETURN(train.initial_adapter,
+                             ReadAdapter(request.value("initial_adapter", "")));
+    BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<worker::SecretBuffer> vector,
+                             VectorFrom(request));
+    train.vector = vector.get();
+
+    json steps = json::array();
+    worker::TrainCallbacks callbacks;
+    callbacks.progress = [&steps](const worker::Progress& progress) {
+      steps.push_back({{"step", progress.step},
+                       {"tokens", progress.trained_tokens},
+                       {"wall", WallSeconds()},
+                       {"cpu", CpuSeconds()}});
+    };
+    const double wall = WallSeconds();
+    const double cpu = CpuSeconds();
+    BALLAST_ASSIGN_OR_RETURN(const worker::TrainResult result, engine_->Train(train, callbacks));
+    BALLAST_RETURN_IF_ERROR(WriteTensors(request.value("output", ""), result.adapter));
+    if (const std::string folder = request.value("folder", ""); !folder.empty()) {
+      BALLAST_RETURN_IF_ERROR(
+          WriteAdapterFolder(folder, model_folder_, train.config.lora, result.adapter));
+    }
+    json evaluations = json::array();
+    for (const worker::Evaluation& evaluation : result.evaluations) {
+      evaluations.push_back(
+          {{"step", evaluation.step},
+           {"training_loss", evaluation.training_loss},
+           {"validation_loss", evaluation.validation_loss ? json(*evaluation.validation_loss)
+                                                          : json(nullptr)}});
+    }
+    return json{{"total_steps", result.progress.total_steps},
+                {"trained_tokens", result.progress.trained_tokens},
+                {"evaluations", evaluations},
+                {"steps", steps},
+                {"wall_start", wall},
+                {"cpu_start", cpu},
+                {"wall_end", WallSeconds()},
+                {"cpu_end", CpuSeconds()}};
+  }
+
+  absl::StatusOr<json> TrainVector(const json& request) {
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> prohibited,
+                             RowsFrom(request, "prohibited"));
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> benign,
+                             RowsFrom(request, "benign"));
+    BALLAST_ASSIGN_OR_RETURN(const worker::VectorResult result,
+                             engine_->TrainVector(VectorConfigFrom(request.at("config")),
+                                                  prohibited, benign, worker::TrainCallbacks{}));
+    BALLAST_RETURN_IF_ERROR(
+        WriteFileAtomically(request.at("output").get<std::string>(), result.tensors.view(), 0600));
+    return json{{"prohibited_loss_without", result.prohibited_loss_without},
+                {"prohibited_loss_with", result.prohibited_loss_with},
+                {"benign_loss_without", result.benign_loss_without},
+                {"benign_loss_with", result.benign_loss_with}};
+  }
+
+  absl::StatusOr<json> Sample(const json& request) {
+    worker::SampleConfig config;
+    config.max_tokens = request.value("max_tokens", config.max_tokens);
+    config.temperature = request.value("temperature", config.temperature);
+    config.seed = request.value("seed", config.seed);
+    BALLAST_ASSIGN_OR_RETURN(const worker::Adapter adapter,
+                             ReadAdapter(request.value("adapter", "")));
+    std::vector<int32_t> tokens;
+    BALLAST_RETURN_IF_ERROR(engine_->Sample(request.at("prompt").get<std::vector<int32_t>>(),
+                                            request.value("end_tokens", std::vector<int32_t>{}),
+                                            config, adapter, LoraConfigFrom(request),
+                                            [&tokens](int32_t token) {
+                                              tokens.push_back(token);
+                                              return true;
+                                            }));
+    return json{{"tokens", tokens}};
+  }
+
+  absl::StatusOr<json> Plan(const json& request) {
+    const auto lengths = request.at("lengths").get<std::vector<int64_t>>();
+    const worker::TrainConfig defaults;
+    dataset::PackingOptions options;
+    options.seed = request.value("seed", defaults.seed);
+    options.batch_rows = request.value("batch_rows", defaults.batch_rows);
+    options.max_tokens_per_micro_batch =
+        request.value("max_tokens_per_micro_batch", defaults.max_tokens_per_micro_batch);
+    json steps = json::array();
+    for (int64_t epoch = 0; epoch < request.value("epochs", int64_t{1}); ++epoch) {
+      BALLAST_ASSIGN_OR_RETURN(const std::vector<dataset::Step> plan,
+                               dataset::PlanEpoch(lengths, /*groups=*/{}, epoch, options));
+      for (const dataset::Step& step : plan) {
+        json micro_batches = json::array();
+        for (const dataset::MicroBatch& batch : step.micro_batches) {
+          micro_batches.push_back(batch.rows);
+        }
+        steps.push_back(std::move(micro_batches));
+      }
+    }
+    return json{{"steps", steps}};
+  }
+
+  absl::StatusOr<json> MemoryUse() {
+    BALLAST_ASSIGN_OR_RETURN(const Memory memory, ReadMemory());
+    return json{{"resident_bytes", memory.resident_bytes},
+                {"peak_bytes", memory.peak_bytes},
+                {"cpu_seconds", CpuSeconds()}};
+  }
+
+  std::string model_folder_;
+  std::unique_ptr<worker::Engine> engine_;
+};
+
+int Main() {
+  Probe probe;
+  for (std::string line; std::getline(std::cin, line);) {
+    absl::StatusOr<json> answer = probe.Run(line);
+    json out = answer.ok() ? *std::move(answer) : json{{"error", ErrorJson(answer.status())}};
+    out["ok"] = answer.ok();
+    std::cout << out.dump() << std::endl;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace ballast::referee
+
+int main() { return ballast::referee::Main(); }

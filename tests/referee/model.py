@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The referee: a base model in transformers, adapters by PEFT, gradients by autograd, AdamW by torch.
+
+Nothing here knows how the engine works. Rows are those of referee.rows. Where several rows share a forward
+they are padded on the right; a causal model's real tokens do not see the padding.
+"""
+
+import logging
+import math
+import os
+import warnings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+warnings.filterwarnings("ignore", message=".*find model config.*")  # PEFT asks the hub; there is none
+
+import peft  # noqa: E402  (the environment must be set first)
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+import transformers  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+logging.getLogger("transformers").setLevel(logging.ERROR)
+transformers.utils.logging.disable_progress_bar()
+
+MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+IGNORED = -100
+
+
+def load_base(folder, dtype):
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=dtype, attn_implementation="sdpa", local_files_only=True
+    )
+    return model.eval().requires_grad_(False)
+
+
+def add_lora(base, rank, alpha, adapter_dtype=torch.float32):
+    """`base` under PEFT with LoRA on the seven linear modules. float32 adapters are PEFT's default whatever
+    the base's type is; a bf16 adapter on a bf16 base is what a loop tuned for speed uses."""
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=MODULES, task_type="CAUSAL_LM"
+    )
+    model = peft.get_peft_model(base, config, autocast_adapter_dtype=adapter_dtype == torch.float32)
+    for parameter in adapter_parameters(model).values():
+        parameter.data = parameter.data.to(adapter_dtype)
+    return model.eval()
+
+
+def adapter_parameters(model):
+    """The trainable tensors by the names that an adapter file has."""
+    return {
+        name.replace(".default.", "."): parameter
+        for name, parameter in model.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+
+
+def set_adapter(model, tensors):
+    parameters = adapter_parameters(model)
+    if parameters.keys() != tensors.keys():
+        raise ValueError(f"the adapter's names differ: {sorted(parameters.keys() ^ tensors.keys())[:4]}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+            parameter.requires_grad_(True)
+            parameter.grad = None
+
+
+def get_adapter(model):
+    return {name: p.detach().to(torch.float32).clone() for name, p in adapter_parameters(model).items()}
+
+
+def random_adapter(model, seed, scale=0.02):
+    """An adapter whose A and B are both away from zero, so that every gradient is."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(p.shape, generator=generator) * scale
+        for name, p in sorted(adapter_parameters(model).items())
+    }
+
+
+def logits(model, tokens):
+    """float32 logits [T, V] of one row."""
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].to(torch.float32)
+
+
+def padded(rows, pad_token=0):
+    """Token ids and shifted labels of rows padded to the longest: both [rows, longest]."""
+    longest = max(len(row["tokens"]) for row in rows)
+    tokens = torch.full((len(rows), longest), pad_token)
+    labels = torch.full((len(rows), longest), IGNORED)
+    for i, row in enumerate(rows):
+        ids = torch.tensor(row["tokens"])
+        tokens[i, : len(ids)] = ids
+        targets = torch.where(torch.tensor(row["supervised"], dtype=torch.bool), ids, torch.tensor(IGNORED))
+        labels[i, : len(ids) - 1] = targets[1:]  # a token is predicted from what is before it
+    return tokens, labels
+
+
+def summed_loss(model, rows, weighted=True):
+    """Sum over supervised tokens of the cross-entropy in float32, times the row's weight."""
+    tokens, labels = padded(rows)
+    # The head runs on supervised positions only: that is all the loss sees of the logits.
+    causal = model.get_base_model() if isinstance(model, peft.PeftModel) else model
+    hidden = causal.model(input_ids=tokens, use_cache=False).last_hidden_state
+    chosen = labels != IGNORED
+    losses = F.cross_entropy(
+        causal.lm_head(hidden[chosen]).to(torch.float32), labels[chosen], reduction="none"
+    )
+    if not weighted:
+        return losses.sum()
+    weights = torch.tensor([float(row["weight"]) for row in rows]).unsqueeze(1).expand_as(labels)[chosen]
+    return (losses * weights).sum()
+
+
+def target_weight(rows):
+    """What the summed loss of `rows` is divided by: the weights of their supervised tokens."""
+    return sum(sum(row["supervised"][1:]) * float(row["weight"]) for row in rows)
+
+
+def evaluate(model, rows, rows_per_forward=8):
+    """Mean cross-entropy over supervised tokens, weights left out."""
+    with torch.no_grad():
+        total = sum(
+            summed_loss(model, rows[i : i + rows_per_forward], weighted=False).item()
+            for i in range(0, len(rows), rows_per_forward)
+        )
+    return total / sum(sum(row["supervised"][1:]) for row in rows)
+
+
+def gradients(model, rows, rows_per_forward=1):
+    """Loss and gradient of every adapter tensor; each row goes through the model by itself."""
+    divisor = target_weight(rows)
+    total = 0.0
+    for i in range(0, len(rows), rows_per_forward):
+        loss = summed_loss(model, rows[i : i + rows_per_forward]) / divisor
+        loss.backward()
+        total += loss.item()
+    return total, {name: p.grad.detach().to(torch.float32) for name, p in adapter_parameters(model).items()}
+
+
+def learning_rate(config, step, total_steps):
+    """Of `step`, counted from 0: warm-up over ceil(ratio * total) steps that ends at the full rate, then
+    down to zero after the last step."""
+    warmup = math.ceil(config["warmup_ratio"] * total_steps)
+    if step < warmup:
+        return config["learning_rate"] * (step + 1) / warmup
+    share = (step - warmup) / max(1, total_steps - warmup)
+    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share, "constant": 1.0}
+    return config["learning_rate"] * factor[config["schedule"]]
+
+
+class Trainer:
+    """A plain training loop over micro-batches that somebody else planned."""
+
+    def __init__(self, model, config, total_steps):
+        self._model = model
+        self._config = config
+        self._total_steps = total_steps
+        self._parameters = list(adapter_parameters(model).values())
+        self._optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=config["learning_rate"],
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=config.get("weight_decay", 0.0),
+            fused=True,
+        )
+        self._step = 0
+
+    def step(self, micro_batches):
+        """One optimizer step over lists of rows."""
+        divisor = target_weight([row for rows in micro_batches for row in rows])
+        self._optimizer.zero_grad(set_to_none=True)
+        for rows in micro_batches:
+            (summed_loss(self._model, rows) / divisor).backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._config["max_gradient_norm"])
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._config, self._step, self._total_steps)
+        self._optimizer.step()
+        self._step += 1
+
+
+def save_adapter(path, tensors):
+    save_file({name: tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}, str(path))
+
+
+def save_vector(path, tensors, rank, alpha):
+    """A security vector in clear, as the engine reads it (worker/train/model.h)."""
+    prefix, suffix = "base_model.model.model.", ".weight"
+    named = {
+        "vector." + name[len(prefix) : -len(suffix)]: tensor.to(torch.float32).contiguous()
+        for name, tensor in tensors.items()
+    }
+    save_file(named, str(path), metadata={"rank": str(rank), "alpha": str(alpha)})
+
+
+def load_adapter(path):
+    return load_file(str(path))
+
+
+def merged(folder, vector, rank, alpha, rounded_to=torch.float32):
+    """The base with a LoRA merged into its weights by PEFT in float32, rounded once, computing in float32."""
+    model = add_lora(load_base(folder, torch.float32), rank, alpha)
+    set_adapter(model, vector)
+    model = model.merge_and_unload().eval().requires_grad_(False)
+    return model.to(rounded_to).to(torch.float32)
