@@ -67,6 +67,7 @@ RESTRICTED = {
             "common/base/clock.cc": "the one clock; everything else takes a Clock&",
             "client/cpp/connection.cc": "gRPC deadlines are points of real time",
             "worker/agent/worker_client.cc": "gRPC deadlines are points of real time",
+            "client/cli/": "child processes and terminals live in real time",
         },
     ),
     "sleeping": (
