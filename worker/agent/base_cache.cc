@@ -8,13 +8,12 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "common/artifact/base_model.h"
 #include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
@@ -32,6 +31,14 @@ constexpr char kTemporaryPrefix[] = "tmp-";
 // A download that has not been touched for so long is nobody's.
 constexpr std::chrono::hours kAbandonedAfter{24};
 
+std::string DigestOfListing(const std::map<std::string, std::string>& digests) {
+  Sha256 digest;
+  for (const auto& [name, file_digest] : digests) {
+    digest.Update(absl::StrCat(name, " ", file_digest, "\n"));
+  }
+  return digest.Finish();
+}
+
 absl::Status CheckFiles(const BaseModelFiles& base) {
   const auto invalid = [&](std::string_view problem) {
     return MakeError(
@@ -39,15 +46,15 @@ absl::Status CheckFiles(const BaseModelFiles& base) {
         absl::StrCat("the server's description of ", base.name(), ": ", std::string(problem)));
   };
   if (!IsDigest(base.digest())) return invalid("its digest is none");
-  std::vector<std::pair<std::string, std::string>> digests;
+  std::map<std::string, std::string> digests;
   for (const BaseModelFiles::File& file : base.files()) {
     if (!artifact::IsSafePath(file.file_name()) || absl::StrContains(file.file_name(), "/")) {
       return invalid("a file name is not plain");
     }
     if (!IsDigest(file.digest())) return invalid("a file's digest is none");
-    digests.emplace_back(file.file_name(), file.digest());
+    digests[file.file_name()] = file.digest();
   }
-  if (artifact::BaseModelDigest(digests) != base.digest()) {
+  if (DigestOfListing(digests) != base.digest()) {
     return invalid("its digest is not that of its files");
   }
   return absl::OkStatus();

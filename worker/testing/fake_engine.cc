@@ -74,6 +74,11 @@ void FakeEngineControl::FailNext(absl::Status status, int64_t step) {
   fail_at_ = step;
 }
 
+void FakeEngineControl::AddTensorToResults(std::string name) {
+  absl::MutexLock lock(&mutex_);
+  extra_tensor_ = std::move(name);
+}
+
 void FakeEngineControl::WaitForYields(int count) {
   absl::MutexLock lock(&mutex_);
   const int64_t until = yields_ + count;
@@ -191,6 +196,10 @@ absl::StatusOr<TrainResult> FakeEngine::Train(const TrainRequest& request,
     tensor.values.resize(static_cast<size_t>(spec.shape[0] * spec.shape[1]));
     for (float& value : tensor.values) value = values.Next();
     result.adapter.push_back(std::move(tensor));
+  }
+  absl::MutexLock lock(&control_.mutex_);
+  if (!control_.extra_tensor_.empty()) {
+    result.adapter.push_back({control_.extra_tensor_, {1, 1}, {1.0f}});
   }
   return result;
 }

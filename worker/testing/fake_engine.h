@@ -29,7 +29,10 @@ class FakeEngineControl {
   // The next Train fails with `status` after `step` steps.
   void FailNext(absl::Status status, int64_t step);
 
-  // A yield was served while a training was held, `count` more times from now on.
+  // Every later Train returns one tensor of this name too many.
+  void AddTensorToResults(std::string name);
+
+  // Waits until trainings have yielded `count` more times.
   void WaitForYields(int count);
 
   struct Seen {
@@ -62,6 +65,7 @@ class FakeEngineControl {
   bool training_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status fail_ ABSL_GUARDED_BY(mutex_);
   int64_t fail_at_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string extra_tensor_ ABSL_GUARDED_BY(mutex_);
 };
 
 // An Engine without tensors: it counts steps, calls every callback as the real one does, and
