@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/base_model_catalog.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "server/core/job_catalog.h"
+#include "server/core/paging.h"
+#include "server/core/records.h"
+
+namespace ballast::server {
+namespace {
+
+absl::StatusOr<v1::BaseModel> ToModel(Transaction& tx, const BaseModelRecord& record) {
+  v1::BaseModel model = record.model();
+  BALLAST_ASSIGN_OR_RETURN(const auto vector, ActiveVector(tx, record));
+  model.set_ready(vector.has_value());
+  return model;
+}
+
+}  // namespace
+
+absl::StatusOr<BaseModelRecord> BaseModelCatalog::GetRecordOf(const std::string& id) {
+  std::optional<BaseModelRecord> record;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(record, GetRecord<BaseModelRecord>(tx, "", id));
+    return absl::OkStatus();
+  }));
+  if (!record.has_value()) return BaseModelNotFound(id);
+  return *std::move(record);
+}
+
+absl::StatusOr<v1::BaseModel> BaseModelCatalog::Get(const std::string& id) {
+  v1::BaseModel model;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<BaseModelRecord>(tx, "", id));
+    if (!record.has_value()) return BaseModelNotFound(id);
+    BALLAST_ASSIGN_OR_RETURN(model, ToModel(tx, *record));
+    return absl::OkStatus();
+  }));
+  return model;
+}
+
+absl::StatusOr<v1::ListBaseModelsResponse> BaseModelCatalog::List(
+    const v1::ListBaseModelsRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(const int size, PageSize(request.page_size()));
+  BALLAST_ASSIGN_OR_RETURN(const int64_t skip, ParsePageToken("baseModels", request.page_token()));
+  v1::ListBaseModelsResponse response;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    // There are few base models: sorted here, and the token is the number of those already listed.
+    std::vector<v1::BaseModel> models;
+    BALLAST_RETURN_IF_ERROR(ForEachInState<BaseModelRecord>(
+        tx, 0, [&](BaseModelRecord record) -> absl::StatusOr<bool> {
+          BALLAST_ASSIGN_OR_RETURN(models.emplace_back(), ToModel(tx, record));
+          return true;
+        }));
+    std::sort(models.begin(), models.end(),
+              [](const auto& a, const auto& b) { return a.name() < b.name(); });
+    const auto count = static_cast<int64_t>(models.size());
+    const int64_t end = std::min(count, skip + size);
+    for (int64_t i = skip; i < end; ++i) *response.add_base_models() = std::move(models[i]);
+    if (end < count) response.set_next_page_token(MakePageToken("baseModels", end));
+    return absl::OkStatus();
+  }));
+  return response;
+}
+
+absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& record) {
+  v1::BaseModel model;
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto existing, GetRecord<BaseModelRecord>(tx, "", record.id()));
+    if (existing.has_value() && existing->model().digest() != record.model().digest()) {
+      return MakeError(
+          absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS",
+          absl::StrCat(record.model().name(), " is another model (", existing->model().digest(),
+                       "); choose another id"),
+          {{"digest", existing->model().digest()}});
+    }
+    if (!existing.has_value()) BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
+    BALLAST_ASSIGN_OR_RETURN(model, ToModel(tx, existing.has_value() ? *existing : record));
+    return absl::OkStatus();
+  }));
+  return model;
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_CORE_BASE_MODEL_CATALOG_H_
+#define BALLAST_SERVER_CORE_BASE_MODEL_CATALOG_H_
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ballast/v1/base_model_service.pb.h"
+#include "server/core/job_store.h"
+#include "server/core/record.pb.h"
+
+namespace ballast::server {
+
+// The base models that the operator has imported. Failures are those of ballast.v1.BaseModelService and
+// AdminService.ImportBaseModel. Thread safety: thread-safe.
+class BaseModelCatalog {
+ public:
+  // `store` must outlive the catalog.
+  explicit BaseModelCatalog(JobStore& store) : store_(store) {}
+
+  absl::StatusOr<v1::BaseModel> Get(const std::string& id);
+  absl::StatusOr<v1::ListBaseModelsResponse> List(const v1::ListBaseModelsRequest& request);
+
+  // The record; NOT_FOUND (BASE_MODEL_NOT_FOUND).
+  absl::StatusOr<BaseModelRecord> GetRecordOf(const std::string& id);
+
+  // Makes a model visible whose files are durable. The same id and digest again return the model that is
+  // there; another digest is ALREADY_EXISTS (BASE_MODEL_EXISTS).
+  absl::StatusOr<v1::BaseModel> Add(const BaseModelRecord& record);
+
+ private:
+  JobStore& store_;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_BASE_MODEL_CATALOG_H_

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_CORE_BLOB_STORE_H_
+#define BALLAST_SERVER_CORE_BLOB_STORE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace ballast::server {
+
+// A blob being written; not visible until Commit. Destroying it without Commit leaves nothing behind.
+// Thread safety: not thread-safe.
+class BlobWriter {
+ public:
+  virtual ~BlobWriter() = default;
+  virtual absl::Status Append(std::string_view bytes) = 0;
+  // Makes the blob visible and durable in one step, replacing one of the same name. INVALID_ARGUMENT
+  // (DIGEST_MISMATCH) when `digest` is not empty and not the digest of the bytes: nothing changes.
+  // Returns the digest.
+  virtual absl::StatusOr<std::string> Commit(std::string_view digest) = 0;
+  virtual int64_t size_bytes() const = 0;
+};
+
+// A blob that grows at its end over many calls and processes: an upload. What was synced survives a crash.
+// Thread safety: not thread-safe.
+class BlobAppender {
+ public:
+  virtual ~BlobAppender() = default;
+  // Writes at the end. After a failure the blob has the size it had before.
+  virtual absl::Status Append(std::string_view bytes) = 0;
+  // Makes all appended bytes durable.
+  virtual absl::Status Sync() = 0;
+  // Digest of all bytes, earlier ones included.
+  virtual absl::StatusOr<std::string> Digest() = 0;
+  virtual int64_t size_bytes() const = 0;
+};
+
+// An open blob. Thread safety: thread-safe.
+class BlobReader {
+ public:
+  virtual ~BlobReader() = default;
+  // Up to `max_bytes` bytes at `offset`; empty at or after the end. DATA_LOSS (BLOB_CORRUPT) when the
+  // bytes cannot be read.
+  virtual absl::StatusOr<std::string> Read(int64_t offset, size_t max_bytes) = 0;
+  virtual int64_t size_bytes() const = 0;
+};
+
+// Named bytes on durable storage. Names are "/"-separated parts of letters, digits, "-", "_", "." and ":",
+// none of them empty, "." or ".."; others are refused: INVALID_ARGUMENT (BLOB_NAME_INVALID).
+// Thread safety: thread-safe; several writers of one name: the last Commit wins.
+// Failures: NOT_FOUND (BLOB_NOT_FOUND), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE (FILE_IO).
+class BlobStore {
+ public:
+  virtual ~BlobStore() = default;
+  virtual absl::StatusOr<std::unique_ptr<BlobWriter>> Create(const std::string& name) = 0;
+  // Opens for appending; made empty when missing.
+  virtual absl::StatusOr<std::unique_ptr<BlobAppender>> OpenAppend(const std::string& name) = 0;
+  virtual absl::StatusOr<std::unique_ptr<BlobReader>> Open(const std::string& name) = 0;
+  virtual absl::StatusOr<int64_t> Size(const std::string& name) = 0;
+  // Takes over a local file as a blob; the file is gone from its place afterwards. The bytes must not be
+  // written to any more.
+  virtual absl::Status Adopt(const std::string& name, const std::string& local_path) = 0;
+  // Deletes the blob `prefix` and all whose name begins with `prefix` + "/". Missing ones are OK.
+  virtual absl::Status DeletePrefix(const std::string& prefix) = 0;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_BLOB_STORE_H_

@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/control_plane.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "server/core/hand_out.h"
+#include "server/core/records.h"
+#include "server/core/resource_name.h"
+#include "server/core/transitions.h"
+#include "server/core/work_result.h"
+
+namespace ballast::server {
+
+// What to tell the listener once the lock is released.
+struct ControlPlane::Notices {
+  std::vector<std::string> changed_jobs;
+  bool work_added = false;
+  bool garbage_added = false;
+};
+
+namespace {
+
+using admin::v1::Vector;
+using v1::FineTuningJob;
+using worker::v1::SynchronizeRequest;
+using worker::v1::SynchronizeResponse;
+
+constexpr absl::Duration kWorkerMemory = absl::Hours(1);
+// Weight of the newest job in the moving average of a base's speed.
+constexpr double kSpeedWeight = 0.3;
+
+absl::Status LeaseLost(const worker::v1::Lease& lease) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "LEASE_LOST",
+                   absl::StrCat("the lease on ", lease.resource(), " with epoch ", lease.epoch(),
+                                " is not held by this worker any more; drop the work"),
+                   {{"resource", lease.resource()}});
+}
+
+absl::Status CheckWorkerId(const std::string& id) {
+  bool ok = !id.empty() && id.size() <= 63;
+  for (const char c : id) {
+    ok = ok && (std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '.' || c == '_');
+  }
+  if (ok) return absl::OkStatus();
+  return FieldError("worker_id", "WORKER_ID_INVALID",
+                    "worker_id must be 1 to 63 letters, digits, \"-\", \"_\" and \".\"");
+}
+
+void SetDuration(absl::Duration duration, google::protobuf::Duration* out) {
+  const int64_t millis = absl::ToInt64Milliseconds(duration);
+  out->set_seconds(millis / 1000);
+  out->set_nanos(static_cast<int32_t>(millis % 1000) * 1'000'000);
+}
+
+// True when the stored lease is the one that is spoken of.
+bool Holds(const LeaseRecord& record, const worker::v1::Lease& lease, const std::string& worker_id) {
+  return record.epoch() == lease.epoch() && record.worker_id() == worker_id;
+}
+
+// The event that an outcome is; `cancelling` when the owner has asked for a cancel.
+WorkEvent EventOf(const SynchronizeRequest::Finished& finished, const LeaseRecord& lease,
+                  bool cancelling, int max_attempts, v1::JobError& error) {
+  switch (finished.outcome_case()) {
+    case SynchronizeRequest::Finished::kError:
+      error = finished.error();
+      return EventOfError(error, lease, max_attempts);
+    case SynchronizeRequest::Finished::kHandedBack:
+      return WorkEvent::kHandedBack;
+    case SynchronizeRequest::Finished::kCancelled:
+      if (cancelling) return WorkEvent::kStopped;
+      error.set_kind(v1::JobError::PLATFORM);
+      error.set_reason("STOPPED_UNASKED");
+      return EventOfError(error, lease, max_attempts);
+    default:
+      return WorkEvent::kResult;
+  }
+}
+
+// Speed of the job that has just succeeded, into its base's moving average.
+absl::Status LearnSpeed(Transaction& tx, const JobRecord& record, absl::Duration took) {
+  const double seconds = absl::ToDoubleSeconds(took);
+  const auto tokens = static_cast<double>(record.job().progress().trained_tokens());
+  if (seconds <= 0 || tokens <= 0) return absl::OkStatus();
+  BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
+                           ParseBaseModelName(record.job().base_model(), "base_model"));
+  BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+  if (!base.has_value()) return absl::OkStatus();
+  const double speed = tokens / seconds;
+  const double before = base->tokens_per_second();
+  base->set_tokens_per_second(before == 0 ? speed
+                                          : before + kSpeedWeight * (speed - before));
+  return ReplaceRecord(tx, *base);
+}
+
+void SetReport(const SynchronizeRequest::VectorResult& result, Vector& vector) {
+  vector.set_ciphertext_digest(result.ciphertext_digest());
+  auto& report = *vector.mutable_report();
+  report.set_prohibited_loss_without(result.prohibited_loss_without());
+  report.set_prohibited_loss_with(result.prohibited_loss_with());
+  report.set_benign_loss_without(result.benign_loss_without());
+  report.set_benign_loss_with(result.benign_loss_with());
+}
+
+void UpdateProgress(const SynchronizeRequest::Busy& busy, absl::Time now, LiveLease& lease) {
+  if (!lease.heard) lease.started_step = busy.step();
+  lease.heard = true;
+  lease.progress.set_step(busy.step());
+  lease.progress.set_total_steps(busy.total_steps());
+  lease.progress.set_trained_tokens(busy.trained_tokens());
+  const int64_t done = busy.step() - lease.started_step;
+  if (done > 0 && busy.total_steps() >= busy.step()) {
+    const absl::Duration per_step = (now - lease.started) / done;
+    const absl::Duration left = per_step * (busy.total_steps() - busy.step());
+    lease.progress.mutable_time_left()->set_seconds(absl::ToInt64Seconds(left));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Create(JobStore& store, IdSource& ids,
+                                                                   ChangeListener& listener,
+                                                                   const Options& options,
+                                                                   absl::Time now) {
+  std::unique_ptr<ControlPlane> plane(new ControlPlane(store, ids, listener, options));
+  BALLAST_RETURN_IF_ERROR(plane->Restore(now));
+  return plane;
+}
+
+absl::Status ControlPlane::Restore(absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  const auto restore = [&](const std::string& resource, const LeaseRecord& record) {
+    LiveLease lease;
+    lease.epoch = record.epoch();
+    lease.worker_id = record.worker_id();
+    lease.expires = now + options_.lease;
+    lease.started = now;
+    leases_.Put(resource, lease);
+  };
+  return store_.Read([&](Transaction& tx) -> absl::Status {
+    for (const auto state : {FineTuningJob::RUNNING, FineTuningJob::CANCELLING}) {
+      BALLAST_RETURN_IF_ERROR(
+          ForEachInState<JobRecord>(tx, state, [&](JobRecord record) -> absl::StatusOr<bool> {
+            restore(record.job().name(), record.lease());
+            return true;
+          }));
+    }
+    return ForEachInState<VectorRecord>(
+        tx, Vector::TRAINING, [&](VectorRecord record) -> absl::StatusOr<bool> {
+          restore(record.vector().name(), record.lease());
+          return true;
+        });
+  });
+}
+
+void ControlPlane::Tell(const Notices& notices) {
+  for (const std::string& name : notices.changed_jobs) {
+    if (const auto parsed = ParseJobName(name, "name"); parsed.ok()) {
+      listener_.JobChanged(parsed->tenant, parsed->id);
+    }
+  }
+  if (notices.work_added) listener_.WorkAdded();
+  if (notices.garbage_added) listener_.GarbageAdded();
+}
+
+absl::Status ControlPlane::Enter(absl::Time now) {
+  Notices notices;
+  absl::Status status;
+  {
+    absl::MutexLock lock(&mutex_);
+    status = EnterLocked(now, notices);
+  }
+  Tell(notices);
+  return status;
+}
+
+absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
+  for (auto it = workers_.begin(); it != workers_.end();) {
+    const bool gone = FromTimestamp(it->second.last_seen_time()) + kWorkerMemory < now;
+    it = gone ? workers_.erase(it) : std::next(it);
+  }
+  for (const std::string& resource : leases_.Due(now)) {
+    const LiveLease lease = *leases_.FindResource(resource);
+    BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, lease, notices));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resource,
+                                        const LiveLease& lease, Notices& notices) {
+  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(resource));
+  worker::v1::Lease wire;
+  wire.set_epoch(lease.epoch);
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    if (leased.is_vector) {
+      BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", leased.id));
+      if (!record.has_value() || !Holds(record->lease(), wire, lease.worker_id)) {
+        return absl::OkStatus();
+      }
+      return MoveVector(tx, *record, EventOfExpiry(record->lease(), options_.max_attempts), {}, now);
+    }
+    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
+    if (!record.has_value() || !Holds(record->lease(), wire, lease.worker_id)) {
+      return absl::OkStatus();
+    }
+    return MoveJob(tx, *record, EventOfExpiry(record->lease(), options_.max_attempts), {}, now);
+  }));
+  leases_.Erase(resource);
+  ++leases_lost_;
+  notices.work_added = notices.garbage_added = true;
+  if (!leased.is_vector) notices.changed_jobs.push_back(resource);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SynchronizeResponse> ControlPlane::Synchronize(absl::Time now,
+                                                              const SynchronizeRequest& request) {
+  BALLAST_RETURN_IF_ERROR(CheckWorkerId(request.worker_id()));
+  Notices notices;
+  absl::StatusOr<SynchronizeResponse> response;
+  {
+    absl::MutexLock lock(&mutex_);
+    response = SynchronizeLocked(now, request, notices);
+  }
+  Tell(notices);
+  return response;
+}
+
+absl::StatusOr<SynchronizeResponse> ControlPlane::SynchronizeLocked(
+    absl::Time now, const SynchronizeRequest& request, Notices& notices) {
+  // The caller's own lease is renewed by this very call, so it must not be found due first.
+  const worker::v1::Lease& own =
+      request.has_busy() ? request.busy().lease() : request.finished().lease();
+  if (LiveLease* lease = leases_.Find(own, request.worker_id()); lease != nullptr) {
+    lease->expires = now + options_.lease;
+  }
+  BALLAST_RETURN_IF_ERROR(EnterLocked(now, notices));
+
+  admin::v1::WorkerInfo& info = workers_[request.worker_id()];
+  info.set_name(absl::StrCat("workers/", request.worker_id()));
+  info.set_device(request.device().substr(0, 200));
+  info.set_version(request.version().substr(0, 100));
+  *info.mutable_last_seen_time() = ToTimestamp(now);
+  info.clear_current_work();
+
+  SynchronizeResponse response;
+  SetDuration(options_.heartbeat, response.mutable_heartbeat_interval());
+  if (request.has_busy()) {
+    BALLAST_RETURN_IF_ERROR(HeartbeatLocked(now, request, response, notices));
+    if (!response.stop().lease_lost()) info.set_current_work(request.busy().lease().resource());
+    return response;
+  }
+  if (request.has_finished()) {
+    BALLAST_RETURN_IF_ERROR(FinishLocked(now, request, notices));
+  }
+  response.mutable_idle();
+  if (!request.draining()) {
+    BALLAST_RETURN_IF_ERROR(HandOutLocked(now, request.worker_id(), response, notices));
+    if (response.has_work()) info.set_current_work(response.work().lease().resource());
+  }
+  return response;
+}
+
+absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequest& request,
+                                           SynchronizeResponse& response, Notices& notices) {
+  const SynchronizeRequest::Busy& busy = request.busy();
+  LiveLease* lease = leases_.Find(busy.lease(), request.worker_id());
+  if (lease == nullptr) {
+    response.mutable_stop()->set_lease_lost(true);
+    return absl::OkStatus();
+  }
+  UpdateProgress(busy, now, *lease);
+  response.mutable_proceed();
+  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(busy.lease().resource()));
+  if (leased.is_vector) return absl::OkStatus();
+
+  bool news = false;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto record,
+                             GetRecord<JobRecord>(tx, leased.tenant, leased.id));
+    if (!record.has_value()) return LeaseLost(busy.lease());
+    if (record->job().state() == FineTuningJob::CANCELLING) {
+      response.mutable_stop()->set_lease_lost(false);
+    }
+    for (const auto& evaluation : busy.evaluations()) {
+      news = news || evaluation.step() >= record->evaluated_until_step();
+    }
+    return absl::OkStatus();
+  }));
+  if (news) {
+    BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+      BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
+      if (!record.has_value() || !Holds(record->lease(), busy.lease(), request.worker_id())) {
+        return LeaseLost(busy.lease());
+      }
+      BALLAST_RETURN_IF_ERROR(RecordProgress(tx, *record, busy, now).status());
+      return ReplaceRecord(tx, *record);
+    }));
+  }
+  notices.changed_jobs.push_back(busy.lease().resource());
+  return absl::OkStatus();
+}
+
+absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest& request,
+                                        Notices& notices) {
+  const SynchronizeRequest::Finished& finished = request.finished();
+  const worker::v1::Lease& wire = finished.lease();
+  const std::string& worker_id = request.worker_id();
+  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(wire.resource()));
+  BALLAST_ASSIGN_OR_RETURN(const auto files, FilesOfResult(finished));
+  const LiveLease* live = leases_.Find(wire, worker_id);
+  const absl::Duration took = live == nullptr ? absl::ZeroDuration() : now - live->started;
+  bool repeated = false;
+  // Whether this epoch's end is known already; when not, it must be the one that is held.
+  const auto claim = [&](LeaseRecord& lease) -> absl::Status {
+    repeated = lease.finished_epoch() == wire.epoch() && lease.finished_by() == worker_id;
+    if (repeated) return absl::OkStatus();
+    if (live == nullptr || !Holds(lease, wire, worker_id)) return LeaseLost(wire);
+    lease.set_finished_epoch(wire.epoch());
+    lease.set_finished_by(worker_id);
+    return absl::OkStatus();
+  };
+  v1::JobError error;
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    if (leased.is_vector) {
+      BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", leased.id));
+      if (!record.has_value()) return LeaseLost(wire);
+      BALLAST_RETURN_IF_ERROR(claim(*record->mutable_lease()));
+      if (repeated) return absl::OkStatus();
+      const WorkEvent event =
+          EventOf(finished, record->lease(), false, options_.max_attempts, error);
+      if (event == WorkEvent::kResult) {
+        SetReport(finished.vector(), *record->mutable_vector());
+        record->set_sealed_blob(files[0].blob());
+      }
+      return MoveVector(tx, *record, event, error, now);
+    }
+    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
+    if (!record.has_value()) return LeaseLost(wire);
+    BALLAST_RETURN_IF_ERROR(claim(*record->mutable_lease()));
+    if (repeated) return absl::OkStatus();
+    if (finished.has_final_state()) {
+      BALLAST_RETURN_IF_ERROR(RecordProgress(tx, *record, finished.final_state(), now).status());
+    }
+    const bool cancelling = record->job().state() == FineTuningJob::CANCELLING;
+    const WorkEvent event =
+        EventOf(finished, record->lease(), cancelling, options_.max_attempts, error);
+    if (event == WorkEvent::kResult) {
+      record->mutable_job()->set_delta(DeltaName(leased.tenant, leased.id));
+      record->mutable_job()->set_manifest_digest(finished.delta().manifest_digest());
+      for (const BlobFile& file : files) *record->add_delta_files() = file;
+      BALLAST_RETURN_IF_ERROR(LearnSpeed(tx, *record, took));
+    }
+    return MoveJob(tx, *record, event, error, now);
+  }));
+  if (repeated) return absl::OkStatus();
+  leases_.Erase(wire.resource());
+  notices.work_added = notices.garbage_added = true;
+  if (!leased.is_vector) notices.changed_jobs.push_back(wire.resource());
+  return absl::OkStatus();
+}
+
+absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& worker_id,
+                                         SynchronizeResponse& response, Notices& notices) {
+  // A worker that holds a lease and says it is idle has either not got our answer, and gets it again, or
+  // has forgotten its work, which is then lost.
+  for (const std::string& resource : leases_.HeldBy(worker_id)) {
+    const LiveLease lease = *leases_.FindResource(resource);
+    if (lease.heard) {
+      BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, lease, notices));
+      continue;
+    }
+    BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(resource));
+    return store_.Read([&](Transaction& tx) -> absl::Status {
+      if (leased.is_vector) {
+        BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<VectorRecord>(tx, "", leased.id));
+        if (!record.has_value()) return absl::OkStatus();
+        BALLAST_ASSIGN_OR_RETURN(*response.mutable_work(), WorkOf(tx, *record));
+      } else {
+        BALLAST_ASSIGN_OR_RETURN(const auto record,
+                                 GetRecord<JobRecord>(tx, leased.tenant, leased.id));
+        if (!record.has_value()) return absl::OkStatus();
+        BALLAST_ASSIGN_OR_RETURN(*response.mutable_work(), WorkOf(tx, *record));
+      }
+      return absl::OkStatus();
+    });
+  }
+  std::optional<worker::v1::Work> work;
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, notices.changed_jobs));
+    return absl::OkStatus();
+  }));
+  if (!work.has_value()) return absl::OkStatus();
+  LiveLease lease;
+  lease.epoch = work->lease().epoch();
+  lease.worker_id = worker_id;
+  lease.expires = now + options_.lease;
+  lease.started = now;
+  leases_.Put(work->lease().resource(), lease);
+  *response.mutable_work() = *std::move(work);
+  return absl::OkStatus();
+}
+
+absl::Status ControlPlane::CheckReadable(absl::Time now, const std::string& worker_id,
+                                         const worker::v1::Lease& wire, const std::string& blob) {
+  BALLAST_RETURN_IF_ERROR(Enter(now));
+  absl::MutexLock lock(&mutex_);
+  if (leases_.Find(wire, worker_id) == nullptr) return LeaseLost(wire);
+  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(wire.resource()));
+  worker::v1::Work work;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    if (leased.is_vector) {
+      BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<VectorRecord>(tx, "", leased.id));
+      if (!record.has_value()) return LeaseLost(wire);
+      BALLAST_ASSIGN_OR_RETURN(work, WorkOf(tx, *record));
+    } else {
+      BALLAST_ASSIGN_OR_RETURN(const auto record,
+                               GetRecord<JobRecord>(tx, leased.tenant, leased.id));
+      if (!record.has_value()) return LeaseLost(wire);
+      BALLAST_ASSIGN_OR_RETURN(work, WorkOf(tx, *record));
+    }
+    return absl::OkStatus();
+  }));
+  if (BlobsOf(work).count(blob) == 0) {
+    return MakeError(absl::StatusCode::kPermissionDenied, "BLOB_NOT_IN_LEASE",
+                     "the lease does not need this blob; read only those that the work names");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ControlPlane::BlobToWrite(absl::Time now,
+                                                      const worker::v1::WriteBlobRequest& first) {
+  BALLAST_RETURN_IF_ERROR(Enter(now));
+  absl::MutexLock lock(&mutex_);
+  if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
+  return BlobOfWrite(first);
+}
+
+absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlobRequest& first,
+                                      const std::string& blob,
+                                      const std::function<absl::Status()>& commit) {
+  BALLAST_RETURN_IF_ERROR(Enter(now));
+  // Held over the commit on purpose: between a check and a commit outside of it the lease could end, and
+  // a stale write would leave a file behind.
+  absl::MutexLock lock(&mutex_);
+  if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
+  BALLAST_RETURN_IF_ERROR(commit());
+  if (!first.has_checkpoint_step()) return absl::OkStatus();
+  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(first.lease().resource()));
+  return store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
+    if (!record.has_value() || !Holds(record->lease(), first.lease(), first.worker_id())) {
+      return LeaseLost(first.lease());
+    }
+    if (!record->checkpoint_blob().empty() && record->checkpoint_blob() != blob) {
+      BALLAST_RETURN_IF_ERROR(tx.AddGarbage(record->checkpoint_blob()));
+    }
+    record->set_checkpoint_blob(blob);
+    record->set_checkpoint_step(first.checkpoint_step());
+    return ReplaceRecord(tx, *record);
+  });
+}
+
+absl::StatusOr<std::vector<BlobFile>> ControlPlane::ResultBlobs(absl::Time now,
+                                                                const SynchronizeRequest& request) {
+  absl::MutexLock lock(&mutex_);
+  // A stale or repeated report has no files to check: Synchronize answers it.
+  if (leases_.Find(request.finished().lease(), request.worker_id()) == nullptr) {
+    return std::vector<BlobFile>();
+  }
+  return FilesOfResult(request.finished());
+}
+
+std::optional<v1::JobProgress> ControlPlane::LiveProgress(const std::string& resource) {
+  absl::MutexLock lock(&mutex_);
+  const LiveLease* lease = leases_.FindResource(resource);
+  if (lease == nullptr || !lease->heard) return std::nullopt;
+  return lease->progress;
+}
+
+std::vector<admin::v1::WorkerInfo> ControlPlane::ListWorkers(absl::Time now) {
+  absl::MutexLock lock(&mutex_);
+  std::vector<admin::v1::WorkerInfo> workers;
+  for (const auto& [id, info] : workers_) {
+    if (FromTimestamp(info.last_seen_time()) + kWorkerMemory >= now) workers.push_back(info);
+  }
+  return workers;
+}
+
+int64_t ControlPlane::LeasesLost() const {
+  absl::MutexLock lock(&mutex_);
+  return leases_lost_;
+}
+
+}  // namespace ballast::server

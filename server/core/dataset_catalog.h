@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_CORE_DATASET_CATALOG_H_
+#define BALLAST_SERVER_CORE_DATASET_CATALOG_H_
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "ballast/v1/dataset_service.pb.h"
+#include "server/core/collaborators.h"
+#include "server/core/job_store.h"
+#include "server/core/record.pb.h"
+#include "server/core/resource_name.h"
+
+namespace ballast::server {
+
+// A tenant's data sets, without their bytes: states and reports. A data set of somebody else and none
+// answer alike, NOT_FOUND (DATASET_NOT_FOUND). Other failures are those of ballast.v1.DatasetService.
+// Thread safety: thread-safe.
+class DatasetCatalog {
+ public:
+  // All must outlive the catalog.
+  DatasetCatalog(JobStore& store, IdSource& ids, ChangeListener& listener)
+      : store_(store), ids_(ids), listener_(listener) {}
+
+  absl::StatusOr<v1::Dataset> Create(absl::Time now, const std::string& tenant,
+                                     const v1::CreateDatasetRequest& request);
+  absl::StatusOr<v1::Dataset> Get(const std::string& tenant, const TenantName& name);
+  absl::StatusOr<v1::ListDatasetsResponse> List(const std::string& tenant,
+                                                const v1::ListDatasetsRequest& request);
+  absl::Status Delete(const std::string& tenant, const TenantName& name, const std::string& etag);
+
+  // The record, in any state.
+  absl::StatusOr<DatasetRecord> GetRecordOf(const std::string& tenant, const TenantName& name);
+  // All bytes are durable under the record's blob: VALIDATING. FAILED_PRECONDITION (UPLOAD_FINISHED)
+  // unless it was AWAITING_UPLOAD.
+  absl::StatusOr<v1::Dataset> FinishUpload(const std::string& tenant, const TenantName& name,
+                                           int64_t size_bytes, const std::string& digest);
+
+  struct ToValidate {
+    DatasetRecord dataset;
+    BaseModelRecord base;
+  };
+  // The data set that has waited longest for its row checks.
+  absl::StatusOr<std::optional<ToValidate>> NextToValidate();
+  // The result of the row checks: READY or INVALID. OK and nothing when the data set is gone.
+  absl::Status StoreReport(const ToValidate& checked, const v1::ValidationReport& report);
+
+ private:
+  JobStore& store_;
+  IdSource& ids_;
+  ChangeListener& listener_;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_DATASET_CATALOG_H_

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/hand_out.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "server/core/records.h"
+#include "server/core/resource_name.h"
+#include "server/core/transitions.h"
+
+namespace ballast::server {
+namespace {
+
+using admin::v1::Vector;
+using v1::FineTuningJob;
+using worker::v1::Work;
+
+// What a record refers to is there as long as the record is.
+absl::Status Missing(const std::string& name) {
+  return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",
+                   absl::StrCat(name, " is missing from the database; restore a backup"));
+}
+
+absl::StatusOr<BaseModelRecord> BaseOf(Transaction& tx, const std::string& name) {
+  BALLAST_ASSIGN_OR_RETURN(const std::string id, ParseBaseModelName(name, "base_model"));
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<BaseModelRecord>(tx, "", id));
+  if (!record.has_value()) return Missing(name);
+  return *std::move(record);
+}
+
+absl::Status FillDataset(Transaction& tx, const std::string& name, worker::v1::DatasetBlob* out) {
+  BALLAST_ASSIGN_OR_RETURN(const TenantName parsed, ParseDatasetName(name, "dataset"));
+  BALLAST_ASSIGN_OR_RETURN(const auto record,
+                           GetRecord<DatasetRecord>(tx, parsed.tenant, parsed.id));
+  if (!record.has_value()) return Missing(name);
+  out->set_blob(record->blob());
+  out->set_format(record->dataset().format());
+  out->set_digest(record->dataset().digest());
+  out->set_size_bytes(record->dataset().size_bytes());
+  return absl::OkStatus();
+}
+
+// A new right for `worker_id`.
+void NewLease(const std::string& worker_id, LeaseRecord* lease) {
+  lease->set_epoch(lease->epoch() + 1);
+  lease->set_worker_id(worker_id);
+}
+
+absl::StatusOr<std::optional<Work>> TakeVector(Transaction& tx, const std::string& worker_id,
+                                               absl::Time now) {
+  std::optional<VectorRecord> next;
+  BALLAST_RETURN_IF_ERROR(ForEachInState<VectorRecord>(
+      tx, Vector::DRAFT, [&](VectorRecord record) -> absl::StatusOr<bool> {
+        next = std::move(record);
+        return false;
+      }));
+  if (!next.has_value()) return std::optional<Work>();
+  NewLease(worker_id, next->mutable_lease());
+  BALLAST_RETURN_IF_ERROR(MoveVector(tx, *next, WorkEvent::kTaken, {}, now));
+  BALLAST_ASSIGN_OR_RETURN(Work work, WorkOf(tx, *next));
+  return std::optional<Work>(std::move(work));
+}
+
+absl::Status SayItWaitsForAVector(Transaction& tx, JobRecord& record, absl::Time now,
+                                  std::vector<std::string>& changed_jobs) {
+  if (record.waits_for_vector()) return absl::OkStatus();
+  record.set_waits_for_vector(true);
+  v1::JobEvent event;
+  event.set_message("the base model has no active security vector at present; the job waits for one");
+  BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(event), now));
+  changed_jobs.push_back(record.job().name());
+  return ReplaceRecord(tx, record);
+}
+
+absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& worker_id,
+                                            absl::Time now, IdSource& ids,
+                                            std::vector<std::string>& changed_jobs) {
+  std::optional<JobRecord> next;
+  std::optional<VectorRecord> vector;
+  // Changing rows while they are listed is avoided: those that wait are written afterwards.
+  std::vector<JobRecord> waiting;
+  BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
+      tx, FineTuningJob::QUEUED, [&](JobRecord record) -> absl::StatusOr<bool> {
+        BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
+        BALLAST_ASSIGN_OR_RETURN(vector, ActiveVector(tx, base));
+        if (!vector.has_value()) {
+          if (!record.waits_for_vector()) waiting.push_back(std::move(record));
+          return true;
+        }
+        next = std::move(record);
+        return false;
+      }));
+  for (JobRecord& record : waiting) {
+    BALLAST_RETURN_IF_ERROR(SayItWaitsForAVector(tx, record, now, changed_jobs));
+  }
+  if (!next.has_value()) return std::optional<Work>();
+  NewLease(worker_id, next->mutable_lease());
+  next->set_waits_for_vector(false);
+  // A checkpoint holds moments of gradients under one vector: under another it is of no use.
+  if (next->vector_id() != vector->id()) {
+    next->clear_checkpoint_blob();
+    next->clear_checkpoint_step();
+    next->set_vector_id(vector->id());
+    next->set_protection_handle(ids.NewId());
+  }
+  BALLAST_RETURN_IF_ERROR(MoveJob(tx, *next, WorkEvent::kTaken, {}, now));
+  changed_jobs.push_back(next->job().name());
+  BALLAST_ASSIGN_OR_RETURN(Work work, WorkOf(tx, *next));
+  return std::optional<Work>(std::move(work));
+}
+
+}  // namespace
+
+worker::v1::BaseModelFiles FilesOf(const BaseModelRecord& base) {
+  worker::v1::BaseModelFiles files;
+  files.set_name(base.model().name());
+  files.set_digest(base.model().digest());
+  for (const BlobFile& file : base.files()) {
+    auto* out = files.add_files();
+    out->set_file_name(file.path());
+    out->set_blob(file.blob());
+    out->set_size_bytes(file.size_bytes());
+    out->set_digest(file.digest());
+  }
+  return files;
+}
+
+absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
+  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
+  BALLAST_ASSIGN_OR_RETURN(const auto vector, GetRecord<VectorRecord>(tx, "", record.vector_id()));
+  if (!vector.has_value()) return Missing(VectorName(record.vector_id()));
+  Work work;
+  work.mutable_lease()->set_resource(record.job().name());
+  work.mutable_lease()->set_epoch(record.lease().epoch());
+  *work.mutable_base_model() = FilesOf(base);
+  Work::FineTune& task = *work.mutable_fine_tune();
+  *task.mutable_job() = record.job();
+  BALLAST_RETURN_IF_ERROR(
+      FillDataset(tx, record.job().training_dataset(), task.mutable_training_dataset()));
+  if (!record.job().validation_dataset().empty()) {
+    BALLAST_RETURN_IF_ERROR(
+        FillDataset(tx, record.job().validation_dataset(), task.mutable_validation_dataset()));
+  }
+  task.set_training_dataset_digest(task.training_dataset().digest());
+  worker::v1::SealedVector& sealed = *task.mutable_vector();
+  sealed.set_blob(vector->sealed_blob());
+  sealed.set_ciphertext_digest(vector->vector().ciphertext_digest());
+  sealed.set_vector_id(vector->id());
+  sealed.set_version(vector->vector().version());
+  sealed.set_base_digest(vector->vector().base_digest());
+  task.set_vector_always(base.vector_policy() != admin::v1::VECTOR_POLICY_BY_ROW);
+  task.set_checkpoint_blob(record.checkpoint_blob());
+  task.set_protection_handle(record.protection_handle());
+  return work;
+}
+
+absl::StatusOr<Work> WorkOf(Transaction& tx, const VectorRecord& record) {
+  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.vector().base_model()));
+  Work work;
+  work.mutable_lease()->set_resource(record.vector().name());
+  work.mutable_lease()->set_epoch(record.lease().epoch());
+  *work.mutable_base_model() = FilesOf(base);
+  Work::TrainVector& task = *work.mutable_train_vector();
+  task.set_prohibited_blob(record.prohibited_blob());
+  task.set_benign_blob(record.benign_blob());
+  task.set_vector_id(record.id());
+  task.set_version(record.vector().version());
+  task.set_learning_rate(record.options().learning_rate());
+  task.set_epochs(record.options().epochs());
+  task.set_lora_rank(record.options().lora_rank());
+  task.set_kl_weight(record.options().kl_weight());
+  return work;
+}
+
+absl::StatusOr<std::optional<Work>> TakeNext(Transaction& tx, const std::string& worker_id,
+                                             absl::Time now, IdSource& ids,
+                                             std::vector<std::string>& changed_jobs) {
+  BALLAST_ASSIGN_OR_RETURN(auto vector, TakeVector(tx, worker_id, now));
+  if (vector.has_value()) return vector;
+  return TakeJob(tx, worker_id, now, ids, changed_jobs);
+}
+
+std::set<std::string> BlobsOf(const Work& work) {
+  std::set<std::string> blobs;
+  for (const auto& file : work.base_model().files()) blobs.insert(file.blob());
+  if (work.has_fine_tune()) {
+    blobs.insert(work.fine_tune().training_dataset().blob());
+    blobs.insert(work.fine_tune().validation_dataset().blob());
+    blobs.insert(work.fine_tune().vector().blob());
+    blobs.insert(work.fine_tune().checkpoint_blob());
+  } else {
+    blobs.insert(work.train_vector().prohibited_blob());
+    blobs.insert(work.train_vector().benign_blob());
+  }
+  blobs.erase("");
+  return blobs;
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// What goes next to a worker, and what it needs for it. Functions over a transaction.
+#ifndef BALLAST_SERVER_CORE_HAND_OUT_H_
+#define BALLAST_SERVER_CORE_HAND_OUT_H_
+
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "ballast/worker/v1/worker_service.pb.h"
+#include "server/core/collaborators.h"
+#include "server/core/job_store.h"
+#include "server/core/record.pb.h"
+
+namespace ballast::server {
+
+// Gives the next thing to `worker_id` under a new epoch: vectors first, then jobs, each oldest first. A
+// job whose base has no ACTIVE vector is passed over, stays QUEUED, and says so once in an event. Empty
+// when there is nothing. `changed_jobs` gets the names of jobs with new events.
+absl::StatusOr<std::optional<worker::v1::Work>> TakeNext(Transaction& tx,
+                                                         const std::string& worker_id,
+                                                         absl::Time now, IdSource& ids,
+                                                         std::vector<std::string>& changed_jobs);
+
+// The work of a leased job or vector, as it was handed out.
+absl::StatusOr<worker::v1::Work> WorkOf(Transaction& tx, const JobRecord& record);
+absl::StatusOr<worker::v1::Work> WorkOf(Transaction& tx, const VectorRecord& record);
+
+// A base model's files as workers see them.
+worker::v1::BaseModelFiles FilesOf(const BaseModelRecord& base);
+
+// The blobs that a worker needs for `work`.
+std::set<std::string> BlobsOf(const worker::v1::Work& work);
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_HAND_OUT_H_

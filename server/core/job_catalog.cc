@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/job_catalog.h"
+
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "server/core/admission.h"
+#include "server/core/paging.h"
+#include "server/core/records.h"
+#include "server/core/request_id.h"
+#include "server/core/transitions.h"
+
+namespace ballast::server {
+namespace {
+
+using v1::FineTuningJob;
+
+// The record of a job that `tenant` owns.
+absl::StatusOr<JobRecord> Find(Transaction& tx, const std::string& tenant, const TenantName& name) {
+  if (name.tenant != tenant) return JobNotFound(name);
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, name.tenant, name.id));
+  if (!record.has_value()) return JobNotFound(name);
+  return *std::move(record);
+}
+
+absl::StatusOr<DatasetRecord> FindDataset(Transaction& tx, const std::string& tenant,
+                                          const std::string& dataset_name, const std::string& field) {
+  BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDatasetName(dataset_name, field));
+  if (name.tenant != tenant) return DatasetNotFound(name);
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<DatasetRecord>(tx, name.tenant, name.id));
+  if (!record.has_value()) return DatasetNotFound(name);
+  return *std::move(record);
+}
+
+}  // namespace
+
+absl::Status JobNotFound(const TenantName& name) {
+  return MakeError(absl::StatusCode::kNotFound, "JOB_NOT_FOUND",
+                   absl::StrCat(JobName(name.tenant, name.id),
+                                " does not exist; list your jobs to see their names"));
+}
+
+absl::Status BaseModelNotFound(const std::string& id) {
+  return MakeError(absl::StatusCode::kNotFound, "BASE_MODEL_NOT_FOUND",
+                   absl::StrCat(BaseModelName(id), " does not exist; list the base models"));
+}
+
+absl::Status DatasetNotFound(const TenantName& name) {
+  return MakeError(absl::StatusCode::kNotFound, "DATASET_NOT_FOUND",
+                   absl::StrCat(DatasetName(name.tenant, name.id),
+                                " does not exist; list your data sets to see their names"));
+}
+
+absl::StatusOr<FineTuningJob> ToJob(Transaction& tx, const JobRecord& record) {
+  FineTuningJob job = record.job();
+  if (job.state() == FineTuningJob::QUEUED) {
+    BALLAST_ASSIGN_OR_RETURN(const int64_t before,
+                             tx.CountBefore(Kind::kJob, FineTuningJob::QUEUED, ToRow(record)));
+    job.set_queue_position(static_cast<int32_t>(before));
+  }
+  return job;
+}
+
+absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
+                                              const std::string& tenant,
+                                              const FineTuningJob& asked) {
+  BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
+                           ParseBaseModelName(asked.base_model(), "fine_tuning_job.base_model"));
+  BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+  if (!base.has_value()) return BaseModelNotFound(base_id);
+  BALLAST_ASSIGN_OR_RETURN(const DatasetRecord training,
+                           FindDataset(tx, tenant, asked.training_dataset(),
+                                       "fine_tuning_job.training_dataset"));
+  std::optional<DatasetRecord> validation;
+  if (!asked.validation_dataset().empty()) {
+    BALLAST_ASSIGN_OR_RETURN(validation, FindDataset(tx, tenant, asked.validation_dataset(),
+                                                     "fine_tuning_job.validation_dataset"));
+  }
+  v1::Hyperparameters hyper = asked.hyperparameters();
+  CompleteHyperparameters(base->model().limits(), ids_.NewSeed(), &hyper);
+  BALLAST_RETURN_IF_ERROR(
+      Admit(hyper, *base, training, validation.has_value() ? &*validation : nullptr));
+  BALLAST_ASSIGN_OR_RETURN(const auto vector, ActiveVector(tx, *base));
+  if (!vector.has_value()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "NO_ACTIVE_VECTOR",
+                     absl::StrCat(base->model().name(), " has no active security vector, and no job "
+                                  "runs without one; ask the operator to train one"),
+                     {{"base_model", base->model().name()}});
+  }
+
+  JobRecord record;
+  record.set_tenant(tenant);
+  record.set_id(absl::StrCat("job-", ids_.NewId()));
+  FineTuningJob& job = *record.mutable_job();
+  job.set_name(JobName(tenant, record.id()));
+  job.set_display_name(asked.display_name());
+  job.set_base_model(asked.base_model());
+  job.set_training_dataset(asked.training_dataset());
+  job.set_validation_dataset(asked.validation_dataset());
+  *job.mutable_hyperparameters() = hyper;
+  *job.mutable_labels() = asked.labels();
+  job.set_state(FineTuningJob::QUEUED);
+  *job.mutable_estimate() = EstimateJob(hyper, *base, training);
+  *job.mutable_create_time() = ToTimestamp(now);
+  return record;
+}
+
+absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::string& tenant,
+                                                 const v1::CreateFineTuningJobRequest& request) {
+  BALLAST_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  BALLAST_RETURN_IF_ERROR(CheckJobShape(request.fine_tuning_job()));
+  FineTuningJob result;
+  if (request.validate_only()) {
+    BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+      BALLAST_ASSIGN_OR_RETURN(const JobRecord record,
+                               Compose(tx, now, tenant, request.fine_tuning_job()));
+      result = record.job();
+      // Nothing has been made, so there is no name, state or seed to rely on.
+      result.clear_name();
+      result.clear_state();
+      result.clear_create_time();
+      if (request.fine_tuning_job().hyperparameters().seed() == 0) {
+        result.mutable_hyperparameters()->clear_seed();
+      }
+      return absl::OkStatus();
+    }));
+    return result;
+  }
+  v1::CreateFineTuningJobRequest payload = request;
+  payload.clear_request_id();
+  const std::string digest = PayloadDigest(payload);
+  JobRecord record;
+  bool created = false;
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const std::string earlier,
+                             FindEarlier(tx, tenant, request.request_id(), digest));
+    if (!earlier.empty()) {
+      BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, {tenant, earlier}));
+    } else {
+      BALLAST_ASSIGN_OR_RETURN(record, Compose(tx, now, tenant, request.fine_tuning_job()));
+      BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
+      v1::JobEvent event;
+      event.mutable_state_changed()->set_state(FineTuningJob::QUEUED);
+      BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(event), now));
+      record.mutable_job()->set_etag(absl::StrCat(record.last_event()));
+      BALLAST_RETURN_IF_ERROR(ReplaceRecord(tx, record));
+      BALLAST_RETURN_IF_ERROR(Remember(tx, tenant, request.request_id(), digest, record.id()));
+      created = true;
+    }
+    BALLAST_ASSIGN_OR_RETURN(result, ToJob(tx, record));
+    return absl::OkStatus();
+  }));
+  if (created) listener_.WorkAdded();
+  return result;
+}
+
+absl::StatusOr<FineTuningJob> JobCatalog::Get(const std::string& tenant, const TenantName& name) {
+  FineTuningJob job;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const JobRecord record, Find(tx, tenant, name));
+    BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record));
+    return absl::OkStatus();
+  }));
+  return job;
+}
+
+absl::StatusOr<v1::ListFineTuningJobsResponse> JobCatalog::List(
+    const std::string& tenant, const v1::ListFineTuningJobsRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(const int size, PageSize(request.page_size()));
+  BALLAST_ASSIGN_OR_RETURN(const int64_t before, ParsePageToken("jobs", request.page_token()));
+  v1::ListFineTuningJobsResponse response;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListByScope(Kind::kJob, tenant, before, size + 1));
+    for (const Row& row : rows) {
+      if (response.fine_tuning_jobs_size() == size) {
+        // rows has one more than the page: the next one begins below the last row of this one.
+        response.set_next_page_token(MakePageToken("jobs", rows[size - 1].sequence));
+        break;
+      }
+      BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<JobRecord>(row));
+      BALLAST_ASSIGN_OR_RETURN(*response.add_fine_tuning_jobs(), ToJob(tx, record));
+    }
+    return absl::OkStatus();
+  }));
+  return response;
+}
+
+absl::StatusOr<FineTuningJob> JobCatalog::Cancel(absl::Time now, const std::string& tenant,
+                                                 const TenantName& name) {
+  FineTuningJob job;
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name));
+    const auto state = record.job().state();
+    if (!NextState(state, WorkEvent::kCancel).has_value()) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_ENDED",
+                       absl::StrCat(record.job().name(), " has ended: it is ",
+                                    FineTuningJob::State_Name(state), " and cannot be cancelled"),
+                       {{"state", FineTuningJob::State_Name(state)}});
+    }
+    BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, WorkEvent::kCancel, {}, now));
+    BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record));
+    return absl::OkStatus();
+  }));
+  listener_.JobChanged(name.tenant, name.id);
+  listener_.GarbageAdded();
+  return job;
+}
+
+absl::StatusOr<v1::ListFineTuningJobEventsResponse> JobCatalog::ListEvents(
+    const std::string& tenant, const v1::ListFineTuningJobEventsRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseJobName(request.parent(), "parent"));
+  BALLAST_ASSIGN_OR_RETURN(const int size, PageSize(request.page_size(), 100));
+  if (request.after_sequence() < 0) {
+    return FieldError("after_sequence", "CURSOR_INVALID", "after_sequence must not be negative");
+  }
+  v1::ListFineTuningJobEventsResponse response;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_RETURN_IF_ERROR(Find(tx, tenant, name).status());
+    BALLAST_ASSIGN_OR_RETURN(
+        const auto events, tx.ListEvents(name.tenant, name.id, request.after_sequence(), size));
+    for (const EventRow& event : events) {
+      if (!response.add_events()->ParseFromString(event.bytes)) {
+        return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",
+                         "an event in the database is damaged; restore a backup");
+      }
+    }
+    return absl::OkStatus();
+  }));
+  return response;
+}
+
+absl::StatusOr<JobRecord> JobCatalog::GetDelta(const std::string& tenant, const TenantName& name) {
+  std::optional<JobRecord> record;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    if (name.tenant == tenant) {
+      BALLAST_ASSIGN_OR_RETURN(record, GetRecord<JobRecord>(tx, name.tenant, name.id));
+    }
+    return absl::OkStatus();
+  }));
+  if (!record.has_value() || record->job().state() != FineTuningJob::SUCCEEDED) {
+    return MakeError(absl::StatusCode::kNotFound, "DELTA_NOT_FOUND",
+                     absl::StrCat(DeltaName(name.tenant, name.id),
+                                  " does not exist; a job has one once it has SUCCEEDED"));
+  }
+  return *std::move(record);
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_CORE_JOB_CATALOG_H_
+#define BALLAST_SERVER_CORE_JOB_CATALOG_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "ballast/v1/fine_tuning_service.pb.h"
+#include "server/core/collaborators.h"
+#include "server/core/job_store.h"
+#include "server/core/record.pb.h"
+#include "server/core/resource_name.h"
+
+namespace ballast::server {
+
+// A tenant's view of jobs: create, look at, cancel. `tenant` is who calls; a job of somebody else and none
+// answer alike, NOT_FOUND (JOB_NOT_FOUND). Other failures are those of ballast.v1.FineTuningService.
+// Thread safety: thread-safe.
+class JobCatalog {
+ public:
+  // All must outlive the catalog.
+  JobCatalog(JobStore& store, IdSource& ids, ChangeListener& listener)
+      : store_(store), ids_(ids), listener_(listener) {}
+
+  // Checks and, unless validate_only, stores a job with its first event.
+  absl::StatusOr<v1::FineTuningJob> Create(absl::Time now, const std::string& tenant,
+                                           const v1::CreateFineTuningJobRequest& request);
+  absl::StatusOr<v1::FineTuningJob> Get(const std::string& tenant, const TenantName& name);
+  absl::StatusOr<v1::ListFineTuningJobsResponse> List(const std::string& tenant,
+                                                      const v1::ListFineTuningJobsRequest& request);
+  absl::StatusOr<v1::FineTuningJob> Cancel(absl::Time now, const std::string& tenant,
+                                           const TenantName& name);
+  absl::StatusOr<v1::ListFineTuningJobEventsResponse> ListEvents(
+      const std::string& tenant, const v1::ListFineTuningJobEventsRequest& request);
+
+  // The record of a job that has SUCCEEDED; NOT_FOUND (DELTA_NOT_FOUND) for every other.
+  absl::StatusOr<JobRecord> GetDelta(const std::string& tenant, const TenantName& name);
+
+ private:
+  absl::StatusOr<JobRecord> Compose(Transaction& tx, absl::Time now, const std::string& tenant,
+                                    const v1::FineTuningJob& asked);
+
+  JobStore& store_;
+  IdSource& ids_;
+  ChangeListener& listener_;
+};
+
+// NOT_FOUND (JOB_NOT_FOUND), the same for every reason.
+absl::Status JobNotFound(const TenantName& name);
+// NOT_FOUND (BASE_MODEL_NOT_FOUND).
+absl::Status BaseModelNotFound(const std::string& id);
+// NOT_FOUND (DATASET_NOT_FOUND).
+absl::Status DatasetNotFound(const TenantName& name);
+
+// The job as its owner sees it.
+absl::StatusOr<v1::FineTuningJob> ToJob(Transaction& tx, const JobRecord& record);
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_JOB_CATALOG_H_

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/job_state.h"
+
+namespace ballast::server {
+
+using admin::v1::Vector;
+using v1::FineTuningJob;
+
+std::string_view Name(WorkEvent event) {
+  switch (event) {
+    case WorkEvent::kTaken:
+      return "taken";
+    case WorkEvent::kResult:
+      return "result";
+    case WorkEvent::kUserError:
+      return "user error";
+    case WorkEvent::kPlatformError:
+      return "platform error";
+    case WorkEvent::kPlatformErrorLast:
+      return "platform error, last";
+    case WorkEvent::kStopped:
+      return "stopped";
+    case WorkEvent::kHandedBack:
+      return "handed back";
+    case WorkEvent::kLeaseExpired:
+      return "lease expired";
+    case WorkEvent::kLeaseExpiredLast:
+      return "lease expired, last";
+    case WorkEvent::kCancel:
+      return "cancel";
+  }
+  return "";
+}
+
+std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEvent event) {
+  switch (state) {
+    case FineTuningJob::QUEUED:
+      if (event == WorkEvent::kTaken) return FineTuningJob::RUNNING;
+      if (event == WorkEvent::kCancel) return FineTuningJob::CANCELLED;
+      return std::nullopt;
+    case FineTuningJob::RUNNING:
+      switch (event) {
+        case WorkEvent::kResult:
+          return FineTuningJob::SUCCEEDED;
+        case WorkEvent::kUserError:
+        case WorkEvent::kPlatformErrorLast:
+        case WorkEvent::kLeaseExpiredLast:
+          return FineTuningJob::FAILED;
+        case WorkEvent::kPlatformError:
+        case WorkEvent::kHandedBack:
+        case WorkEvent::kLeaseExpired:
+          return FineTuningJob::QUEUED;
+        case WorkEvent::kCancel:
+          return FineTuningJob::CANCELLING;
+        case WorkEvent::kTaken:
+        case WorkEvent::kStopped:
+          return std::nullopt;
+      }
+      return std::nullopt;
+    case FineTuningJob::CANCELLING:
+      switch (event) {
+        case WorkEvent::kResult:
+          // The cancel came too late: what was trained is delivered.
+          return FineTuningJob::SUCCEEDED;
+        case WorkEvent::kUserError:
+          return FineTuningJob::FAILED;
+        case WorkEvent::kPlatformError:
+        case WorkEvent::kPlatformErrorLast:
+        case WorkEvent::kStopped:
+        case WorkEvent::kHandedBack:
+        case WorkEvent::kLeaseExpired:
+        case WorkEvent::kLeaseExpiredLast:
+          return FineTuningJob::CANCELLED;
+        case WorkEvent::kCancel:
+          return FineTuningJob::CANCELLING;
+        case WorkEvent::kTaken:
+          return std::nullopt;
+      }
+      return std::nullopt;
+    case FineTuningJob::CANCELLED:
+      if (event == WorkEvent::kCancel) return FineTuningJob::CANCELLED;
+      return std::nullopt;
+    default:
+      return std::nullopt;
+  }
+}
+
+std::optional<Vector::State> NextState(Vector::State state, WorkEvent event) {
+  if (state == Vector::DRAFT && event == WorkEvent::kTaken) return Vector::TRAINING;
+  if (state != Vector::TRAINING) return std::nullopt;
+  switch (event) {
+    case WorkEvent::kResult:
+      return Vector::ACTIVE;
+    case WorkEvent::kUserError:
+    case WorkEvent::kPlatformErrorLast:
+    case WorkEvent::kLeaseExpiredLast:
+      return Vector::REJECTED;
+    case WorkEvent::kPlatformError:
+    case WorkEvent::kHandedBack:
+    case WorkEvent::kLeaseExpired:
+      return Vector::DRAFT;
+    case WorkEvent::kTaken:
+    case WorkEvent::kStopped:
+    case WorkEvent::kCancel:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+bool IsFinal(FineTuningJob::State state) {
+  return state == FineTuningJob::SUCCEEDED || state == FineTuningJob::FAILED ||
+         state == FineTuningJob::CANCELLED;
+}
+
+bool IsLeased(FineTuningJob::State state) {
+  return state == FineTuningJob::RUNNING || state == FineTuningJob::CANCELLING;
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The states of jobs and vectors and what moves them: docs/job_states.md, which the test of this file
+// reads. Pure functions.
+#ifndef BALLAST_SERVER_CORE_JOB_STATE_H_
+#define BALLAST_SERVER_CORE_JOB_STATE_H_
+
+#include <optional>
+#include <string_view>
+
+#include "ballast/admin/v1/admin_service.pb.h"
+#include "ballast/v1/fine_tuning_job.pb.h"
+
+namespace ballast::server {
+
+// What can happen to something that workers work on. The names are the columns of docs/job_states.md.
+enum class WorkEvent {
+  kTaken,              // a worker got a lease
+  kResult,             // the worker reported its result: a delta or a sealed vector
+  kUserError,          // it reported an error of the request or its data, or a refusal
+  kPlatformError,      // it reported any other error, and attempts are left
+  kPlatformErrorLast,  // the same, and no attempt is left
+  kStopped,            // it reported that it stopped because it was told to cancel
+  kHandedBack,         // it gave the lease back (drain)
+  kLeaseExpired,       // it was silent for too long, and attempts are left
+  kLeaseExpiredLast,   // the same, and no attempt is left
+  kCancel,             // the owner asked for a cancel
+};
+inline constexpr WorkEvent kAllWorkEvents[] = {
+    WorkEvent::kTaken,      WorkEvent::kResult,       WorkEvent::kUserError,
+    WorkEvent::kPlatformError, WorkEvent::kPlatformErrorLast, WorkEvent::kStopped,
+    WorkEvent::kHandedBack, WorkEvent::kLeaseExpired, WorkEvent::kLeaseExpiredLast,
+    WorkEvent::kCancel};
+
+// Column of docs/job_states.md.
+std::string_view Name(WorkEvent event);
+
+// State of a job after `event`, which may be the same one (then nothing happens), or nothing where the
+// event is refused.
+std::optional<v1::FineTuningJob::State> NextState(v1::FineTuningJob::State state, WorkEvent event);
+
+// The same for a vector.
+std::optional<admin::v1::Vector::State> NextState(admin::v1::Vector::State state, WorkEvent event);
+
+// SUCCEEDED, FAILED or CANCELLED: never left again.
+bool IsFinal(v1::FineTuningJob::State state);
+
+// RUNNING or CANCELLING: a worker holds a lease.
+bool IsLeased(v1::FineTuningJob::State state);
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_JOB_STATE_H_

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_CORE_JOB_STORE_H_
+#define BALLAST_SERVER_CORE_JOB_STORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace ballast::server {
+
+// What is kept, one table each. server/core/records.h has the typed view.
+enum class Kind { kBaseModel, kDataset, kJob, kVector };
+inline constexpr Kind kAllKinds[] = {Kind::kBaseModel, Kind::kDataset, Kind::kJob, Kind::kVector};
+
+// One record as the store sees it: keys to find it by, and bytes.
+struct Row {
+  std::string scope;      // tenant id; empty for what belongs to the service
+  std::string id;         // unique within its kind and scope
+  int64_t sequence = 0;   // 1, 2, 3, ... within kind and scope; given by Insert
+  int state = 0;          // state of the resource, to find it by
+  int64_t queue_key = 0;  // order among rows of one state: smaller first, then by scope and id
+  std::string bytes;
+};
+
+// Where the next page of ListByState begins: after this row. Default: at the first.
+struct StateCursor {
+  int64_t queue_key = INT64_MIN;
+  std::string scope;
+  std::string id;
+};
+
+struct EventRow {
+  int64_t sequence = 0;
+  std::string bytes;
+};
+
+// What an earlier request with the same request_id was and made.
+struct RequestRow {
+  std::string payload_digest;
+  std::string result_name;
+};
+
+// All reads and writes of one transaction; reads see its own writes. Valid only inside JobStore's body.
+// A missing record is an empty optional or OK, never NOT_FOUND. Failures are those of JobStore.
+class Transaction {
+ public:
+  virtual ~Transaction() = default;
+
+  virtual absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope,
+                                                 std::string_view id) = 0;
+  // Adds a row, giving it the next sequence of its scope, which is returned. ALREADY_EXISTS
+  // (RECORD_EXISTS).
+  virtual absl::StatusOr<int64_t> Insert(Kind kind, const Row& row) = 0;
+  // Replaces state, queue_key and bytes. NOT_FOUND (RECORD_NOT_FOUND).
+  virtual absl::Status Replace(Kind kind, const Row& row) = 0;
+  // Deletes a row, and for jobs their events.
+  virtual absl::Status Delete(Kind kind, std::string_view scope, std::string_view id) = 0;
+
+  // Rows of a scope whose sequence is below `before_sequence` (0: all), newest first.
+  virtual absl::StatusOr<std::vector<Row>> ListByScope(Kind kind, std::string_view scope,
+                                                       int64_t before_sequence, int limit) = 0;
+  // Rows of all scopes in `state`, by queue key.
+  virtual absl::StatusOr<std::vector<Row>> ListByState(Kind kind, int state,
+                                                       const StateCursor& after, int limit) = 0;
+  // Number of rows of `scope` in `state` that come before `row` in the order of ListByState.
+  virtual absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& row) = 0;
+  // Number of rows of all scopes in `state`.
+  virtual absl::StatusOr<int64_t> CountState(Kind kind, int state) = 0;
+
+  // Events of a job. ALREADY_EXISTS (RECORD_EXISTS) when the sequence is taken, NOT_FOUND
+  // (RECORD_NOT_FOUND) without the job.
+  virtual absl::Status AppendEvent(std::string_view scope, std::string_view job,
+                                   const EventRow& event) = 0;
+  virtual absl::StatusOr<std::vector<EventRow>> ListEvents(std::string_view scope,
+                                                           std::string_view job,
+                                                           int64_t after_sequence, int limit) = 0;
+
+  // Requests by tenant and request_id. Put: ALREADY_EXISTS (RECORD_EXISTS).
+  virtual absl::StatusOr<std::optional<RequestRow>> GetRequest(std::string_view scope,
+                                                               std::string_view request_id) = 0;
+  virtual absl::Status PutRequest(std::string_view scope, std::string_view request_id,
+                                  const RequestRow& request) = 0;
+
+  // Prefixes of blobs that no record names any more, to be deleted after the commit. Adding one twice is
+  // harmless.
+  virtual absl::Status AddGarbage(std::string_view blob_prefix) = 0;
+  virtual absl::StatusOr<std::vector<std::string>> ListGarbage(int limit) = 0;
+  virtual absl::Status RemoveGarbage(std::string_view blob_prefix) = 0;
+};
+
+// Durable records with transactions: what the API has acknowledged is here (R3).
+// Thread safety: thread-safe; updates run one after another, reads beside them on the last commit.
+// Failures: RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE (STORE_IO, STORE_BUSY), DATA_LOSS (STORE_CORRUPT).
+class JobStore {
+ public:
+  using Body = std::function<absl::Status(Transaction&)>;
+  virtual ~JobStore() = default;
+
+  // Runs `body` in a write transaction. Commits durably when it returns OK; otherwise nothing changes and
+  // its status is returned. `body` is called once and must not call the store otherwise.
+  virtual absl::Status Update(const Body& body) = 0;
+
+  // Runs `body` on one consistent state; writing in it fails (INTERNAL, STORE_READ_ONLY).
+  virtual absl::Status Read(const Body& body) = 0;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_JOB_STORE_H_

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_CORE_LEASE_TABLE_H_
+#define BALLAST_SERVER_CORE_LEASE_TABLE_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "ballast/v1/fine_tuning_job.pb.h"
+#include "ballast/worker/v1/worker_service.pb.h"
+
+namespace ballast::server {
+
+// A lease that is held now.
+struct LiveLease {
+  int64_t epoch = 0;
+  std::string worker_id;
+  absl::Time expires;
+  absl::Time started;         // when this server gave it or found it
+  int64_t started_step = 0;   // first step reported, for the estimate of the time left
+  bool heard = false;         // a heartbeat has come since
+  v1::JobProgress progress;   // step, total_steps, trained_tokens, time_left
+};
+
+// The leases that are held, by resource. Thread safety: not thread-safe.
+class LeaseTable {
+ public:
+  void Put(const std::string& resource, const LiveLease& lease) { leases_[resource] = lease; }
+  void Erase(const std::string& resource) { leases_.erase(resource); }
+
+  // The lease if `worker_id` holds exactly it, or null. Valid until the table changes.
+  LiveLease* Find(const worker::v1::Lease& lease, const std::string& worker_id) {
+    const auto it = leases_.find(lease.resource());
+    if (it == leases_.end() || it->second.epoch != lease.epoch() ||
+        it->second.worker_id != worker_id) {
+      return nullptr;
+    }
+    return &it->second;
+  }
+
+  const LiveLease* FindResource(const std::string& resource) const {
+    const auto it = leases_.find(resource);
+    return it == leases_.end() ? nullptr : &it->second;
+  }
+
+  // Resources that `worker_id` holds.
+  std::vector<std::string> HeldBy(const std::string& worker_id) const {
+    std::vector<std::string> resources;
+    for (const auto& [resource, lease] : leases_) {
+      if (lease.worker_id == worker_id) resources.push_back(resource);
+    }
+    return resources;
+  }
+
+  // Resources whose lease ended at or before `now`.
+  std::vector<std::string> Due(absl::Time now) const {
+    std::vector<std::string> resources;
+    for (const auto& [resource, lease] : leases_) {
+      if (lease.expires <= now) resources.push_back(resource);
+    }
+    return resources;
+  }
+
+ private:
+  std::map<std::string, LiveLease> leases_;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_LEASE_TABLE_H_

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/records.h"
+
+#include "absl/strings/str_cat.h"
+#include "server/core/resource_name.h"
+
+namespace ballast::server {
+namespace {
+
+absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
+
+int64_t Micros(const google::protobuf::Timestamp& timestamp) {
+  return absl::ToUnixMicros(FromTimestamp(timestamp));
+}
+
+}  // namespace
+
+google::protobuf::Timestamp ToTimestamp(absl::Time time) {
+  google::protobuf::Timestamp timestamp;
+  const int64_t micros = absl::ToUnixMicros(time);
+  timestamp.set_seconds(micros / 1'000'000);
+  timestamp.set_nanos(static_cast<int32_t>(micros % 1'000'000) * 1000);
+  return timestamp;
+}
+
+absl::Time FromTimestamp(const google::protobuf::Timestamp& timestamp) {
+  return absl::FromUnixSeconds(timestamp.seconds()) + absl::Nanoseconds(timestamp.nanos());
+}
+
+Row ToRow(const BaseModelRecord& record) {
+  Row row;
+  row.id = record.id();
+  row.queue_key = Micros(record.model().create_time());
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
+Row ToRow(const DatasetRecord& record) {
+  Row row;
+  row.scope = record.tenant();
+  row.id = record.id();
+  row.state = record.dataset().state();
+  row.queue_key = Micros(record.dataset().create_time());
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
+Row ToRow(const JobRecord& record) {
+  Row row;
+  row.scope = record.tenant();
+  row.id = record.id();
+  row.state = record.job().state();
+  row.queue_key = Micros(record.job().create_time());
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
+Row ToRow(const VectorRecord& record) {
+  Row row;
+  row.id = record.id();
+  row.state = record.vector().state();
+  row.queue_key = Micros(record.vector().create_time());
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
+absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent event,
+                            absl::Time now) {
+  event.set_sequence(record.last_event() + 1);
+  *event.mutable_time() = ToTimestamp(now);
+  EventRow row;
+  row.sequence = event.sequence();
+  row.bytes = event.SerializeAsString();
+  BALLAST_RETURN_IF_ERROR(tx.AppendEvent(record.tenant(), record.id(), row));
+  record.set_last_event(event.sequence());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<VectorRecord>> ActiveVector(Transaction& tx,
+                                                         const BaseModelRecord& base) {
+  std::optional<VectorRecord> newest;
+  BALLAST_RETURN_IF_ERROR(ForEachInState<VectorRecord>(
+      tx, admin::v1::Vector::ACTIVE, [&](VectorRecord record) -> absl::StatusOr<bool> {
+        const bool newer =
+            !newest.has_value() || record.vector().version() > newest->vector().version();
+        if (record.vector().base_model() == base.model().name() &&
+            record.vector().base_digest() == base.model().digest() && newer) {
+          newest = std::move(record);
+        }
+        return true;
+      }));
+  return newest;
+}
+
+std::string DatasetBlob(std::string_view tenant, std::string_view id) {
+  return absl::StrCat("datasets/", View(tenant), "/", View(id));
+}
+std::string JobBlobs(std::string_view tenant, std::string_view id) {
+  return absl::StrCat("jobs/", View(tenant), "/", View(id));
+}
+std::string AttemptBlobs(const JobRecord& record, int64_t epoch) {
+  return absl::StrCat(JobBlobs(record.tenant(), record.id()), "/attempts/", epoch);
+}
+std::string VectorBlobs(std::string_view id) { return absl::StrCat("vectors/", View(id)); }
+std::string BaseModelBlobs(std::string_view digest) {
+  return absl::StrCat("baseModels/", View(digest.substr(digest.find(':') + 1)));
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_CORE_ROW_CHECKS_H_
+#define BALLAST_SERVER_CORE_ROW_CHECKS_H_
+
+#include <memory>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ballast/v1/dataset_service.pb.h"
+#include "server/core/record.pb.h"
+
+namespace ballast::server {
+
+// The check of one file of rows against one base model. Thread safety: not thread-safe.
+class RowCheck {
+ public:
+  virtual ~RowCheck() = default;
+  // The next bytes of the file, split anywhere.
+  virtual absl::Status Feed(std::string_view bytes) = 0;
+  // After the last byte.
+  virtual absl::StatusOr<v1::ValidationReport> Finish() = 0;
+};
+
+// Starts row checks. Thread safety: thread-safe.
+class RowChecks {
+ public:
+  virtual ~RowChecks() = default;
+  // UNAVAILABLE or DATA_LOSS when the base model's text files cannot be read.
+  virtual absl::StatusOr<std::unique_ptr<RowCheck>> Begin(const BaseModelRecord& base,
+                                                          v1::Dataset::Format format) = 0;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_ROW_CHECKS_H_

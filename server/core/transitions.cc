@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/transitions.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "server/core/records.h"
+#include "server/core/resource_name.h"
+
+namespace ballast::server {
+namespace {
+
+using v1::FineTuningJob;
+using v1::JobError;
+
+constexpr size_t kMaxReason = 63;
+constexpr size_t kMaxMessage = 1000;
+
+// A worker's text is bounded before it is kept.
+JobError Bounded(JobError error) {
+  if (error.reason().empty()) error.set_reason("UNKNOWN");
+  if (error.reason().size() > kMaxReason) error.mutable_reason()->resize(kMaxReason);
+  if (error.message().size() > kMaxMessage) error.mutable_message()->resize(kMaxMessage);
+  return error;
+}
+
+bool IsPlatform(WorkEvent event) {
+  return event == WorkEvent::kPlatformError || event == WorkEvent::kPlatformErrorLast;
+}
+
+bool IsExpiry(WorkEvent event) {
+  return event == WorkEvent::kLeaseExpired || event == WorkEvent::kLeaseExpiredLast;
+}
+
+// Why an attempt ended, in words that say nothing of the worker's insides.
+std::string WhyEnded(WorkEvent event, const JobError& error) {
+  if (IsExpiry(event)) return "the worker was lost";
+  if (event == WorkEvent::kHandedBack) return "the worker was stopped";
+  return absl::StrCat("the attempt ended with ", Bounded(error).reason());
+}
+
+absl::Status Refused(const std::string& name, const std::string& state, WorkEvent event) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "TRANSITION_REFUSED",
+                   absl::StrCat(name, " is ", state, "; \"", std::string(Name(event)),
+                                "\" is not possible now"),
+                   {{"state", state}});
+}
+
+absl::Status AppendMessage(Transaction& tx, JobRecord& record, const std::string& text,
+                           absl::Time now) {
+  v1::JobEvent event;
+  event.set_message(text);
+  return AppendJobEvent(tx, record, std::move(event), now);
+}
+
+// What is left of attempts once a job has ended: the files of a delivered delta stay.
+absl::Status AddJobGarbage(Transaction& tx, const JobRecord& record) {
+  if (record.job().state() != FineTuningJob::SUCCEEDED) {
+    return tx.AddGarbage(JobBlobs(record.tenant(), record.id()));
+  }
+  for (int64_t epoch = 1; epoch <= record.lease().epoch(); ++epoch) {
+    const std::string attempt = AttemptBlobs(record, epoch);
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(
+        epoch == record.lease().epoch() ? absl::StrCat(attempt, "/checkpoints") : attempt));
+  }
+  return absl::OkStatus();
+}
+
+void EndAttempt(WorkEvent event, LeaseRecord& lease) {
+  lease.clear_worker_id();
+  if (IsPlatform(event) || IsExpiry(event)) lease.set_failed_attempts(lease.failed_attempts() + 1);
+}
+
+JobError FinalError(WorkEvent event, const JobError& error, int32_t attempts) {
+  if (event == WorkEvent::kUserError) return Bounded(error);
+  JobError exhausted;
+  exhausted.set_kind(JobError::PLATFORM);
+  exhausted.set_reason("ATTEMPTS_EXHAUSTED");
+  exhausted.set_message(absl::StrCat("gave up after ", attempts, " failed attempts, the last because ",
+                                     WhyEnded(event, error),
+                                     "; create it again, and tell the operator if it fails again"));
+  return exhausted;
+}
+
+}  // namespace
+
+WorkEvent EventOfError(const JobError& error, const LeaseRecord& lease, int max_attempts) {
+  if (error.kind() == JobError::USER || error.kind() == JobError::REFUSED) {
+    return WorkEvent::kUserError;
+  }
+  return lease.failed_attempts() + 1 >= max_attempts ? WorkEvent::kPlatformErrorLast
+                                                     : WorkEvent::kPlatformError;
+}
+
+WorkEvent EventOfExpiry(const LeaseRecord& lease, int max_attempts) {
+  return lease.failed_attempts() + 1 >= max_attempts ? WorkEvent::kLeaseExpiredLast
+                                                     : WorkEvent::kLeaseExpired;
+}
+
+absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const JobError& error,
+                     absl::Time now) {
+  FineTuningJob& job = *record.mutable_job();
+  const auto next = NextState(job.state(), event);
+  if (!next.has_value()) {
+    return Refused(job.name(), FineTuningJob::State_Name(job.state()), event);
+  }
+  if (*next == job.state()) return absl::OkStatus();
+  const bool was_leased = IsLeased(job.state());
+  job.set_state(*next);
+  v1::JobEvent state_event;
+  auto& changed = *state_event.mutable_state_changed();
+  changed.set_state(*next);
+
+  if (event == WorkEvent::kTaken) {
+    job.set_attempt(job.attempt() + 1);
+    if (!job.has_start_time()) *job.mutable_start_time() = ToTimestamp(now);
+  }
+  if (was_leased && !IsLeased(*next)) {
+    EndAttempt(event, *record.mutable_lease());
+  }
+  if (*next == FineTuningJob::QUEUED) {
+    BALLAST_RETURN_IF_ERROR(AppendMessage(
+        tx, record, absl::StrCat(WhyEnded(event, error), "; the job waits for another worker"), now));
+    if (job.has_progress()) {
+      job.mutable_progress()->set_step(record.checkpoint_step());
+      job.mutable_progress()->clear_time_left();
+    }
+  }
+  if (IsFinal(*next)) {
+    *job.mutable_end_time() = ToTimestamp(now);
+    if (job.has_progress()) job.mutable_progress()->clear_time_left();
+    record.clear_checkpoint_blob();
+    record.clear_checkpoint_step();
+    if (*next == FineTuningJob::FAILED) {
+      *job.mutable_error() = FinalError(event, error, record.lease().failed_attempts());
+      *changed.mutable_error() = job.error();
+    }
+    BALLAST_RETURN_IF_ERROR(AddJobGarbage(tx, record));
+  }
+  changed.set_attempt(job.attempt());
+  BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(state_event), now));
+  job.set_etag(absl::StrCat(record.last_event()));
+  return ReplaceRecord(tx, record);
+}
+
+absl::Status MoveVector(Transaction& tx, VectorRecord& record, WorkEvent event,
+                        const JobError& error, absl::Time now) {
+  admin::v1::Vector& vector = *record.mutable_vector();
+  const auto next = NextState(vector.state(), event);
+  if (!next.has_value()) {
+    return Refused(vector.name(), admin::v1::Vector::State_Name(vector.state()), event);
+  }
+  vector.set_state(*next);
+  if (event != WorkEvent::kTaken) {
+    EndAttempt(event, *record.mutable_lease());
+    if (*next == admin::v1::Vector::DRAFT) vector.set_progress(0);
+  }
+  if (*next == admin::v1::Vector::REJECTED) {
+    const JobError final_error = FinalError(event, error, record.lease().failed_attempts());
+    vector.set_error_message(absl::StrCat(final_error.reason(), ": ", final_error.message()));
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(VectorBlobs(record.id())));
+  }
+  if (*next == admin::v1::Vector::ACTIVE) {
+    vector.set_progress(1);
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(absl::StrCat(VectorBlobs(record.id()), "/rows")));
+    for (int64_t epoch = 1; epoch < record.lease().epoch(); ++epoch) {
+      BALLAST_RETURN_IF_ERROR(
+          tx.AddGarbage(absl::StrCat(VectorBlobs(record.id()), "/attempts/", epoch)));
+    }
+  }
+  if (*next == admin::v1::Vector::ACTIVE || *next == admin::v1::Vector::REJECTED) {
+    record.clear_prohibited_blob();
+    record.clear_benign_blob();
+  }
+  return ReplaceRecord(tx, record);
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/vector_catalog.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "server/core/job_catalog.h"
+#include "server/core/paging.h"
+#include "server/core/records.h"
+#include "server/core/resource_name.h"
+
+namespace ballast::server {
+namespace {
+
+using admin::v1::Vector;
+
+constexpr double kMaxLearningRate = 0.1;
+constexpr int32_t kMaxEpochs = 1000;
+constexpr int32_t kMaxRank = 256;
+constexpr double kMaxKlWeight = 100;
+
+absl::Status VectorNotFound(const std::string& id) {
+  return MakeError(absl::StatusCode::kNotFound, "VECTOR_NOT_FOUND",
+                   absl::StrCat(VectorName(id), " does not exist; list the vectors"));
+}
+
+}  // namespace
+
+absl::Status VectorCatalog::CompleteOptions(admin::v1::VectorOptions* options) {
+  if (options->learning_rate() == 0) options->set_learning_rate(1e-3);
+  if (options->epochs() == 0) options->set_epochs(8);
+  if (options->lora_rank() == 0) options->set_lora_rank(16);
+  if (options->kl_weight() == 0) options->set_kl_weight(1);
+  if (!(options->learning_rate() > 0 && options->learning_rate() <= kMaxLearningRate)) {
+    return FieldError("options.learning_rate", "LEARNING_RATE_OUT_OF_RANGE",
+                      absl::StrCat("learning_rate is ", options->learning_rate(),
+                                   "; give a value above 0 and at most ", kMaxLearningRate));
+  }
+  if (options->epochs() < 1 || options->epochs() > kMaxEpochs) {
+    return FieldError("options.epochs", "EPOCHS_OUT_OF_RANGE",
+                      absl::StrCat("epochs is ", options->epochs(), "; give a value from 1 to ", kMaxEpochs));
+  }
+  if (options->lora_rank() < 1 || options->lora_rank() > kMaxRank) {
+    return FieldError("options.lora_rank", "LORA_RANK_OUT_OF_RANGE",
+                      absl::StrCat("lora_rank is ", options->lora_rank(), "; give a value from 1 to ", kMaxRank));
+  }
+  if (!(options->kl_weight() > 0 && options->kl_weight() <= kMaxKlWeight)) {
+    return FieldError("options.kl_weight", "KL_WEIGHT_OUT_OF_RANGE",
+                      absl::StrCat("kl_weight is ", options->kl_weight(),
+                                   "; give a value above 0 and at most ", kMaxKlWeight));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& id,
+                                             const admin::v1::VectorOptions& options,
+                                             const std::string& prohibited_blob,
+                                             const std::string& benign_blob) {
+  BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
+                           ParseBaseModelName(options.base_model(), "options.base_model"));
+  VectorRecord record;
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+    if (!base.has_value()) return BaseModelNotFound(base_id);
+    base->set_last_vector_version(base->last_vector_version() + 1);
+    BALLAST_RETURN_IF_ERROR(ReplaceRecord(tx, *base));
+    record.set_id(id);
+    *record.mutable_options() = options;
+    record.set_prohibited_blob(prohibited_blob);
+    record.set_benign_blob(benign_blob);
+    Vector& vector = *record.mutable_vector();
+    vector.set_name(VectorName(id));
+    vector.set_base_model(base->model().name());
+    vector.set_base_digest(base->model().digest());
+    vector.set_version(base->last_vector_version());
+    vector.set_state(Vector::DRAFT);
+    *vector.mutable_create_time() = ToTimestamp(now);
+    return InsertRecord(tx, record);
+  }));
+  listener_.WorkAdded();
+  return record.vector();
+}
+
+absl::StatusOr<Vector> VectorCatalog::Get(const std::string& id) {
+  std::optional<VectorRecord> record;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(record, GetRecord<VectorRecord>(tx, "", id));
+    return absl::OkStatus();
+  }));
+  if (!record.has_value()) return VectorNotFound(id);
+  return std::move(*record->mutable_vector());
+}
+
+absl::StatusOr<admin::v1::ListVectorsResponse> VectorCatalog::List(
+    const admin::v1::ListVectorsRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(const int size, PageSize(request.page_size()));
+  BALLAST_ASSIGN_OR_RETURN(const int64_t before, ParsePageToken("vectors", request.page_token()));
+  admin::v1::ListVectorsResponse response;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListByScope(Kind::kVector, "", before, size + 1));
+    for (const Row& row : rows) {
+      if (response.vectors_size() == size) {
+        response.set_next_page_token(MakePageToken("vectors", rows[size - 1].sequence));
+        break;
+      }
+      BALLAST_ASSIGN_OR_RETURN(auto record, FromRow<VectorRecord>(row));
+      *response.add_vectors() = std::move(*record.mutable_vector());
+    }
+    return absl::OkStatus();
+  }));
+  return response;
+}
+
+absl::StatusOr<Vector> VectorCatalog::Retire(const std::string& id) {
+  std::optional<VectorRecord> record;
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(record, GetRecord<VectorRecord>(tx, "", id));
+    if (!record.has_value()) return VectorNotFound(id);
+    if (record->vector().state() != Vector::ACTIVE) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "VECTOR_NOT_ACTIVE",
+                       absl::StrCat(VectorName(id), " is ",
+                                    Vector::State_Name(record->vector().state()),
+                                    "; only an ACTIVE vector can be retired"),
+                       {{"state", Vector::State_Name(record->vector().state())}});
+    }
+    record->mutable_vector()->set_state(Vector::RETIRED);
+    return ReplaceRecord(tx, *record);
+  }));
+  return std::move(*record->mutable_vector());
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_CORE_VECTOR_CATALOG_H_
+#define BALLAST_SERVER_CORE_VECTOR_CATALOG_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "ballast/admin/v1/admin_service.pb.h"
+#include "server/core/collaborators.h"
+#include "server/core/job_store.h"
+#include "server/core/record.pb.h"
+
+namespace ballast::server {
+
+// Security vectors as operators see them. Failures are those of ballast.admin.v1.AdminService.
+// Thread safety: thread-safe.
+class VectorCatalog {
+ public:
+  // All must outlive the catalog.
+  VectorCatalog(JobStore& store, ChangeListener& listener) : store_(store), listener_(listener) {}
+
+  // Puts defaults in place of zeros and checks ranges, before rows are read: INVALID_ARGUMENT
+  // (LEARNING_RATE_OUT_OF_RANGE, EPOCHS_OUT_OF_RANGE, LORA_RANK_OUT_OF_RANGE, KL_WEIGHT_OUT_OF_RANGE).
+  static absl::Status CompleteOptions(admin::v1::VectorOptions* options);
+
+  // Queues the training of vector `id` (made by the caller, who named the blobs by it) with complete
+  // options; its rows are durable.
+  absl::StatusOr<admin::v1::Vector> Create(absl::Time now, const std::string& id,
+                                           const admin::v1::VectorOptions& options,
+                                           const std::string& prohibited_blob,
+                                           const std::string& benign_blob);
+  absl::StatusOr<admin::v1::Vector> Get(const std::string& id);
+  absl::StatusOr<admin::v1::ListVectorsResponse> List(const admin::v1::ListVectorsRequest& request);
+  absl::StatusOr<admin::v1::Vector> Retire(const std::string& id);
+
+ private:
+  JobStore& store_;
+  ChangeListener& listener_;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_CORE_VECTOR_CATALOG_H_

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_STORE_SQLITE_JOB_STORE_H_
+#define BALLAST_SERVER_STORE_SQLITE_JOB_STORE_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "server/core/job_store.h"
+#include "server/store/sqlite_connection.h"
+
+namespace ballast::server {
+
+// A JobStore in one SQLite file. Writes go through one connection and are on disk when Update returns;
+// reads have a connection of their own and do not wait for a commit. Made for one server process
+// (DataDirLock sees to that).
+class SqliteJobStore : public JobStore {
+ public:
+  // Opens or makes the database and brings its schema up to date. Failures: SqliteConnection's,
+  // FAILED_PRECONDITION (SCHEMA_TOO_NEW).
+  static absl::StatusOr<std::unique_ptr<SqliteJobStore>> Open(const std::string& path);
+
+  absl::Status Update(const Body& body) override;
+  absl::Status Read(const Body& body) override;
+
+ private:
+  SqliteJobStore(std::unique_ptr<SqliteConnection> writer, std::unique_ptr<SqliteConnection> reader)
+      : writer_(std::move(writer)), reader_(std::move(reader)) {}
+
+  absl::Mutex writer_mutex_;
+  const std::unique_ptr<SqliteConnection> writer_ ABSL_PT_GUARDED_BY(writer_mutex_);
+  absl::Mutex reader_mutex_;
+  const std::unique_ptr<SqliteConnection> reader_ ABSL_PT_GUARDED_BY(reader_mutex_);
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_STORE_SQLITE_JOB_STORE_H_

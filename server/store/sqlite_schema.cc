@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/store/sqlite_schema.h"
+
+#include <iterator>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+
+namespace ballast::server {
+namespace {
+
+// Step i brings version i to i + 1. Never edit one that was released: append another.
+constexpr const char* kMigrations[] = {
+    R"sql(
+CREATE TABLE base_models (
+  scope TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, state INTEGER NOT NULL,
+  queue_key INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
+CREATE INDEX base_models_by_state ON base_models (state, queue_key, scope, id);
+CREATE TABLE datasets (
+  scope TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, state INTEGER NOT NULL,
+  queue_key INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
+CREATE INDEX datasets_by_state ON datasets (state, queue_key, scope, id);
+CREATE TABLE jobs (
+  scope TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, state INTEGER NOT NULL,
+  queue_key INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
+CREATE INDEX jobs_by_state ON jobs (state, queue_key, scope, id);
+CREATE TABLE vectors (
+  scope TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, state INTEGER NOT NULL,
+  queue_key INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
+CREATE INDEX vectors_by_state ON vectors (state, queue_key, scope, id);
+CREATE TABLE sequences (
+  kind INTEGER NOT NULL, scope TEXT NOT NULL, last INTEGER NOT NULL,
+  PRIMARY KEY (kind, scope)) WITHOUT ROWID;
+CREATE TABLE job_events (
+  scope TEXT NOT NULL, job TEXT NOT NULL, sequence INTEGER NOT NULL, event BLOB NOT NULL,
+  PRIMARY KEY (scope, job, sequence),
+  FOREIGN KEY (scope, job) REFERENCES jobs (scope, id) ON DELETE CASCADE) WITHOUT ROWID;
+CREATE TABLE requests (
+  scope TEXT NOT NULL, request_id TEXT NOT NULL, payload_digest TEXT NOT NULL,
+  result_name TEXT NOT NULL,
+  PRIMARY KEY (scope, request_id)) WITHOUT ROWID;
+CREATE TABLE garbage (blob_prefix TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
+)sql",
+};
+
+}  // namespace
+
+int SchemaVersion() { return static_cast<int>(std::size(kMigrations)); }
+
+absl::Status MigrateSchema(SqliteConnection& connection) {
+  BALLAST_RETURN_IF_ERROR(
+      connection.Execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)"));
+  BALLAST_ASSIGN_OR_RETURN(
+      SqliteStatement* const read,
+      connection.Prepare("SELECT coalesce(max(version), 0) FROM schema_version"));
+  BALLAST_RETURN_IF_ERROR(read->Step().status());
+  int version = static_cast<int>(read->IntAt(0));
+  read->Reset();
+  if (version > SchemaVersion()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "SCHEMA_TOO_NEW",
+                     absl::StrCat("the database has schema version ", version,
+                                  ", and this server knows only up to ", SchemaVersion(),
+                                  "; run the newer server, or restore a backup from before it"));
+  }
+  for (; version < SchemaVersion(); ++version) {
+    const absl::Status status = connection.Execute(
+        absl::StrCat("BEGIN IMMEDIATE;", kMigrations[version], "DELETE FROM schema_version;",
+                     "INSERT INTO schema_version VALUES (", version + 1, "); COMMIT;"));
+    if (!status.ok()) {
+      connection.Execute("ROLLBACK").IgnoreError();
+      return Annotate(status, absl::StrCat("bringing the database to version ", version + 1));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ballast::server

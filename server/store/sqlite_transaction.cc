@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/store/sqlite_transaction.h"
+
+#include <string>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+
+namespace ballast::server {
+namespace {
+
+// The statements of one table, written out by the preprocessor: table names cannot be parameters, and the
+// connection keeps prepared statements by the address of their text.
+struct Statements {
+  const char* get;
+  const char* insert;
+  const char* replace;
+  const char* erase;
+  const char* list_by_scope;
+  const char* list_by_state;
+  const char* count_before;
+  const char* count_state;
+};
+
+#define BALLAST_STATEMENTS(table)                                                               \
+  {                                                                                             \
+    "SELECT scope, id, sequence, state, queue_key, record FROM " table                          \
+    " WHERE scope = ? AND id = ?",                                                              \
+        "INSERT INTO " table                                                                    \
+        " (scope, id, sequence, state, queue_key, record) VALUES (?, ?, ?, ?, ?, ?)",           \
+        "UPDATE " table                                                                         \
+        " SET state = ?, queue_key = ?, record = ? WHERE scope = ? AND id = ? RETURNING 1",     \
+        "DELETE FROM " table " WHERE scope = ? AND id = ?",                                     \
+        "SELECT scope, id, sequence, state, queue_key, record FROM " table                      \
+        " WHERE scope = ? AND sequence < ? ORDER BY sequence DESC LIMIT ?",                     \
+        "SELECT scope, id, sequence, state, queue_key, record FROM " table                      \
+        " WHERE state = ? AND (queue_key, scope, id) > (?, ?, ?)"                               \
+        " ORDER BY queue_key, scope, id LIMIT ?",                                               \
+        "SELECT count(*) FROM " table                                                           \
+        " WHERE state = ? AND (queue_key, scope, id) < (?, ?, ?) AND scope = ?",                \
+        "SELECT count(*) FROM " table " WHERE state = ?"                                        \
+  }
+
+constexpr Statements kStatements[] = {
+    BALLAST_STATEMENTS("base_models"),
+    BALLAST_STATEMENTS("datasets"),
+    BALLAST_STATEMENTS("jobs"),
+    BALLAST_STATEMENTS("vectors"),
+};
+
+#undef BALLAST_STATEMENTS
+
+const Statements& For(Kind kind) { return kStatements[static_cast<int>(kind)]; }
+
+Row RowAt(const SqliteStatement& statement) {
+  Row row;
+  row.scope = statement.TextAt(0);
+  row.id = statement.TextAt(1);
+  row.sequence = statement.IntAt(2);
+  row.state = static_cast<int>(statement.IntAt(3));
+  row.queue_key = statement.IntAt(4);
+  row.bytes = statement.TextAt(5);
+  return row;
+}
+
+// All rows of `statement`, made by `make`.
+template <typename T, typename Make>
+absl::StatusOr<std::vector<T>> Collect(SqliteStatement& statement, Make make) {
+  std::vector<T> rows;
+  while (true) {
+    BALLAST_ASSIGN_OR_RETURN(const bool more, statement.Step());
+    if (!more) break;
+    rows.push_back(make(statement));
+  }
+  statement.Reset();
+  return rows;
+}
+
+absl::StatusOr<int64_t> Single(SqliteStatement& statement) {
+  BALLAST_RETURN_IF_ERROR(statement.Step().status());
+  const int64_t value = statement.IntAt(0);
+  statement.Reset();
+  return value;
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<Row>> SqliteTransaction::Get(Kind kind, std::string_view scope,
+                                                          std::string_view id) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(For(kind).get));
+  statement->Text(scope).Text(id);
+  BALLAST_ASSIGN_OR_RETURN(auto rows, Collect<Row>(*statement, RowAt));
+  if (rows.empty()) return std::optional<Row>();
+  return std::optional<Row>(std::move(rows[0]));
+}
+
+absl::StatusOr<int64_t> SqliteTransaction::NextSequence(Kind kind, std::string_view scope) {
+  BALLAST_ASSIGN_OR_RETURN(
+      SqliteStatement* const statement,
+      connection_.Prepare("INSERT INTO sequences (kind, scope, last) VALUES (?, ?, 1)"
+                          " ON CONFLICT (kind, scope) DO UPDATE SET last = last + 1 RETURNING last"));
+  statement->Int(static_cast<int>(kind)).Text(scope);
+  BALLAST_ASSIGN_OR_RETURN(
+      const auto values,
+      Collect<int64_t>(*statement, [](const SqliteStatement& s) { return s.IntAt(0); }));
+  return values.at(0);
+}
+
+absl::StatusOr<int64_t> SqliteTransaction::Insert(Kind kind, const Row& row) {
+  BALLAST_ASSIGN_OR_RETURN(const int64_t sequence, NextSequence(kind, row.scope));
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(For(kind).insert));
+  statement->Text(row.scope).Text(row.id).Int(sequence).Int(row.state).Int(row.queue_key);
+  BALLAST_RETURN_IF_ERROR(statement->Blob(row.bytes).Run());
+  return sequence;
+}
+
+absl::Status SqliteTransaction::Replace(Kind kind, const Row& row) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(For(kind).replace));
+  statement->Int(row.state).Int(row.queue_key).Blob(row.bytes).Text(row.scope).Text(row.id);
+  BALLAST_ASSIGN_OR_RETURN(
+      const auto changed,
+      Collect<int64_t>(*statement, [](const SqliteStatement& s) { return s.IntAt(0); }));
+  if (changed.empty()) {
+    return MakeError(absl::StatusCode::kNotFound, "RECORD_NOT_FOUND",
+                     "the record " + row.id + " is not in the database");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteTransaction::Delete(Kind kind, std::string_view scope, std::string_view id) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(For(kind).erase));
+  return statement->Text(scope).Text(id).Run();
+}
+
+absl::StatusOr<std::vector<Row>> SqliteTransaction::ListByScope(Kind kind, std::string_view scope,
+                                                                int64_t before_sequence,
+                                                                int limit) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(For(kind).list_by_scope));
+  statement->Text(scope).Int(before_sequence == 0 ? INT64_MAX : before_sequence).Int(limit);
+  return Collect<Row>(*statement, RowAt);
+}
+
+absl::StatusOr<std::vector<Row>> SqliteTransaction::ListByState(Kind kind, int state,
+                                                                const StateCursor& after,
+                                                                int limit) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(For(kind).list_by_state));
+  statement->Int(state).Int(after.queue_key).Text(after.scope).Text(after.id).Int(limit);
+  return Collect<Row>(*statement, RowAt);
+}
+
+absl::StatusOr<int64_t> SqliteTransaction::CountBefore(Kind kind, int state, const Row& row) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(For(kind).count_before));
+  statement->Int(state).Int(row.queue_key).Text(row.scope).Text(row.id).Text(row.scope);
+  return Single(*statement);
+}
+
+absl::StatusOr<int64_t> SqliteTransaction::CountState(Kind kind, int state) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(For(kind).count_state));
+  statement->Int(state);
+  return Single(*statement);
+}
+
+absl::Status SqliteTransaction::AppendEvent(std::string_view scope, std::string_view job,
+                                            const EventRow& event) {
+  BALLAST_ASSIGN_OR_RETURN(
+      SqliteStatement* const statement,
+      connection_.Prepare("INSERT INTO job_events (scope, job, sequence, event) VALUES (?, ?, ?, ?)"));
+  return statement->Text(scope).Text(job).Int(event.sequence).Blob(event.bytes).Run();
+}
+
+absl::StatusOr<std::vector<EventRow>> SqliteTransaction::ListEvents(std::string_view scope,
+                                                                    std::string_view job,
+                                                                    int64_t after_sequence,
+                                                                    int limit) {
+  BALLAST_ASSIGN_OR_RETURN(
+      SqliteStatement* const statement,
+      connection_.Prepare("SELECT sequence, event FROM job_events"
+                          " WHERE scope = ? AND job = ? AND sequence > ? ORDER BY sequence LIMIT ?"));
+  statement->Text(scope).Text(job).Int(after_sequence).Int(limit);
+  return Collect<EventRow>(*statement, [](const SqliteStatement& s) {
+    return EventRow{s.IntAt(0), s.TextAt(1)};
+  });
+}
+
+absl::StatusOr<std::optional<RequestRow>> SqliteTransaction::GetRequest(
+    std::string_view scope, std::string_view request_id) {
+  BALLAST_ASSIGN_OR_RETURN(
+      SqliteStatement* const statement,
+      connection_.Prepare("SELECT payload_digest, result_name FROM requests"
+                          " WHERE scope = ? AND request_id = ?"));
+  statement->Text(scope).Text(request_id);
+  BALLAST_ASSIGN_OR_RETURN(auto rows, Collect<RequestRow>(*statement, [](const SqliteStatement& s) {
+                             return RequestRow{s.TextAt(0), s.TextAt(1)};
+                           }));
+  if (rows.empty()) return std::optional<RequestRow>();
+  return std::optional<RequestRow>(std::move(rows[0]));
+}
+
+absl::Status SqliteTransaction::PutRequest(std::string_view scope, std::string_view request_id,
+                                           const RequestRow& request) {
+  BALLAST_ASSIGN_OR_RETURN(
+      SqliteStatement* const statement,
+      connection_.Prepare("INSERT INTO requests (scope, request_id, payload_digest, result_name)"
+                          " VALUES (?, ?, ?, ?)"));
+  statement->Text(scope).Text(request_id).Text(request.payload_digest).Text(request.result_name);
+  return statement->Run();
+}
+
+absl::Status SqliteTransaction::AddGarbage(std::string_view blob_prefix) {
+  BALLAST_ASSIGN_OR_RETURN(
+      SqliteStatement* const statement,
+      connection_.Prepare("INSERT INTO garbage (blob_prefix) VALUES (?) ON CONFLICT DO NOTHING"));
+  return statement->Text(blob_prefix).Run();
+}
+
+absl::StatusOr<std::vector<std::string>> SqliteTransaction::ListGarbage(int limit) {
+  BALLAST_ASSIGN_OR_RETURN(
+      SqliteStatement* const statement,
+      connection_.Prepare("SELECT blob_prefix FROM garbage ORDER BY blob_prefix LIMIT ?"));
+  statement->Int(limit);
+  return Collect<std::string>(*statement, [](const SqliteStatement& s) { return s.TextAt(0); });
+}
+
+absl::Status SqliteTransaction::RemoveGarbage(std::string_view blob_prefix) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare("DELETE FROM garbage WHERE blob_prefix = ?"));
+  return statement->Text(blob_prefix).Run();
+}
+
+}  // namespace ballast::server
