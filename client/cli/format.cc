@@ -22,10 +22,14 @@ std::string FormatBytes(int64_t bytes) {
 }
 
 std::string FormatCount(int64_t count) {
-  std::string digits = absl::StrCat(count);
+  const std::string digits = absl::StrCat(count);
   const size_t first = digits[0] == '-' ? 1 : 0;
-  for (size_t i = digits.size(); i > first + 3; i -= 3) digits.insert(i - 3, ",");
-  return digits;
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > first && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
 }
 
 std::string FormatClock(absl::Duration duration) {

@@ -34,7 +34,8 @@ void AddJobOptions(CLI::App* command, JobOptions& options) {
   command->add_option("--validation", options.validation,
                       "Data set that is only evaluated, never trained on");
   command->add_option("--name", options.display_name, "Name for people");
-  command->add_option("--label", options.labels, "KEY=VALUE; may be given up to 16 times");
+  command->add_option("--label", options.labels, "KEY=VALUE; may be given up to 16 times")
+      ->allow_extra_args(false);
   options.given_rate = command
                            ->add_option("--learning-rate", options.learning_rate,
                                         "Learning rate after warm-up [2e-4]")

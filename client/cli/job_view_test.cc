@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/cli/job_view.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "client/cli/dataset_report.h"
+#include "client/cli/error_report.h"
+#include "common/base/testing/status_matchers.h"
+
+namespace ballast::cli {
+namespace {
+
+using ::ballast::testing::StatusIs;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+v1::JobProgress Progress() {
+  v1::JobProgress progress;
+  progress.set_step(12);
+  progress.set_total_steps(1040);
+  auto* evaluation = progress.add_evaluations();
+  evaluation->set_step(10);
+  evaluation->set_training_loss(1.8421);
+  progress.mutable_time_left()->set_seconds(81);
+  return progress;
+}
+
+TEST(JobViewTest, Progress) {
+  v1::JobProgress progress = Progress();
+  EXPECT_EQ(DescribeProgress(progress), "12/1,040 steps  loss 1.8421  1:21 left");
+  progress.mutable_evaluations(0)->set_validation_loss(1.931);
+  progress.clear_time_left();
+  EXPECT_EQ(DescribeProgress(progress), "12/1,040 steps  loss 1.8421, validation 1.9310");
+}
+
+TEST(JobViewTest, Events) {
+  v1::JobEvent event;
+  event.mutable_state_changed()->set_state(v1::FineTuningJob::RUNNING);
+  event.mutable_state_changed()->set_attempt(2);
+  EXPECT_EQ(DescribeEvent(event), "RUNNING (attempt 2)");
+  event.mutable_state_changed()->set_state(v1::FineTuningJob::FAILED);
+  event.mutable_state_changed()->set_attempt(1);
+  event.mutable_state_changed()->mutable_error()->set_reason("LOSS_NOT_FINITE");
+  event.mutable_state_changed()->mutable_error()->set_message("lower the learning rate");
+  EXPECT_EQ(DescribeEvent(event), "FAILED: lower the learning rate (LOSS_NOT_FINITE)");
+  event.set_message("a worker was lost");
+  EXPECT_EQ(DescribeEvent(event), "a worker was lost");
+}
+
+TEST(JobViewTest, BadEndsAreFailuresOfTheCommand) {
+  v1::FineTuningJob job;
+  job.set_name("tenants/a/fineTuningJobs/j1");
+  for (const auto state : {v1::FineTuningJob::QUEUED, v1::FineTuningJob::SUCCEEDED}) {
+    job.set_state(state);
+    EXPECT_OK(EndOf(job));
+  }
+  job.set_state(v1::FineTuningJob::FAILED);
+  job.mutable_error()->set_reason("LOSS_NOT_FINITE");
+  EXPECT_THAT(EndOf(job), StatusIs(absl::StatusCode::kAborted, "LOSS_NOT_FINITE"));
+  EXPECT_EQ(ExitCodeOf(EndOf(job)), kExitEndedBadly);
+  job.set_state(v1::FineTuningJob::CANCELLED);
+  EXPECT_THAT(EndOf(job), StatusIs(absl::StatusCode::kAborted, "JOB_CANCELLED"));
+}
+
+TEST(JobViewTest, StatesOfNewerServersHaveAName) {
+  EXPECT_EQ(StateName(static_cast<v1::FineTuningJob::State>(77)), "STATE_77");
+}
+
+TEST(JobViewTest, APageOfAJob) {
+  v1::FineTuningJob job;
+  job.set_name("tenants/a/fineTuningJobs/j1");
+  job.set_state(v1::FineTuningJob::RUNNING);
+  job.set_display_name("evil\033[2J");
+  *job.mutable_progress() = Progress();
+  const std::string text = DescribeJob(job);
+  EXPECT_THAT(text, HasSubstr("state           RUNNING\n"));
+  EXPECT_THAT(text, HasSubstr("1.8421"));
+  EXPECT_THAT(text, Not(HasSubstr("\033")));
+  EXPECT_THAT(text, Not(HasSubstr("delta")));
+}
+
+TEST(DatasetReportTest, ShowsLinesAndCounts) {
+  dataset::Report report;
+  report.lines = 1203;
+  report.rows_accepted = 1200;
+  report.rows_rejected = 2;
+  report.counts_by_reason = {{"EMPTY_LINE", 1}, {"NO_ASSISTANT_TURN", 2}};
+  report.issues = {{7, "messages", "NO_ASSISTANT_TURN", "add a reply", false},
+                   {9, "", "EMPTY_LINE", "remove it", true},
+                   {11, "messages", "NO_ASSISTANT_TURN", "add a reply", false}};
+  const v1::ValidationReport proto = ToProto(report);
+  EXPECT_EQ(proto.issues_size(), 3);
+  const std::string text = DescribeReport(proto, 2);
+  EXPECT_THAT(text, HasSubstr("1,203 lines: 1,200 rows accepted, 2 rejected\n"));
+  EXPECT_THAT(text, HasSubstr("    2  NO_ASSISTANT_TURN\n    1  EMPTY_LINE\n"));
+  EXPECT_THAT(text, HasSubstr("   7  messages  NO_ASSISTANT_TURN"));
+  EXPECT_THAT(text, HasSubstr("EMPTY_LINE (kept)"));
+  EXPECT_THAT(text, HasSubstr("1 more; --max-issues"));
+  EXPECT_THAT(DescribeReport(proto, 20), Not(HasSubstr("--max-issues")));
+}
+
+}  // namespace
+}  // namespace ballast::cli
