@@ -19,6 +19,8 @@ class BlobWriter {
  public:
   virtual ~BlobWriter() = default;
   virtual absl::Status Append(std::string_view bytes) = 0;
+  // Optional, before Commit: makes the bytes durable, so that Commit is quick.
+  virtual absl::Status Sync() = 0;
   // Makes the blob visible and durable in one step, replacing one of the same name. INVALID_ARGUMENT
   // (DIGEST_MISMATCH) when `digest` is not empty and not the digest of the bytes: nothing changes.
   // Returns the digest.
