@@ -104,6 +104,14 @@ void FakeWorkerService::WaitForIdle(int count) {
   mutex_.Await(absl::Condition(&reached));
 }
 
+void FakeWorkerService::WaitForWritten(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  const auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return written_.count(name) != 0;
+  };
+  mutex_.Await(absl::Condition(&there));
+}
+
 std::map<std::string, std::string> FakeWorkerService::written() {
   absl::MutexLock lock(&mutex_);
   return written_;

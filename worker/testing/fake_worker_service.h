@@ -53,6 +53,9 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   // Waits until an idle worker asked `count` more times.
   void WaitForIdle(int count);
 
+  // Waits until WriteBlob has stored `name` (see written).
+  void WaitForWritten(const std::string& name);
+
   // What WriteBlob stored: "delta/PATH", "checkpoint", "vector".
   std::map<std::string, std::string> written();
   // The busy states of all heartbeats.
