@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A look inside the training engine for the parity suite (tests/parity): loss and gradients of one batch.
+// A look inside the training engine for the parity suite (tests/parity): loss and gradients of one
+// batch.
 #ifndef BALLAST_WORKER_TRAIN_INSPECT_H_
 #define BALLAST_WORKER_TRAIN_INSPECT_H_
 
@@ -11,17 +12,18 @@
 namespace ballast::worker {
 
 struct LossAndGradients {
-  double loss = 0;       // mean cross-entropy over supervised tokens, weights applied
-  Adapter gradients;     // d loss / d tensor; names and shapes of the adapter
+  double loss = 0;    // mean cross-entropy over supervised tokens, weights applied
+  Adapter gradients;  // d loss / d tensor; names and shapes of the adapter
 };
 
-// One forward and backward of `rows` (packed as in training) from `adapter`, on the base with `vector`
-// merged when it is not null.
+// One forward and backward of `rows` (packed as in training) from `adapter`, on the base with
+// `vector` merged when it is not null.
 absl::StatusOr<LossAndGradients> ComputeGradients(Engine& engine, const std::vector<TokenRow>& rows,
                                                   const Adapter& adapter, const LoraConfig& lora,
                                                   const SecretBuffer* vector);
 
-// The adapter a job with `seed` starts from: A uniform as PEFT's kaiming_uniform(a = sqrt 5), B zero.
+// The adapter a job with `seed` starts from: A uniform as PEFT's kaiming_uniform(a = sqrt 5), B
+// zero.
 absl::StatusOr<Adapter> InitialAdapter(Engine& engine, const LoraConfig& lora, uint64_t seed);
 
 }  // namespace ballast::worker

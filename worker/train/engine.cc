@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/engine.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "worker/train/adapter_state.h"
+#include "worker/train/decoder.h"
+#include "worker/train/engine_log.h"
+#include "worker/train/learner.h"
+#include "worker/train/random.h"
+#include "worker/train/train_job.h"
+#include "worker/train/vector_job.h"
+
+namespace ballast::worker {
+namespace {
+
+absl::Status OutOfMemory() {
+  return MakeError(
+      absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+      "the worker ran out of memory; lower max_tokens_per_micro_batch, shorten the longest "
+      "rows, or use a worker with more memory");
+}
+
+// As StatusOr, for functions that return a value.
+template <typename T>
+absl::StatusOr<T> CatchTorchErrorsOr(const std::function<absl::StatusOr<T>()>& function) {
+  absl::StatusOr<T> result = absl::UnknownError("not run");
+  const absl::Status status = CatchTorchErrors([&] {
+    result = function();
+    return result.status();
+  });
+  if (!status.ok()) return status;
+  return result;
+}
+
+// The adapter as a flat float32 tensor; undefined when it is empty.
+absl::StatusOr<at::Tensor> FlatAdapter(const LoraLayout& layout, const Adapter& adapter) {
+  if (adapter.empty()) return at::Tensor();
+  at::Tensor flat = at::empty({layout.size()}, at::kFloat);
+  BALLAST_RETURN_IF_ERROR(ImportAdapter(layout, adapter, flat.mutable_data_ptr<float>()));
+  return flat;
+}
+
+// One draw from softmax(logits / temperature) by the counter's number.
+int32_t Draw(const at::Tensor& logits, double temperature, const CounterRandom& random,
+             int64_t counter) {
+  if (temperature <= 0) return static_cast<int32_t>(logits.argmax(-1).item<int64_t>());
+  const at::Tensor sums =
+      at::softmax(logits.to(at::kDouble) / temperature, -1).view({-1}).cumsum(0).cpu();
+  const double* begin = sums.const_data_ptr<double>();
+  const double* end = begin + sums.numel();
+  const double target = random.Uniform(static_cast<uint64_t>(counter)) * *(end - 1);
+  return static_cast<int32_t>(std::min(std::upper_bound(begin, end, target), end - 1) - begin);
+}
+
+}  // namespace
+
+absl::Status CatchTorchErrors(const std::function<absl::Status()>& function) {
+  try {
+    const c10::InferenceMode guard;
+    return function();
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory();
+  } catch (const c10::OutOfMemoryError&) {
+    return OutOfMemory();
+  } catch (const c10::Error& error) {
+    // torch's CPU allocator reports a failed allocation by text alone.
+    if (std::string_view(error.what_without_backtrace()).find("allocate memory") !=
+        std::string_view::npos) {
+      return OutOfMemory();
+    }
+    LogEngineError(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    LogEngineError(error.what());
+  }
+  return MakeError(absl::StatusCode::kInternal, "ENGINE_FAILURE",
+                   "the training engine failed; the worker's log says why");
+}
+
+EngineInfo TorchEngine::info() const {
+  return {model_->config.architecture,
+          model_->parameters,
+          model_->config.vocabulary,
+          model_->config.context_tokens,
+          device_name_,
+          model_->type == at::kBFloat16 ? "bfloat16" : "float32"};
+}
+
+absl::StatusOr<TrainResult> TorchEngine::Train(const TrainRequest& request,
+                                               const TrainCallbacks& callbacks) {
+  return CatchTorchErrorsOr<TrainResult>(
+      [&] { return TrainJob(*model_, request, callbacks).Run(); });
+}
+
+absl::StatusOr<VectorResult> TorchEngine::TrainVector(const VectorConfig& config,
+                                                      const std::vector<TokenRow>& prohibited,
+                                                      const std::vector<TokenRow>& benign,
+                                                      const TrainCallbacks& callbacks) {
+  return CatchTorchErrorsOr<VectorResult>(
+      [&] { return VectorJob(*model_, config, prohibited, benign, callbacks).Run(); });
+}
+
+absl::Status TorchEngine::CheckTokens(const std::vector<int32_t>& tokens, int64_t more) const {
+  if (tokens.empty()) return FieldError("prompt", "PROMPT_EMPTY", "the prompt has no tokens");
+  if (static_cast<int64_t>(tokens.size()) + more > model_->config.context_tokens) {
+    return FieldError(
+        "prompt", "PROMPT_TOO_LONG",
+        absl::StrCat("prompt and reply take ", tokens.size() + more, " tokens, the model has ",
+                     model_->config.context_tokens, "; shorten the prompt or max_tokens"));
+  }
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= model_->config.vocabulary) {
+      return FieldError("prompt", "TOKEN_OUT_OF_RANGE",
+                        "the prompt has a token outside the model's vocabulary");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TorchEngine::Sample(const std::vector<int32_t>& prompt,
+                                 const std::vector<int32_t>& end_tokens, const SampleConfig& config,
+                                 const Adapter& adapter, const LoraConfig& lora,
+                                 const std::function<bool(int32_t)>& token) {
+  return CatchTorchErrors([&]() -> absl::Status {
+    BALLAST_RETURN_IF_ERROR(CheckLora(lora, model_->config));
+    if (config.max_tokens < 1)
+      return FieldError("max_tokens", "MAX_TOKENS_INVALID", "max_tokens must be at least 1");
+    if (!(config.temperature >= 0) || !std::isfinite(config.temperature)) {
+      return FieldError("temperature", "TEMPERATURE_INVALID",
+                        "temperature must be 0 or a positive number");
+    }
+    BALLAST_RETURN_IF_ERROR(CheckTokens(prompt, config.max_tokens));
+    const LoraLayout layout(model_->config, lora.rank);
+    BALLAST_ASSIGN_OR_RETURN(const at::Tensor flat, FlatAdapter(layout, adapter));
+    Decoder decoder(*model_, layout, flat, lora.alpha / static_cast<float>(lora.rank),
+                    static_cast<int64_t>(prompt.size()) + config.max_tokens);
+    const CounterRandom random(config.seed, /*stream=*/0);
+    at::Tensor hidden = decoder.Feed(prompt);
+    for (int i = 0; i < config.max_tokens; ++i) {
+      const at::Tensor logits = decoder.Logits(hidden.narrow(0, hidden.size(0) - 1, 1));
+      const int32_t next = Draw(logits, config.temperature, random, i);
+      if (std::find(end_tokens.begin(), end_tokens.end(), next) != end_tokens.end()) break;
+      if (!token(next)) break;
+      if (i + 1 < config.max_tokens) hidden = decoder.Feed({next});
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<float>> TorchEngine::Logits(const std::vector<int32_t>& tokens,
+                                                       const Adapter& adapter,
+                                                       const LoraConfig& lora) {
+  return CatchTorchErrorsOr<std::vector<float>>([&]() -> absl::StatusOr<std::vector<float>> {
+    BALLAST_RETURN_IF_ERROR(CheckLora(lora, model_->config));
+    BALLAST_RETURN_IF_ERROR(CheckTokens(tokens, 0));
+    const LoraLayout layout(model_->config, lora.rank);
+    BALLAST_ASSIGN_OR_RETURN(const at::Tensor flat, FlatAdapter(layout, adapter));
+    Decoder decoder(*model_, layout, flat, lora.alpha / static_cast<float>(lora.rank),
+                    static_cast<int64_t>(tokens.size()));
+    const at::Tensor logits = decoder.Logits(decoder.Feed(tokens)).cpu().contiguous();
+    const auto* data = logits.const_data_ptr<float>();
+    return std::vector<float>(data, data + logits.numel());
+  });
+}
+
+absl::StatusOr<LossAndGradients> TorchEngine::ComputeGradients(const std::vector<TokenRow>& rows,
+                                                               const Adapter& adapter,
+                                                               const LoraConfig& lora,
+                                                               const SecretBuffer* vector) {
+  return CatchTorchErrorsOr<LossAndGradients>([&]() -> absl::StatusOr<LossAndGradients> {
+    BALLAST_RETURN_IF_ERROR(CheckLora(lora, model_->config));
+    BALLAST_RETURN_IF_ERROR(CheckRows(rows, model_->config, "training"));
+    std::unique_ptr<LinearWeights> merged;
+    if (vector != nullptr) {
+      BALLAST_ASSIGN_OR_RETURN(merged, MergeVector(*model_, *vector));
+    }
+    LinearWeights& weights = merged != nullptr ? *merged : *model_->clean;
+    weights.Reserve(lora.rank);
+    AdapterState state(*model_, lora);
+    std::vector<float> flat(state.layout().size());
+    BALLAST_RETURN_IF_ERROR(ImportAdapter(state.layout(), adapter, flat.data()));
+    state.SetParameters(flat.data());
+    std::vector<const TokenRow*> pointers;
+    double total_weight = 0;
+    for (const TokenRow& row : rows) {
+      pointers.push_back(&row);
+      total_weight += row.weight * static_cast<double>(TargetCount(row));
+    }
+    Learner learner(*model_);
+    const double loss =
+        learner.Accumulate(Pack(pointers, model_->device), weights, state, total_weight);
+    return LossAndGradients{loss, ExportAdapter(state.layout(), state.Gradients().data())};
+  });
+}
+
+absl::StatusOr<Adapter> TorchEngine::InitialAdapter(const LoraConfig& lora, uint64_t seed) {
+  return CatchTorchErrorsOr<Adapter>([&]() -> absl::StatusOr<Adapter> {
+    BALLAST_RETURN_IF_ERROR(CheckLora(lora, model_->config));
+    const LoraLayout layout(model_->config, lora.rank);
+    std::vector<float> flat(layout.size());
+    InitialiseLora(layout, seed, flat.data());
+    return ExportAdapter(layout, flat.data());
+  });
+}
+
+absl::StatusOr<LossAndGradients> ComputeGradients(Engine& engine, const std::vector<TokenRow>& rows,
+                                                  const Adapter& adapter, const LoraConfig& lora,
+                                                  const SecretBuffer* vector) {
+  return static_cast<TorchEngine&>(engine).ComputeGradients(rows, adapter, lora, vector);
+}
+
+absl::StatusOr<Adapter> InitialAdapter(Engine& engine, const LoraConfig& lora, uint64_t seed) {
+  return static_cast<TorchEngine&>(engine).InitialAdapter(lora, seed);
+}
+
+}  // namespace ballast::worker

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/learner.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "common/base/status_macros.h"
+
+namespace ballast::worker {
+namespace {
+
+// In double and in order, so that the result depends on nothing but the values.
+double WeightedSum(const at::Tensor& losses, const at::Tensor& coefficients) {
+  const at::Tensor l = losses.cpu(), c = coefficients.cpu();
+  const auto* loss = l.const_data_ptr<float>();
+  const auto* coefficient = c.const_data_ptr<float>();
+  double sum = 0;
+  for (int64_t i = 0; i < l.numel(); ++i) sum += static_cast<double>(loss[i]) * coefficient[i];
+  return sum;
+}
+
+}  // namespace
+
+double Learner::Accumulate(const PackedBatch& batch, LinearWeights& weights, AdapterState& state,
+                           double total_weight) {
+  if (batch.target_count() == 0) return 0;
+  const ActiveAdapter adapter = state.Activate(weights);
+  const Transformer::Output output = transformer_.Forward(batch, weights, &adapter, /*keep=*/true);
+  const at::Tensor coefficients = batch.weights / total_weight;
+  const at::Tensor losses = Losses(batch.target_count());
+  const at::Tensor dhidden = head_.CrossEntropy(output, batch.targets, coefficients, losses);
+  transformer_.Backward(batch, weights, adapter, dhidden, state.gradients());
+  return WeightedSum(losses, coefficients);
+}
+
+double Learner::AccumulateKl(const PackedBatch& batch, const at::Tensor& base_normed,
+                             LinearWeights& weights, AdapterState& state, double total_weight) {
+  if (batch.target_count() == 0) return 0;
+  const ActiveAdapter adapter = state.Activate(weights);
+  const Transformer::Output output = transformer_.Forward(batch, weights, &adapter, /*keep=*/true);
+  const at::Tensor coefficients = batch.weights / total_weight;
+  const at::Tensor divergences = Losses(batch.target_count());
+  const at::Tensor dhidden = head_.KlDivergence(output, base_normed, coefficients, divergences);
+  transformer_.Backward(batch, weights, adapter, dhidden, state.gradients());
+  return WeightedSum(divergences, coefficients);
+}
+
+at::Tensor Learner::BaseNormed(const PackedBatch& batch, const LinearWeights& weights) {
+  return head_.Normed(transformer_.Forward(batch, weights, nullptr, /*keep=*/false)).clone();
+}
+
+absl::StatusOr<std::vector<double>> Learner::RowLosses(const std::vector<const TokenRow*>& rows,
+                                                       LinearWeights& weights,
+                                                       const AdapterState* state,
+                                                       int64_t max_tokens, const Yield& yield) {
+  std::vector<double> result(rows.size(), 0.0);
+  // Longest first fills the batches well; the result is in the order given.
+  std::vector<size_t> order(rows.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return rows[a]->tokens.size() > rows[b]->tokens.size();
+  });
+  for (size_t begin = 0; begin < order.size();) {
+    BALLAST_RETURN_IF_ERROR(yield());
+    std::vector<const TokenRow*> chosen;
+    int64_t tokens = 0;
+    size_t end = begin;
+    for (; end < order.size(); ++end) {
+      const TokenRow* row = rows[order[end]];
+      tokens += static_cast<int64_t>(row->tokens.size());
+      if (!chosen.empty() && tokens > max_tokens) break;
+      chosen.push_back(row);
+    }
+    const PackedBatch batch = Pack(chosen, model_.device);
+    if (batch.target_count() > 0) {
+      ActiveAdapter adapter;
+      if (state != nullptr) adapter = state->Activate(weights);
+      const Transformer::Output output = transformer_.Forward(
+          batch, weights, state == nullptr ? nullptr : &adapter, /*keep=*/false);
+      const at::Tensor losses = Losses(batch.target_count());
+      head_.CrossEntropy(output, batch.targets, at::Tensor(), losses);
+      const at::Tensor host = losses.cpu();
+      const auto* loss = host.const_data_ptr<float>();
+      for (size_t i = 0; i < chosen.size(); ++i) {
+        for (int64_t t = 0; t < batch.row_targets[i]; ++t) result[order[begin + i]] += *loss++;
+      }
+    }
+    begin = end;
+  }
+  return result;
+}
+
+absl::StatusOr<double> Learner::MeanLoss(const std::vector<const TokenRow*>& rows,
+                                         LinearWeights& weights, const AdapterState* state,
+                                         int64_t max_tokens, const Yield& yield) {
+  BALLAST_ASSIGN_OR_RETURN(const std::vector<double> losses,
+                           RowLosses(rows, weights, state, max_tokens, yield));
+  int64_t targets = 0;
+  for (const TokenRow* row : rows) targets += TargetCount(*row);
+  return std::accumulate(losses.begin(), losses.end(), 0.0) /
+         static_cast<double>(std::max<int64_t>(1, targets));
+}
+
+}  // namespace ballast::worker

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/model.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/artifact/safetensors.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace ballast::worker {
+namespace {
+
+absl::Status Mismatch(std::string_view what) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "TENSOR_MISMATCH",
+                   absl::StrCat(absl::string_view(what.data(), what.size()),
+                                "; the model folder does not fit its config.json"));
+}
+
+absl::StatusOr<at::ScalarType> FloatType(artifact::DType dtype, const std::string& name) {
+  switch (dtype) {
+    case artifact::DType::kF32:
+      return at::kFloat;
+    case artifact::DType::kF16:
+      return at::kHalf;
+    case artifact::DType::kBF16:
+      return at::kBFloat16;
+    default:
+      return Mismatch(absl::StrCat("tensor ", name, " is not of type F32, F16 or BF16"));
+  }
+}
+
+// The tensors of a folder, mapped, each handed out once.
+class ModelFolder {
+ public:
+  static absl::StatusOr<ModelFolder> Open(const std::string& folder);
+
+  // Copies tensor `name` into `target`, whose shape it must have.
+  absl::Status Read(const std::string& name, const at::Tensor& target);
+  bool Has(const std::string& name) const { return tensors_.contains(name); }
+  // TENSOR_MISMATCH for a tensor that nobody read, `ignored` aside.
+  absl::Status CheckAllRead(const std::set<std::string>& ignored) const;
+
+ private:
+  absl::Status Add(const std::string& path);
+
+  std::vector<MappedFile> files_;
+  std::map<std::string, artifact::TensorView> tensors_;
+  std::set<std::string> read_;
+};
+
+absl::StatusOr<ModelFolder> ModelFolder::Open(const std::string& folder) {
+  ModelFolder result;
+  const std::string index_path = folder + "/model.safetensors.index.json";
+  if (!FileExists(index_path)) {
+    BALLAST_RETURN_IF_ERROR(result.Add(folder + "/model.safetensors"));
+    return result;
+  }
+  BALLAST_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path, int64_t{64} << 20));
+  const nlohmann::json index = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto map = index.is_object() ? index.find("weight_map") : index.end();
+  if (!index.is_object() || map == index.end() || !map->is_object()) {
+    return Mismatch("model.safetensors.index.json has no object weight_map");
+  }
+  std::set<std::string> files;
+  for (const auto& [name, file] : map->items()) {
+    const std::string shard = file.is_string() ? file.get<std::string>() : "";
+    // A shard lies in the folder itself: no separators, no way up.
+    if (shard.empty() || shard.front() == '.' || shard.find('/') != std::string::npos ||
+        shard.find('\0') != std::string::npos) {
+      return Mismatch("model.safetensors.index.json names a file outside the folder");
+    }
+    files.insert(shard);
+  }
+  for (const std::string& shard : files) {
+    BALLAST_RETURN_IF_ERROR(result.Add(absl::StrCat(folder, "/", shard)));
+  }
+  return result;
+}
+
+absl::Status ModelFolder::Add(const std::string& path) {
+  BALLAST_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+  absl::StatusOr<artifact::SafetensorsView> view = artifact::ParseSafetensors(file.bytes());
+  if (!view.ok()) return Annotate(view.status(), path.substr(path.rfind('/') + 1));
+  for (auto& [name, tensor] : view->tensors) {
+    if (!tensors_.emplace(name, std::move(tensor)).second) {
+      return Mismatch(absl::StrCat("tensor ", name, " is in two files"));
+    }
+  }
+  files_.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+absl::Status ModelFolder::Read(const std::string& name, const at::Tensor& target) {
+  const auto it = tensors_.find(name);
+  if (it == tensors_.end()) return Mismatch(absl::StrCat("tensor ", name, " is missing"));
+  const artifact::TensorView& tensor = it->second;
+  if (at::IntArrayRef(tensor.shape) != target.sizes()) {
+    return Mismatch(absl::StrCat("tensor ", name, " has the shape [",
+                                 absl::StrJoin(tensor.shape, ", "), "], not [",
+                                 absl::StrJoin(target.sizes(), ", "), "]"));
+  }
+  BALLAST_ASSIGN_OR_RETURN(const at::ScalarType type, FloatType(tensor.dtype, name));
+  const auto options = at::TensorOptions().dtype(type);
+  // A file may place a tensor at any offset: a copy is aligned.
+  std::string aligned;
+  const char* data = tensor.bytes.data();
+  if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(type) != 0) {
+    aligned = std::string(tensor.bytes);
+    data = aligned.data();
+  }
+  target.copy_(at::from_blob(const_cast<char*>(data), tensor.shape, options));
+  read_.insert(name);
+  return absl::OkStatus();
+}
+
+absl::Status ModelFolder::CheckAllRead(const std::set<std::string>& ignored) const {
+  for (const auto& [name, tensor] : tensors_) {
+    if (!read_.contains(name) && !ignored.contains(name) &&
+        !name.ends_with(".rotary_emb.inv_freq")) {
+      return Mismatch(absl::StrCat("tensor ", name, " has no place in this architecture"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadLayers(ModelFolder& folder, Model& model) {
+  const auto norm_options = at::TensorOptions().dtype(at::kFloat).device(model.device);
+  for (int layer = 0; layer < model.config.layers; ++layer) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+    for (int g = 0; g < kGroups; ++g) {
+      const auto group = static_cast<Group>(g);
+      const GroupShape shape = ShapeOf(model.config, group);
+      const at::Tensor stacked = model.clean->base(layer, group);
+      int64_t row = 0;
+      for (size_t m = 0; m < shape.modules.size(); ++m) {
+        const std::string_view module = ModuleName(shape.modules[m]);
+        BALLAST_RETURN_IF_ERROR(folder.Read(prefix + std::string(module) + ".weight",
+                                            stacked.narrow(0, row, shape.module_out[m])));
+        row += shape.module_out[m];
+      }
+      model.parameters += shape.in * shape.out;
+    }
+    model.attention_norms.push_back(at::empty({model.config.hidden}, norm_options));
+    model.mlp_norms.push_back(at::empty({model.config.hidden}, norm_options));
+    BALLAST_RETURN_IF_ERROR(
+        folder.Read(prefix + "input_layernorm.weight", model.attention_norms.back()));
+    BALLAST_RETURN_IF_ERROR(
+        folder.Read(prefix + "post_attention_layernorm.weight", model.mlp_norms.back()));
+    model.parameters += 2 * model.config.hidden;
+  }
+  return absl::OkStatus();
+}
+
+RotaryTable MakeRotaryTable(const ModelConfig& config, at::Device device) {
+  const std::vector<float> frequencies = RotaryFrequencies(config);
+  const auto half = static_cast<int64_t>(frequencies.size());
+  RotaryTable table{at::empty({config.context_tokens, half}, at::kFloat),
+                    at::empty({config.context_tokens, half}, at::kFloat)};
+  auto* cos = table.cos.mutable_data_ptr<float>();
+  auto* sin = table.sin.mutable_data_ptr<float>();
+  for (int64_t position = 0; position < config.context_tokens; ++position) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(position) * frequencies[i];
+      cos[position * half + i] = std::cos(angle);
+      sin[position * half + i] = std::sin(angle);
+    }
+  }
+  return {table.cos.to(device), table.sin.to(device)};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, at::ScalarType type,
+                                                 at::Device device) {
+  BALLAST_ASSIGN_OR_RETURN(const std::string json, ReadFile(folder + "/config.json", 1 << 20));
+  auto model = std::make_unique<Model>();
+  BALLAST_ASSIGN_OR_RETURN(model->config, ParseModelConfig(json));
+  BALLAST_ASSIGN_OR_RETURN(ModelFolder tensors, ModelFolder::Open(folder));
+  const ModelConfig& config = model->config;
+  model->type = type;
+  model->device = device;
+  model->ops = MakeOps(device);
+  // A config may promise a far larger model than the folder holds: look before allocating.
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const std::string name = absl::StrCat("model.layers.", layer, ".input_layernorm.weight");
+    if (!tensors.Has(name)) return Mismatch(absl::StrCat("tensor ", name, " is missing"));
+  }
+  const auto options = at::TensorOptions().dtype(type).device(device);
+  model->embedding = at::empty({config.vocabulary, config.hidden}, options);
+  BALLAST_RETURN_IF_ERROR(tensors.Read("model.embed_tokens.weight", model->embedding));
+  model->parameters = model->embedding.numel();
+  model->clean = std::make_unique<LinearWeights>(config, type, device, /*secret=*/false);
+  BALLAST_RETURN_IF_ERROR(ReadLayers(tensors, *model));
+  model->final_norm = at::empty({config.hidden}, options.dtype(at::kFloat));
+  BALLAST_RETURN_IF_ERROR(tensors.Read("model.norm.weight", model->final_norm));
+  model->parameters += config.hidden;
+  std::set<std::string> ignored;
+  if (config.tied_embeddings) {
+    model->head = model->embedding;
+    ignored.insert("lm_head.weight");
+  } else {
+    model->head = at::empty({config.vocabulary, config.hidden}, options);
+    BALLAST_RETURN_IF_ERROR(tensors.Read("lm_head.weight", model->head));
+    model->parameters += model->head.numel();
+  }
+  BALLAST_RETURN_IF_ERROR(tensors.CheckAllRead(ignored));
+  model->rotary = MakeRotaryTable(config, device);
+  return model;
+}
+
+}  // namespace ballast::worker

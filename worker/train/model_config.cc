@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/model_config.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace ballast::worker {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr char kInvalid[] = "MODEL_CONFIG_INVALID";
+constexpr char kUnsupported[] = "UNSUPPORTED_ARCHITECTURE";
+
+absl::Status Unsupported(std::string_view what) {
+  return MakeError(absl::StatusCode::kInvalidArgument, kUnsupported,
+                   absl::StrCat("config.json: ", absl::string_view(what.data(), what.size()),
+                                "; this engine runs LlamaForCausalLM without biases"));
+}
+
+// A present, non-null member, or null.
+const Json* Find(const Json& object, const char* name) {
+  const auto it = object.find(name);
+  return it == object.end() || it->is_null() ? nullptr : &*it;
+}
+
+absl::StatusOr<int64_t> PositiveInteger(const Json& json, const char* name, int64_t largest) {
+  const Json* value = Find(json, name);
+  if (value == nullptr || !value->is_number_integer()) {
+    return MakeError(absl::StatusCode::kInvalidArgument, kInvalid,
+                     absl::StrCat("config.json: ", name, " must be a whole number"));
+  }
+  // Read as double first: an unsigned value beyond int64 must not wrap around.
+  const double wide = value->get<double>();
+  if (wide < 1 || wide > static_cast<double>(largest)) {
+    return MakeError(absl::StatusCode::kInvalidArgument, kInvalid,
+                     absl::StrCat("config.json: ", name, " must be between 1 and ", largest));
+  }
+  return value->get<int64_t>();
+}
+
+absl::StatusOr<double> PositiveNumber(const Json& json, const char* name, double fallback) {
+  const Json* value = Find(json, name);
+  if (value == nullptr) return fallback;
+  if (!value->is_number() || !(value->get<double>() > 0) || !std::isfinite(value->get<double>())) {
+    return MakeError(absl::StatusCode::kInvalidArgument, kInvalid,
+                     absl::StrCat("config.json: ", name, " must be a positive number"));
+  }
+  return value->get<double>();
+}
+
+bool IsTrue(const Json& json, const char* name) {
+  const Json* value = Find(json, name);
+  return value != nullptr && value->is_boolean() && value->get<bool>();
+}
+
+std::string TextOr(const Json& json, const char* name, const std::string& fallback) {
+  const Json* value = Find(json, name);
+  return value != nullptr && value->is_string() ? value->get<std::string>() : fallback;
+}
+
+absl::Status ReadRope(const Json& json, ModelConfig& config) {
+  // transformers 5 writes one object "rope_parameters"; before it were "rope_theta" and
+  // "rope_scaling".
+  const Json* parameters = Find(json, "rope_parameters");
+  const Json* scaling = Find(json, "rope_scaling");
+  if (parameters != nullptr && !parameters->is_object()) parameters = nullptr;
+  if (scaling != nullptr && !scaling->is_object()) scaling = nullptr;
+  BALLAST_ASSIGN_OR_RETURN(config.rope_theta, PositiveNumber(json, "rope_theta", 10000.0));
+  if (parameters != nullptr) {
+    BALLAST_ASSIGN_OR_RETURN(config.rope_theta,
+                             PositiveNumber(*parameters, "rope_theta", config.rope_theta));
+    if (scaling == nullptr) scaling = parameters;
+  }
+  if (scaling == nullptr) return absl::OkStatus();
+  const std::string type = TextOr(*scaling, "rope_type", TextOr(*scaling, "type", "default"));
+  if (type == "default") return absl::OkStatus();
+  if (type != "llama3") return Unsupported(absl::StrCat("rope scaling of type '", type, "'"));
+  Llama3RopeScaling llama3;
+  BALLAST_ASSIGN_OR_RETURN(llama3.factor, PositiveNumber(*scaling, "factor", llama3.factor));
+  BALLAST_ASSIGN_OR_RETURN(
+      llama3.low_frequency_factor,
+      PositiveNumber(*scaling, "low_freq_factor", llama3.low_frequency_factor));
+  BALLAST_ASSIGN_OR_RETURN(
+      llama3.high_frequency_factor,
+      PositiveNumber(*scaling, "high_freq_factor", llama3.high_frequency_factor));
+  BALLAST_ASSIGN_OR_RETURN(
+      llama3.original_context,
+      PositiveNumber(*scaling, "original_max_position_embeddings", llama3.original_context));
+  if (llama3.high_frequency_factor <= llama3.low_frequency_factor) {
+    return MakeError(absl::StatusCode::kInvalidArgument, kInvalid,
+                     "config.json: high_freq_factor must be larger than low_freq_factor");
+  }
+  config.rope_scaling = llama3;
+  return absl::OkStatus();
+}
+
+absl::Status CheckArchitecture(const Json& json, ModelConfig& config) {
+  const Json* architectures = Find(json, "architectures");
+  config.architecture = architectures != nullptr && architectures->is_array() &&
+                                !architectures->empty() && architectures->front().is_string()
+                            ? architectures->front().get<std::string>()
+                            : "(none)";
+  if (config.architecture != "LlamaForCausalLM") {
+    // Its text may be hostile: only a short, plain name is repeated.
+    const bool plain = config.architecture.size() <= 64 &&
+                       config.architecture.find_first_not_of(
+                           "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_()") ==
+                           std::string::npos;
+    return Unsupported(absl::StrCat("architecture ", plain ? config.architecture : "(unreadable)"));
+  }
+  if (IsTrue(json, "attention_bias")) return Unsupported("attention_bias is set");
+  if (IsTrue(json, "mlp_bias")) return Unsupported("mlp_bias is set");
+  if (TextOr(json, "hidden_act", "silu") != "silu") return Unsupported("hidden_act is not silu");
+  if (Find(json, "quantization_config") != nullptr) return Unsupported("the weights are quantised");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) {
+    return MakeError(absl::StatusCode::kInvalidArgument, kInvalid,
+                     "config.json is not a JSON object");
+  }
+  ModelConfig config;
+  BALLAST_RETURN_IF_ERROR(CheckArchitecture(json, config));
+  BALLAST_ASSIGN_OR_RETURN(config.layers, PositiveInteger(json, "num_hidden_layers", 4096));
+  BALLAST_ASSIGN_OR_RETURN(config.hidden, PositiveInteger(json, "hidden_size", 1 << 20));
+  BALLAST_ASSIGN_OR_RETURN(config.intermediate,
+                           PositiveInteger(json, "intermediate_size", 1 << 22));
+  BALLAST_ASSIGN_OR_RETURN(config.heads, PositiveInteger(json, "num_attention_heads", 4096));
+  BALLAST_ASSIGN_OR_RETURN(config.vocabulary, PositiveInteger(json, "vocab_size", 1 << 24));
+  BALLAST_ASSIGN_OR_RETURN(config.context_tokens,
+                           PositiveInteger(json, "max_position_embeddings", 1 << 24));
+  config.kv_heads = config.heads;
+  if (Find(json, "num_key_value_heads") != nullptr) {
+    BALLAST_ASSIGN_OR_RETURN(config.kv_heads, PositiveInteger(json, "num_key_value_heads", 4096));
+  }
+  config.head_dim = config.hidden / config.heads;
+  if (Find(json, "head_dim") != nullptr) {
+    BALLAST_ASSIGN_OR_RETURN(config.head_dim, PositiveInteger(json, "head_dim", 4096));
+  }
+  if (config.heads % config.kv_heads != 0 || config.head_dim % 2 != 0 || config.head_dim == 0) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, kInvalid,
+        "config.json: num_attention_heads must be a multiple of num_key_value_heads and the "
+        "head size even");
+  }
+  BALLAST_ASSIGN_OR_RETURN(config.rms_epsilon, PositiveNumber(json, "rms_norm_eps", 1e-6));
+  BALLAST_RETURN_IF_ERROR(ReadRope(json, config));
+  config.tied_embeddings = IsTrue(json, "tie_word_embeddings");
+  return config;
+}
+
+std::vector<float> RotaryFrequencies(const ModelConfig& config) {
+  const int64_t half = config.head_dim / 2;
+  std::vector<float> frequencies(half);
+  for (int64_t i = 0; i < half; ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.head_dim);
+    frequencies[i] = 1.0f / std::pow(static_cast<float>(config.rope_theta), exponent);
+  }
+  if (!config.rope_scaling) return frequencies;
+  // As published with Llama 3.1: long wavelengths are divided by `factor`, short ones kept, and
+  // those between blended.
+  const Llama3RopeScaling& scaling = *config.rope_scaling;
+  const double longest = scaling.original_context / scaling.low_frequency_factor;
+  const double shortest = scaling.original_context / scaling.high_frequency_factor;
+  for (float& frequency : frequencies) {
+    const double wavelength = 2 * std::numbers::pi / frequency;
+    if (wavelength < shortest) continue;
+    const double slow = frequency / scaling.factor;
+    if (wavelength > longest) {
+      frequency = static_cast<float>(slow);
+    } else {
+      const double blend = (scaling.original_context / wavelength - scaling.low_frequency_factor) /
+                           (scaling.high_frequency_factor - scaling.low_frequency_factor);
+      frequency = static_cast<float>((1 - blend) * slow + blend * frequency);
+    }
+  }
+  return frequencies;
+}
+
+}  // namespace ballast::worker

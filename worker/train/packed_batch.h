@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_WORKER_TRAIN_PACKED_BATCH_H_
+#define BALLAST_WORKER_TRAIN_PACKED_BATCH_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "worker/train/model_config.h"
+#include "worker/trainer.h"
+
+namespace ballast::worker {
+
+// A stretch of packed tokens that attention works on at once: one long document, or several short
+// ones that are masked against each other.
+struct Segment {
+  int64_t begin = 0, end = 0;
+};
+
+// Rows of one micro-batch, end to end without padding. Of each row only the tokens up to the last
+// one before a target are inputs: what follows cannot change the loss.
+struct PackedBatch {
+  int64_t tokens = 0;    // M
+  at::Tensor token_ids;  // int64 [M]
+  at::Tensor positions;  // int32 [M], from 0 in each document
+  at::Tensor first;      // int32 [M], first token of the document, counted from the segment's begin
+  std::vector<Segment> segments;
+  at::Tensor target_rows;            // int64 [N], the tokens that predict a target, ascending
+  at::Tensor targets;                // int64 [N]
+  at::Tensor weights;                // float32 [N], the row's weight
+  std::vector<int64_t> row_targets;  // targets of each row, in the order given
+
+  int64_t target_count() const { return target_rows.size(0); }
+};
+
+// Targets of a row: supervised tokens that have a token before them.
+int64_t TargetCount(const TokenRow& row);
+
+// Packs `rows`; those without a target add nothing.
+PackedBatch Pack(const std::vector<const TokenRow*>& rows, at::Device device);
+
+// INVALID_ARGUMENT: ROW_INVALID (sizes differ, weight negative or not finite), ROW_TOO_LONG,
+// TOKEN_OUT_OF_RANGE, and NO_SUPERVISED_TOKENS where no row has a target of positive weight. `what`
+// names the rows in messages.
+absl::Status CheckRows(const std::vector<TokenRow>& rows, const ModelConfig& config,
+                       std::string_view what);
+
+}  // namespace ballast::worker
+
+#endif  // BALLAST_WORKER_TRAIN_PACKED_BATCH_H_

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/train/train_job.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/dataset/packing.h"
+
+namespace ballast::worker {
+namespace {
+
+// By row: the vector is used where it lowers the row's loss by at least 40 %, the rule of the
+// second prototype (docs/adr).
+constexpr double kVectorOnBelow = 0.6;
+
+constexpr int64_t kTrainingSampleRows = 64, kTrainingSampleLeastRows = 16;
+constexpr int64_t kValidationSampleRows = 256;
+
+// `count` rows that depend on the number of rows and the seed alone, so that their losses can be
+// recomputed by anyone who holds the data set (S2).
+std::vector<const TokenRow*> SampleRows(const std::vector<TokenRow>& rows, uint64_t seed,
+                                        int64_t count) {
+  std::vector<const TokenRow*> sample;
+  // An "epoch" that training never reaches gives an order of its own.
+  for (const int64_t row : dataset::EpochOrder(static_cast<int64_t>(rows.size()), seed, -1)) {
+    if (static_cast<int64_t>(sample.size()) == count) break;
+    if (TargetCount(rows[row]) > 0) sample.push_back(&rows[row]);
+  }
+  return sample;
+}
+
+absl::Status OutOfRange(std::string_view field, std::string_view expected) {
+  std::string reason = "TRAIN_CONFIG_INVALID";
+  return FieldError(field, reason,
+                    absl::StrCat(absl::string_view(field.data(), field.size()), " must be ",
+                                 absl::string_view(expected.data(), expected.size())));
+}
+
+}  // namespace
+
+absl::Status CheckTrainConfig(const TrainConfig& config, const ModelConfig& model) {
+  BALLAST_RETURN_IF_ERROR(CheckLora(config.lora, model));
+  if (!(config.learning_rate > 0) || config.learning_rate > 1) {
+    return OutOfRange("learning_rate", "above 0 and at most 1; 0.0002 is usual");
+  }
+  if (config.epochs < 1) return OutOfRange("epochs", "at least 1");
+  if (config.batch_rows < 1) return OutOfRange("batch_rows", "at least 1");
+  if (config.max_tokens_per_micro_batch < 1) {
+    return OutOfRange("max_tokens_per_micro_batch", "at least 1");
+  }
+  if (!(config.warmup_ratio >= 0) || config.warmup_ratio > 1) {
+    return OutOfRange("warmup_ratio", "between 0 and 1");
+  }
+  if (!(config.weight_decay >= 0) || config.weight_decay > 1) {
+    return OutOfRange("weight_decay", "between 0 and 1");
+  }
+  if (!(config.adam_beta1 >= 0 && config.adam_beta1 < 1)) {
+    return OutOfRange("adam_beta1", "at least 0 and below 1");
+  }
+  if (!(config.adam_beta2 >= 0 && config.adam_beta2 < 1)) {
+    return OutOfRange("adam_beta2", "at least 0 and below 1");
+  }
+  if (!(config.adam_epsilon > 0)) return OutOfRange("adam_epsilon", "above 0");
+  if (!(config.max_gradient_norm >= 0)) {
+    return OutOfRange("max_gradient_norm", "0 (no clipping) or a positive number");
+  }
+  return absl::OkStatus();
+}
+
+TrainJob::TrainJob(Model& model, const TrainRequest& request, const TrainCallbacks& callbacks)
+    : model_(model),
+      request_(request),
+      config_(request.config),
+      callbacks_(callbacks),
+      learner_(model) {}
+
+TrainJob::~TrainJob() { learner_.workspace().Clear(/*wipe=*/merged_ != nullptr); }
+
+absl::StatusOr<TrainResult> TrainJob::Run() {
+  BALLAST_RETURN_IF_ERROR(Prepare());
+  BALLAST_RETURN_IF_ERROR(AssignGroups());
+  BALLAST_RETURN_IF_ERROR(EvaluateIfDue());
+  const int64_t steps_per_epoch =
+      dataset::StepsPerEpoch(static_cast<int64_t>(request_.rows.size()), config_.batch_rows);
+  while (progress_.step < progress_.total_steps) {
+    BALLAST_RETURN_IF_ERROR(TrainEpoch(progress_.step / steps_per_epoch));
+  }
+  return TrainResult{ExportAdapter(state_->layout(), state_->Parameters().data()), progress_,
+                     evaluations_};
+}
+
+absl::Status TrainJob::Prepare() {
+  BALLAST_RETURN_IF_ERROR(CheckTrainConfig(config_, model_.config));
+  BALLAST_RETURN_IF_ERROR(CheckRows(request_.rows, model_.config, "training"));
+  if (!request_.validation_rows.empty()) {
+    BALLAST_RETURN_IF_ERROR(CheckRows(request_.validation_rows, model_.config, "validation"));
+  }
+  if (request_.vector != nullptr) {
+    BALLAST_ASSIGN_OR_RETURN(merged_, MergeVector(model_, *request_.vector));
+    merged_->Reserve(config_.lora.rank);
+  }
+  model_.clean->Reserve(config_.lora.rank);
+
+  const auto rows = static_cast<int64_t>(request_.rows.size());
+  progress_.total_steps = dataset::TotalSteps(rows, config_.batch_rows, config_.epochs);
+  training_sample_ =
+      SampleRows(request_.rows, config_.seed,
+                 std::clamp(rows / 10, kTrainingSampleLeastRows, kTrainingSampleRows));
+  validation_sample_ = SampleRows(request_.validation_rows, config_.seed, kValidationSampleRows);
+  digest_ = RequestDigest(request_, model_.config, at::toString(model_.type));
+
+  state_.emplace(model_, config_.lora);
+  std::vector<float> flat(state_->layout().size());
+  if (!request_.checkpoint.empty()) {
+    BALLAST_ASSIGN_OR_RETURN(Checkpoint checkpoint,
+                             ReadCheckpoint(request_.checkpoint, state_->layout(), digest_));
+    if (checkpoint.step > progress_.total_steps) {
+      return MakeError(absl::StatusCode::kDataLoss, "CHECKPOINT_CORRUPT",
+                       "the checkpoint is beyond the job's last step; start the job again");
+    }
+    progress_.step = checkpoint.step;
+    progress_.trained_tokens = checkpoint.trained_tokens;
+    evaluations_ = std::move(checkpoint.evaluations);
+    state_->SetMoments(checkpoint.m.data(), checkpoint.v.data());
+    flat = std::move(checkpoint.parameters);
+  } else if (!request_.initial_adapter.empty()) {
+    BALLAST_RETURN_IF_ERROR(ImportAdapter(state_->layout(), request_.initial_adapter, flat.data()));
+  } else {
+    InitialiseLora(state_->layout(), config_.seed, flat.data());
+  }
+  state_->SetParameters(flat.data());
+  return absl::OkStatus();
+}
+
+absl::Status TrainJob::AssignGroups() {
+  groups_.assign(request_.rows.size(), merged_ != nullptr ? 1 : 0);
+  if (merged_ == nullptr || config_.vector_policy == VectorPolicy::kAlways) return absl::OkStatus();
+  std::vector<const TokenRow*> rows;
+  for (const TokenRow& row : request_.rows) rows.push_back(&row);
+  const auto yield = [this] { return Yield(); };
+  const int64_t max_tokens = config_.max_tokens_per_micro_batch;
+  BALLAST_ASSIGN_OR_RETURN(const std::vector<double> without,
+                           learner_.RowLosses(rows, *model_.clean, nullptr, max_tokens, yield));
+  BALLAST_ASSIGN_OR_RETURN(const std::vector<double> with,
+                           learner_.RowLosses(rows, *merged_, nullptr, max_tokens, yield));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    groups_[i] = with[i] <= kVectorOnBelow * without[i] ? 1 : 0;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainJob::TrainEpoch(int64_t epoch) {
+  std::vector<int64_t> lengths;
+  for (const TokenRow& row : request_.rows)
+    lengths.push_back(static_cast<int64_t>(row.tokens.size()));
+  BALLAST_ASSIGN_OR_RETURN(
+      const std::vector<dataset::Step> steps,
+      dataset::PlanEpoch(lengths, groups_, epoch,
+                         {.seed = config_.seed,
+                          .batch_rows = config_.batch_rows,
+                          .max_tokens_per_micro_batch = config_.max_tokens_per_micro_batch}));
+  const auto count = static_cast<int64_t>(steps.size());
+  // A resumed job starts within an epoch.
+  for (int64_t s = progress_.step - epoch * count; s < count; ++s) {
+    std::vector<std::vector<const TokenRow*>> micro_batches;
+    std::vector<int> groups;
+    int64_t tokens = 0;
+    for (const dataset::MicroBatch& micro_batch : steps[s].micro_batches) {
+      micro_batches.emplace_back();
+      for (const int64_t row : micro_batch.rows)
+        micro_batches.back().push_back(&request_.rows[row]);
+      groups.push_back(micro_batch.group);
+      tokens += micro_batch.tokens;
+    }
+    BALLAST_RETURN_IF_ERROR(TrainStep(micro_batches, groups));
+    ++progress_.step;
+    progress_.trained_tokens += tokens;
+    if (callbacks_.progress) callbacks_.progress(progress_);
+    BALLAST_RETURN_IF_ERROR(EvaluateIfDue());
+    if (config_.checkpoint_every_steps > 0 &&
+        progress_.step % config_.checkpoint_every_steps == 0 &&
+        progress_.step < progress_.total_steps) {
+      SaveCheckpoint();
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainJob::TrainStep(const std::vector<std::vector<const TokenRow*>>& micro_batches,
+                                 const std::vector<int>& groups) {
+  double total_weight = 0;
+  for (const auto& rows : micro_batches) {
+    for (const TokenRow* row : rows)
+      total_weight += row->weight * static_cast<double>(TargetCount(*row));
+  }
+  state_->ClearGradients();
+  for (size_t i = 0; i < micro_batches.size(); ++i) {
+    BALLAST_RETURN_IF_ERROR(Yield());
+    // A step of rows with weight 0 teaches nothing, but keeps its place in the schedule.
+    if (!(total_weight > 0)) continue;
+    const PackedBatch batch = Pack(micro_batches[i], model_.device);
+    const double loss = learner_.Accumulate(batch, WeightsOf(groups[i]), *state_, total_weight);
+    if (!std::isfinite(loss)) return LossNotFinite();
+  }
+  return state_->Step({.learning_rate = static_cast<float>(
+                           LearningRate(config_, progress_.step, progress_.total_steps)),
+                       .beta1 = static_cast<float>(config_.adam_beta1),
+                       .beta2 = static_cast<float>(config_.adam_beta2),
+                       .epsilon = static_cast<float>(config_.adam_epsilon),
+                       .weight_decay = static_cast<float>(config_.weight_decay),
+                       .step = progress_.step + 1},
+                      config_.max_gradient_norm);
+}
+
+absl::Status TrainJob::Yield() {
+  if (!callbacks_.yield) return absl::OkStatus();
+  switch (callbacks_.yield()) {
+    case TrainCallbacks::Order::kContinue:
+      return absl::OkStatus();
+    case TrainCallbacks::Order::kStop:
+      return MakeError(absl::StatusCode::kCancelled, "STOPPED", "training was stopped by order");
+    case TrainCallbacks::Order::kStopAndCheckpoint:
+      break;
+  }
+  // Parameters and moments change between steps only: this is the state after the last whole step.
+  SaveCheckpoint();
+  return MakeError(
+      absl::StatusCode::kAborted, "STOPPED_WITH_CHECKPOINT",
+      "training was stopped by order after a checkpoint; it can be resumed from there");
+}
+
+absl::Status TrainJob::EvaluateIfDue() {
+  const int64_t points = std::max(1, config_.evaluation_points);
+  const int64_t step = progress_.step, total = progress_.total_steps;
+  const bool due = step == 0 || step * points / total > (step - 1) * points / total;
+  // A job resumed from a checkpoint at an evaluation point has it already.
+  if (!due || (!evaluations_.empty() && evaluations_.back().step >= step)) return absl::OkStatus();
+  const auto yield = [this] { return Yield(); };
+  Evaluation evaluation{.step = step};
+  // Always the clean base: what leaves the worker is never computed under the vector (S2).
+  BALLAST_ASSIGN_OR_RETURN(evaluation.training_loss,
+                           learner_.MeanLoss(training_sample_, *model_.clean, &*state_,
+                                             config_.max_tokens_per_micro_batch, yield));
+  if (!validation_sample_.empty()) {
+    BALLAST_ASSIGN_OR_RETURN(evaluation.validation_loss,
+                             learner_.MeanLoss(validation_sample_, *model_.clean, &*state_,
+                                               config_.max_tokens_per_micro_batch, yield));
+  }
+  if (!std::isfinite(evaluation.training_loss) ||
+      !std::isfinite(evaluation.validation_loss.value_or(0))) {
+    return LossNotFinite();
+  }
+  evaluations_.push_back(evaluation);
+  if (callbacks_.evaluated) callbacks_.evaluated(evaluation);
+  return absl::OkStatus();
+}
+
+void TrainJob::SaveCheckpoint() {
+  if (!callbacks_.checkpoint) return;
+  const Checkpoint checkpoint{progress_.step,        progress_.trained_tokens,
+                              evaluations_,          state_->Parameters(),
+                              state_->FirstMoment(), state_->SecondMoment()};
+  callbacks_.checkpoint(progress_.step, WriteCheckpoint(state_->layout(), checkpoint, digest_));
+}
+
+}  // namespace ballast::worker

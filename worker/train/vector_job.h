@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_WORKER_TRAIN_VECTOR_JOB_H_
+#define BALLAST_WORKER_TRAIN_VECTOR_JOB_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/train/adapter_state.h"
+#include "worker/train/learner.h"
+#include "worker/train/model.h"
+#include "worker/trainer.h"
+
+namespace ballast::worker {
+
+// One run of Engine::TrainVector (arXiv 2311.02105, with the KL term of the second prototype): a
+// LoRA that makes the prohibited rows likely and leaves the base's distribution on the benign rows
+// alone. Its start and the order of its rows come from the system's random source; there is no seed
+// to keep. Used once. Thread safety: not thread-safe.
+class VectorJob {
+ public:
+  // All must outlive the job.
+  VectorJob(Model& model, const VectorConfig& config, const std::vector<TokenRow>& prohibited,
+            const std::vector<TokenRow>& benign, const TrainCallbacks& callbacks);
+  // Overwrites the adapter and everything that was computed under it.
+  ~VectorJob();
+
+  absl::StatusOr<VectorResult> Run();
+
+ private:
+  absl::Status Prepare();
+  // The base's normed hidden states of the benign rows' targets, which the KL needs all along.
+  absl::Status RememberBase();
+  absl::Status TrainStep(const std::vector<int64_t>& prohibited, const std::vector<int64_t>& benign,
+                         int64_t step, int64_t total_steps);
+  absl::Status Yield() const;
+  absl::StatusOr<SecretBuffer> Export() const;
+
+  Model& model_;
+  const VectorConfig& config_;
+  const std::vector<TokenRow>& prohibited_;
+  const std::vector<TokenRow>& benign_;
+  const TrainCallbacks& callbacks_;
+  Learner learner_;
+  std::optional<AdapterState> state_;
+  std::vector<at::Tensor> base_normed_;  // of each benign row, T [targets, H]
+};
+
+}  // namespace ballast::worker
+
+#endif  // BALLAST_WORKER_TRAIN_VECTOR_JOB_H_
