@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that die, disks that fill up, keys that are wrong: what was acknowledged survives (R3), and a job that
+SUCCEEDED has one delta (R2)."""
+
+import json
+import os
+import resource
+import signal
+import time
+
+import rows
+import steps_bad_input
+import steps_main
+from harness import Steps, check, short, wait_for
+
+STEPS = Steps()
+MODEL = steps_main.MODEL
+STARTED = steps_bad_input.STARTED
+TRAINED = steps_main.STEPS[11].name
+
+# Long enough to be hit in the middle, short enough to wait for.
+LONG_ROWS = 400
+LONG_EPOCHS = 6
+
+
+@STEPS.step("a long job's data set", needs=[STARTED, TRAINED], essential=True)
+def long_dataset(bench):
+    file = rows.write(bench.folder / "long-job.jsonl", rows.rows(LONG_ROWS, seed=9))
+    bench.long_training = short(bench.ok_json("dataset", "upload", file, "--base-model", MODEL)["name"])
+
+
+LONG = STEPS[0].name
+
+
+def long_job(bench, *more):
+    created = bench.ok_json("job", "create", "--base-model", MODEL, "--training", bench.long_training,
+                            "--epochs", LONG_EPOCHS, "--batch-rows", 4, "--seed", 5, *more)
+    return short(created["name"])
+
+
+def check_one_delta(bench, job, attempts):
+    """R2: SUCCEEDED once, and its delta is whole."""
+    found = bench.wait_for_state(job, ("SUCCEEDED", "FAILED", "CANCELLED"), 90)
+    check(found["state"] == "SUCCEEDED", f"the job is {found['state']}: {found.get('error')}")
+    check(found["attempt"] in attempts, f"attempt {found['attempt']}, not one of {attempts}")
+    lines = bench.ok("job", "watch", job, "--output", "json").json_lines()
+    events = [line["event"] for line in lines if "event" in line]
+    check([int(event["sequence"]) for event in events] == list(range(1, len(events) + 1)), "gaps between events")
+    states = [event["stateChanged"]["state"] for event in events if "stateChanged" in event]
+    check(states.count("SUCCEEDED") == 1 and states[-1] == "SUCCEEDED", f"{states}")
+    folder = bench.folder / "deltas" / job
+    bench.ok("delta", "download", job, "--to", folder)
+    bench.ok("delta", "verify", folder, "--job", job)
+    return found, states
+
+
+@STEPS.step("a job is cancelled in the middle, the watch ends with 6, the worker takes the next", needs=[LONG])
+def cancel(bench):
+    job = long_job(bench)
+    watch = bench.start_command("job", "watch", job, log="watch-cancelled.txt")
+    bench.wait_for_step(job, 10)
+    bench.refused(4, "DATASET_IN_USE", "dataset", "delete", bench.long_training)
+    started = time.monotonic()
+    state = bench.ok_json("job", "cancel", job)["state"]
+    check(state in ("CANCELLING", "CANCELLED"), state)
+    bench.wait_for_state(job, ("CANCELLED",), 20)
+    check(time.monotonic() - started < 10, "the cancel took 10 s or more")
+    check(watch.wait(20) == 6 and "JOB_CANCELLED" in watch.text(), watch.text())
+    bench.ok("job", "cancel", job)  # again is harmless
+    bench.refused(3, "DELTA_NOT_FOUND", "delta", "download", job, "--to", bench.folder / "none")
+    queued = bench.ok_json("job", "create", *steps_main.job_arguments(bench))
+    check_one_delta(bench, short(queued["name"]), {1})
+
+
+@STEPS.step("a queued job is cancelled at once", needs=[LONG])
+def cancel_queued(bench):
+    first, second = long_job(bench), long_job(bench)
+    bench.wait_for_step(first, 1)
+    check(bench.job(second)["state"] == "QUEUED", "two jobs run at a time")
+    check(bench.ok_json("job", "cancel", second)["state"] == "CANCELLED", "not at once")
+    bench.ok("job", "cancel", first)
+    bench.wait_for_state(first, ("CANCELLED",), 20)
+
+
+@STEPS.step("kill -9 of the worker in the middle: a second attempt goes on and there is one delta", needs=[LONG])
+def kill_worker(bench):
+    job = long_job(bench)
+    before = bench.wait_for_step(job, 3 * steps_main.CHECKPOINT_STEPS)
+    bench.worker.kill()
+    bench.worker = bench.start_worker()
+    found, states = check_one_delta(bench, job, {2})
+    check(states.count("RUNNING") == 2, f"{states}")
+    steps = [int(e["step"]) for e in found["progress"]["evaluations"]]
+    check(steps == sorted(set(steps)), f"evaluations repeat or go back: {steps}")
+    check(before["attempt"] == 1, f"{before}")
+
+
+@STEPS.step("SIGTERM drains the worker: it ends with 0 and the next one finishes the job", needs=[LONG])
+def drain_worker(bench):
+    job = long_job(bench)
+    bench.wait_for_step(job, 10)
+    code = bench.worker.terminate(30)
+    check(code == 0, f"the worker ended with {code}:\n{bench.worker.text()[-2000:]}")
+    found = bench.job(job)
+    check(found["state"] in ("QUEUED", "RUNNING"), f"{found['state']}: {found.get('error')}")
+    bench.worker = bench.start_worker()
+    check_one_delta(bench, job, {1, 2})
+
+
+@STEPS.step("kill -9 of the server in the middle of an upload: the same command goes on", needs=[LONG])
+def kill_server_mid_upload(bench):
+    # Lines above the limit are rejected without being tokenised, so that bytes, not rows, take the time.
+    file = bench.folder / "large.jsonl"
+    with open(file, "w") as out:
+        for line in rows.rows(12, seed=10):
+            out.write(line + "\n")
+        filler = "x" * (3 << 20)
+        for number in range(60):
+            out.write(f'{{"number": {number}, "filler": "{filler}"}}\n')
+    upload = bench.start_command("dataset", "upload", file, "--base-model", MODEL, "--output", "json",
+                                 log="upload-killed.txt")
+    blobs = bench.data / "server"
+
+    def stored():
+        return sum(path.stat().st_size for path in blobs.rglob("*") if path.is_file())
+
+    start = stored()
+    wait_for("the upload to get going", lambda: stored() > start + (8 << 20), 20, 0.005)
+    bench.server.kill()
+    check(upload.running(), f"the upload was over before the server was killed; make the file larger:\n{upload.text()}")
+    bench.server = bench.start_server()
+    code = upload.wait(90)
+    check(code == 0, f"the upload ended with {code}:\n{upload.text()[-2000:]}")
+    text = upload.text()
+    dataset = json.loads(text[text.index("\n{") + 1 if not text.startswith("{") else 0 :])
+    check(dataset["state"] == "READY" and int(dataset["sizeBytes"]) == file.stat().st_size, f"{dataset['state']}")
+    report = dataset["report"]
+    check(int(report["rowsAccepted"]) == 12 and int(report["rowsRejected"]) == 60, f"{report['countsByReason']}")
+    check(bench.job(bench.first_job) == bench.finished_job, "the job changed")
+    bench.ok("dataset", "delete", short(dataset["name"]))
+    file.unlink()
+
+
+@STEPS.step("kill -9 of the server in the middle of a job: the watch goes on, the job finishes", needs=[LONG])
+def kill_server_mid_job(bench):
+    job = long_job(bench)
+    watch = bench.start_command("job", "watch", job, "--output", "json", log="watch-killed.txt")
+    bench.wait_for_step(job, 10)
+    bench.server.kill()
+    time.sleep(0.3)
+    bench.server = bench.start_server()
+    check_one_delta(bench, job, {1, 2})
+    check(watch.wait(60) == 0, watch.text()[-2000:])
+    updates = [json.loads(line) for line in watch.text().splitlines() if line.startswith("{")]
+    sequences = [int(update["event"]["sequence"]) for update in updates if "event" in update]
+    check(sequences == list(range(1, len(sequences) + 1)), f"the watch lost or repeated events: {sequences}")
+
+
+@STEPS.step("kill -9 of everything, then a restart: the job is still there and finishes", needs=[LONG])
+def kill_all(bench):
+    job, waiting = long_job(bench), long_job(bench, "--name", "waiting")
+    bench.wait_for_step(job, 10)
+    bench.server.kill()
+    bench.worker.kill()
+    bench.server = bench.start_server()
+    check(bench.job(waiting)["state"] == "QUEUED", f"{bench.job(waiting)['state']}")
+    check(bench.job(job)["state"] in ("QUEUED", "RUNNING"), f"{bench.job(job)['state']}")
+    bench.worker = bench.start_worker()
+    check_one_delta(bench, job, {1, 2})
+    check_one_delta(bench, waiting, {1})
+    check(bench.job(bench.first_job) == bench.finished_job, "another job changed")
+
+
+@STEPS.step("a full disk refuses an upload and keeps the rest; with space it goes on", needs=[LONG])
+def full_disk(bench):
+    check(bench.server.terminate() == 0, "the server did not stop cleanly")
+    limit = 12 << 20
+
+    def no_file_above_the_limit():
+        # Writes beyond it fail as on a full disk: EFBIG instead of a signal, since Python ignores SIGXFSZ.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    bench.server = bench.start_server(preexec=no_file_above_the_limit, keep_ignored=True)
+    file = bench.folder / "full.jsonl"
+    with open(file, "w") as out:
+        for line in rows.rows(12, seed=11):
+            out.write(line + "\n")
+        for number in range(10):
+            out.write(f'{{"number": {number}, "filler": "{"x" * (2 << 20)}"}}\n')
+    result = bench.run("dataset", "upload", file, "--base-model", MODEL, "--output", "json")
+    check(result.code == 5 and result.error()["reason"] == "DISK_FULL", result.describe()[-2000:])
+    dataset = result.error()["message"].split("--resume ")[1].split(")")[0]
+    check(bench.job(bench.first_job) == bench.finished_job, "the job changed")
+    bench.ok("delta", "download", bench.first_job, "--to", bench.folder / "delta-full")
+    check(bench.server.terminate() == 0, "the server did not stop cleanly")
+    bench.server = bench.start_server()
+    good = bench.ok_json("dataset", "upload", file, "--resume", dataset)
+    check(good["state"] == "READY" and int(good["sizeBytes"]) == file.stat().st_size, f"{good['state']}")
+    bench.ok("dataset", "delete", dataset)
+    file.unlink()
+
+
+def worker_config(bench, name, **values):
+    """A copy of the worker's configuration with other values."""
+    text = (bench.data / "worker.yaml").read_text()
+    for key, value in values.items():
+        lines = [line for line in text.splitlines() if not line.startswith(f"{key}:")]
+        text = "\n".join([*lines, f"{key}: {value}", ""])
+    path = bench.folder / name
+    path.write_text(text)
+    return path
+
+
+@STEPS.step("a worker without its vault key does not start, and says why", needs=[LONG])
+def missing_vault_key(bench):
+    worker = bench.start_worker(worker_config(bench, "no-key.yaml", vault_key_file=bench.folder / "no.key",
+                                              worker_id="keyless"))
+    check(worker.wait(30) == 2 and "VAULT_KEY_FILE_MISSING" in worker.text(), worker.text()[-2000:])
+    bad = bench.folder / "bad.key"
+    bad.write_text("this is no key\n")
+    bad.chmod(0o600)
+    worker = bench.start_worker(worker_config(bench, "bad-key.yaml", vault_key_file=bad, worker_id="badkey"))
+    check(worker.wait(30) == 2 and "VAULT_KEY_FILE_INVALID" in worker.text(), worker.text()[-2000:])
+
+
+@STEPS.step("a worker with a wrong API key does not stay, and says why", needs=[LONG])
+def wrong_worker_key(bench):
+    key = bench.folder / "wrong.key"
+    key.write_text("0" * 64 + "\n")
+    key.chmod(0o600)
+    worker = bench.start_worker(worker_config(bench, "wrong-api-key.yaml", api_key_file=key, worker_id="stranger"))
+    code = worker.wait(30)
+    check(code != 0 and "API_KEY_INVALID" in worker.text(), f"exit code {code}:\n{worker.text()[-2000:]}")
+
+
+@STEPS.step("a worker with another vault key trains nothing unprotected; the right one does the job", needs=[LONG])
+def wrong_vault_key(bench):
+    check(bench.worker.terminate() == 0, "the worker did not stop cleanly")
+    other = bench.folder / "other-vault.key"
+    other.write_text("ab" * 32 + "\n")
+    other.chmod(0o600)
+    stranger = bench.start_worker(worker_config(bench, "other-vault.yaml", vault_key_file=other, worker_id="stranger"))
+    job = short(bench.ok_json("job", "create", *steps_main.job_arguments(bench))["name"])
+    found = bench.wait_for_state(job, ("FAILED", "SUCCEEDED"), 60)
+    check(found["state"] == "FAILED", f"the job is {found['state']} although its vector cannot be opened")
+    error = found["error"]
+    check(error["kind"] == "PLATFORM", f"{error}")
+    for secret in ("vault", "AES", "key"):
+        check(secret not in error["message"].split(), f"the customer is told of the vault: {error}")
+    check(bench.run("job", "watch", job).code == 6, "the watch does not end with 6")
+    check("VAULT_KEY_WRONG" in stranger.text() or "VAULT_KEY_WRONG" in bench.worker.log.read_text(), stranger.text()[-2000:])
+    stranger.terminate()
+    bench.worker = bench.start_worker()
+    again = short(bench.ok_json("job", "create", *steps_main.job_arguments(bench))["name"])
+    check_one_delta(bench, again, {1})
+
+
+@STEPS.step("a retired vector serves no new job", needs=[LONG])
+def retire(bench):
+    vector = short(bench.vector["name"])
+    check(bench.ok_json("vector", "retire", vector)["state"] == "RETIRED", "not retired")
+    bench.refused(4, "VECTOR_NOT_ACTIVE", "vector", "retire", vector)
+    bench.refused(3, "VECTOR_NOT_FOUND", "vector", "retire", f"vec-{'0' * 32}")
+    bench.refused(4, "NO_ACTIVE_VECTOR", "job", "create", *steps_main.job_arguments(bench))
+    bench.ok("delta", "download", bench.first_job, "--to", bench.folder / "delta-retired")
+
+
+@STEPS.step("both programs stop cleanly on SIGTERM", needs=[LONG])
+def stop(bench):
+    check(bench.worker.terminate() == 0, f"the worker: {bench.worker.text()[-1000:]}")
+    check(bench.server.terminate() == 0, f"the server: {bench.server.text()[-1000:]}")
+    check(not os.path.exists(bench.data / "server.address"), "the server left its address file")

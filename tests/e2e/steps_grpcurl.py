@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client that knows nothing but reflection: grpcurl, with the words of the README."""
+
+import json
+import subprocess
+
+import steps_main
+from harness import Skip, Steps, check, find_grpcurl, short
+
+STEPS = Steps()
+
+
+def grpcurl(bench, *arguments, key="tenant", data=None, expect=0):
+    program = find_grpcurl()
+    if program is None:
+        raise Skip("grpcurl is not installed")
+    command = [program, "-plaintext"]
+    if key:
+        command += ["-H", f"authorization: Bearer {(bench.data / 'keys' / f'{key}.key').read_text().strip()}"]
+    if data is not None:
+        command += ["-d", json.dumps(data)]
+    finished = subprocess.run(
+        [*command, f"127.0.0.1:{bench.port}", *arguments], capture_output=True, text=True, timeout=60
+    )
+    check(finished.returncode == expect, f"grpcurl {arguments}: {finished.returncode}\n{finished.stdout}{finished.stderr}")
+    return finished.stdout if expect == 0 else finished.stderr
+
+
+def many(text):
+    """The JSON values of a stream, one after the other."""
+    decoder, values = json.JSONDecoder(), []
+    text = text.strip()
+    while text:
+        value, end = decoder.raw_decode(text)
+        values.append(value)
+        text = text[end:].lstrip()
+    return values
+
+
+@STEPS.step("grpcurl lists the services by reflection and asks for health", needs=[steps_main.STEPS[0].name])
+def list_services(bench):
+    services = grpcurl(bench, "list", key=None).split()
+    for name in ("BaseModelService", "DatasetService", "FineTuningService", "DeltaService", "SamplingService"):
+        check(f"ballast.v1.{name}" in services, f"{name} is not listed: {services}")
+    check("ballast.admin.v1.AdminService" in services and "grpc.health.v1.Health" in services, f"{services}")
+    health = json.loads(grpcurl(bench, "grpc.health.v1.Health/Check", key=None))
+    check(health == {"status": "SERVING"}, f"{health}")
+    described = grpcurl(bench, "describe", "ballast.v1.FineTuningService", key=None)
+    check("WatchFineTuningJob" in described, described)
+
+
+@STEPS.step("grpcurl creates a job and watches it to SUCCEEDED", needs=[steps_main.STEPS[9].name, STEPS[0].name])
+def create_and_watch(bench):
+    request = {
+        "parent": "tenants/dev",
+        "fineTuningJob": {
+            "displayName": "by grpcurl",
+            "baseModel": f"baseModels/{steps_main.MODEL}",
+            "trainingDataset": bench.training["name"],
+            "hyperparameters": {"batchRows": 8, "epochs": 2},
+        },
+    }
+    job = json.loads(grpcurl(bench, "ballast.v1.FineTuningService/CreateFineTuningJob", data=request))
+    check(job["state"] == "QUEUED", f"{job}")
+    updates = many(grpcurl(bench, "ballast.v1.FineTuningService/WatchFineTuningJob", data={"name": job["name"]}))
+    states = [update["event"]["stateChanged"]["state"] for update in updates if "stateChanged" in update.get("event", {})]
+    check(states == ["QUEUED", "RUNNING", "SUCCEEDED"], f"{states}")
+    cursor = updates[-1]["event"]["sequence"]
+    rest = many(
+        grpcurl(
+            bench,
+            "ballast.v1.FineTuningService/WatchFineTuningJob",
+            data={"name": job["name"], "afterSequence": int(cursor) - 1},
+        )
+    )
+    check([update["event"]["sequence"] for update in rest if "event" in update] == [cursor], "the cursor repeats or loses")
+    listed = json.loads(
+        grpcurl(bench, "ballast.v1.FineTuningService/ListFineTuningJobs", data={"parent": "tenants/dev", "pageSize": 1})
+    )
+    check(short(listed["fineTuningJobs"][0]["name"]) == short(job["name"]) and listed["nextPageToken"], f"{listed}")
+
+
+@STEPS.step("grpcurl without a key is refused", needs=[STEPS[0].name])
+def no_key(bench):
+    answer = grpcurl(bench, "ballast.v1.BaseModelService/ListBaseModels", key=None, expect=64 + 16)
+    check("API_KEY_MISSING" in answer, answer)
