@@ -5,6 +5,7 @@
 #define BALLAST_COMMON_TEXT_TOKENIZER_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,6 +33,7 @@ class Tokenizer {
 
   // Tokens of `text` (UTF-8). Special tokens written in the text become their ids;
   // `add_special_tokens` runs the post-processor (BOS and the like); rendered chats do not want it.
+  // INVALID_ARGUMENT TOKENIZE_FAILED, for example when the text is not UTF-8.
   virtual absl::StatusOr<Encoding> Encode(std::string_view text, bool add_special_tokens) const = 0;
   virtual absl::StatusOr<std::string> Decode(const std::vector<int32_t>& ids,
                                              bool skip_special_tokens) const = 0;
@@ -76,6 +78,12 @@ struct ModelText {
   std::string tokenizer_digest;      // "sha256:..." of tokenizer.json
   std::string template_digest;       // "sha256:..." of the template's source
 
+  // From the bytes of those files by name; names it does not know are ignored. chat_template.jinja wins over
+  // the configuration. INVALID_ARGUMENT with reasons TOKENIZER_MISSING, TOKENIZER_INVALID,
+  // TEMPLATE_MISSING, TEMPLATE_INVALID, MODEL_TEXT_INVALID (a configuration is not JSON, or an end token is
+  // not in the vocabulary).
+  static absl::StatusOr<ModelText> FromFiles(const std::map<std::string, std::string>& files);
+  // The same from a folder; also the errors of reading it.
   static absl::StatusOr<ModelText> FromFolder(const std::string& folder);
 };
 
@@ -84,13 +92,18 @@ struct SupervisedTokens {
   std::vector<uint8_t> supervised;    // [T] 1 on tokens of assistant text and its end-of-turn token
 };
 
-// Renders and tokenises a chat once, and marks exactly the tokens of supervised assistant turns: the span
-// between rendering everything before a turn (with the generation prompt) and rendering it with the turn,
-// trailing white space after the end-of-turn token left out. INVALID_ARGUMENT TEMPLATE_NOT_PREFIX_STABLE
-// when the template rewrites earlier turns, so that no exact span exists.
+// Renders and tokenises a chat, and marks exactly the tokens of supervised assistant turns: those that
+// begin in the span between the rendering of everything before the turn (with the generation prompt) and
+// the end of the turn's end-of-turn token; white space after that token is left out, and so is what a
+// template writes only at the end of a whole chat. Renders the chat's prefixes, so the cost is quadratic in
+// turns; `max_tokens` (0: none) is checked before.
+// INVALID_ARGUMENT with reasons TOO_LONG (more than `max_tokens`), TEMPLATE_NOT_PREFIX_STABLE (the template
+// rewrites earlier turns, so that no exact span exists), TEMPLATE_FAILED, TEMPLATE_LIMIT, TOKENIZE_FAILED.
+// No message quotes the chat. Thread safety: thread-safe.
 absl::StatusOr<SupervisedTokens> EncodeChat(const Tokenizer& tokenizer,
                                             const ChatTemplate& chat_template,
-                                            const std::vector<ChatMessage>& messages);
+                                            const std::vector<ChatMessage>& messages,
+                                            int64_t max_tokens = 0);
 
 }  // namespace ballast::text
 
