@@ -108,8 +108,8 @@ class Checker::Impl {
       Reject(*std::move(issue));
       return absl::OkStatus();
     }
-    const auto encoded =
-        text::EncodeChat(*text_.tokenizer, *text_.chat_template, parsed.row.messages);
+    const auto encoded = text::EncodeChat(*text_.tokenizer, *text_.chat_template,
+                                          parsed.row.messages, options_.context_tokens);
     if (!encoded.ok()) {
       Reject(EncodingIssue(encoded.status()));
       return absl::OkStatus();
@@ -117,12 +117,6 @@ class Checker::Impl {
     const auto tokens = static_cast<int64_t>(encoded->ids.size());
     const int64_t supervised =
         std::count(encoded->supervised.begin(), encoded->supervised.end(), uint8_t{1});
-    if (tokens > options_.context_tokens) {
-      Reject({report_.lines, "", "TOO_LONG",
-              absl::StrCat("the row has ", tokens, " tokens; at most ", options_.context_tokens,
-                           " fit, shorten or split it")});
-      return absl::OkStatus();
-    }
     if (supervised == 0) {
       Reject({report_.lines, "", "NO_SUPERVISED_TOKENS",
               "the chat template leaves no token of the assistant's text to learn from"});
@@ -155,6 +149,11 @@ class Checker::Impl {
   // The template's own words may quote the row, so only its reason is passed on.
   Issue EncodingIssue(const absl::Status& status) const {
     const std::string reason = ErrorReason(status);
+    if (reason == "TOO_LONG") {
+      return {report_.lines, "", reason,
+              absl::StrCat("the row has more than ", options_.context_tokens,
+                           " tokens, the model's context; shorten or split it")};
+    }
     if (reason == "TEMPLATE_NOT_PREFIX_STABLE") {
       return {report_.lines, "", reason,
               "the model's chat template rewrites earlier turns, so the assistant's text has no "
