@@ -29,29 +29,26 @@ def find_probe(path=None):
     return built[-1]
 
 
-class Engine:
-    """One engine_probe process with one loaded model. Use as a context manager."""
+class Program:
+    """A process that answers one line of JSON with one line of JSON. Use as a context manager."""
 
-    def __init__(self, probe, model, precision, threads):
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
+    def __init__(self, command, threads, environment=None):
+        self._name = pathlib.Path(command[-1]).stem
         self._process = subprocess.Popen(
-            [str(probe)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [str(word) for word in command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=dict(os.environ, OMP_NUM_THREADS=str(threads), **(environment or {})),
         )
-        try:
-            self.info = self.run("load", model=str(model), precision=precision, threads=threads)
-        except BaseException:
-            self.close()
-            raise
 
     def run(self, command, **fields):
-        """One command; paths may be given as Path. Raises EngineError when the engine refuses."""
+        """One command; paths may be given as Path. Raises EngineError when it is refused."""
         request = {"command": command}
         request.update({k: str(v) if isinstance(v, pathlib.Path) else v for k, v in fields.items() if v is not None})
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"engine_probe ended with status {self._process.wait()} during {command}")
+            raise RuntimeError(f"{self._name} ended with status {self._process.wait()} during {command}")
         answer = json.loads(line)
         if not answer.pop("ok"):
             raise EngineError(answer["error"])
@@ -66,3 +63,15 @@ class Engine:
 
     def __exit__(self, *unused):
         self.close()
+
+
+class Engine(Program):
+    """One engine_probe process with one loaded model."""
+
+    def __init__(self, probe, model, precision, threads):
+        super().__init__([probe], threads)
+        try:
+            self.info = self.run("load", model=str(model), precision=precision, threads=threads)
+        except BaseException:
+            self.close()
+            raise

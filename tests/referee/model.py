@@ -12,7 +12,7 @@ import warnings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-warnings.filterwarnings("ignore", message=".*find model config.*")  # PEFT asks the hub; there is none
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # PEFT asks for the old name
 
 import peft  # noqa: E402  (the environment must be set first)
 import torch  # noqa: E402
@@ -140,24 +140,16 @@ def gradients(model, rows, rows_per_forward=1):
     return total, {name: p.grad.detach().to(torch.float32) for name, p in adapter_parameters(model).items()}
 
 
-def learning_rate(config, step, total_steps):
-    """Of `step`, counted from 0: warm-up over ceil(ratio * total) steps that ends at the full rate, then
-    down to zero after the last step."""
-    warmup = math.ceil(config["warmup_ratio"] * total_steps)
-    if step < warmup:
-        return config["learning_rate"] * (step + 1) / warmup
-    share = (step - warmup) / max(1, total_steps - warmup)
-    factor = {"cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share, "constant": 1.0}
-    return config["learning_rate"] * factor[config["schedule"]]
+SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
 class Trainer:
     """A plain training loop over micro-batches that somebody else planned."""
 
-    def __init__(self, model, config, total_steps):
+    def __init__(self, model, config, total_steps, loss=summed_loss):
         self._model = model
+        self._loss = loss
         self._config = config
-        self._total_steps = total_steps
         self._parameters = list(adapter_parameters(model).values())
         self._optimizer = torch.optim.AdamW(
             self._parameters,
@@ -167,19 +159,21 @@ class Trainer:
             weight_decay=config.get("weight_decay", 0.0),
             fused=True,
         )
-        self._step = 0
+        # transformers' own schedules; its Trainer rounds the warm-up up, too.
+        self._scheduler = transformers.get_scheduler(
+            SCHEDULERS[config["schedule"]], self._optimizer,
+            num_warmup_steps=math.ceil(config["warmup_ratio"] * total_steps), num_training_steps=total_steps,
+        )
 
     def step(self, micro_batches):
         """One optimizer step over lists of rows."""
         divisor = target_weight([row for rows in micro_batches for row in rows])
         self._optimizer.zero_grad(set_to_none=True)
         for rows in micro_batches:
-            (summed_loss(self._model, rows) / divisor).backward()
+            (self._loss(self._model, rows) / divisor).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self._config["max_gradient_norm"])
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._config, self._step, self._total_steps)
         self._optimizer.step()
-        self._step += 1
+        self._scheduler.step()
 
 
 def save_adapter(path, tensors):

@@ -7,6 +7,7 @@ every machine with the same Python, and nothing that would have to be stored her
 
 import importlib
 import inspect
+import json
 import random
 import textwrap
 
@@ -117,3 +118,8 @@ def token_count(rows):
 def target_count(rows):
     """Supervised tokens that have something before them to be predicted from."""
     return sum(sum(row["supervised"][1:]) for row in rows)
+
+
+def dump(rows):
+    """As engine_probe reads them from a file."""
+    return json.dumps(rows, separators=(",", ":"))
