@@ -86,7 +86,8 @@ struct TrainCallbacks {
   // resume from: adapter, moments, step, random state; never the vector (S3). A failure is logged by the
   // caller; training goes on.
   std::function<void(int64_t step, std::string bytes)> checkpoint;
-  // Between micro-batches. kStop ends Train with CANCELLED within one micro-batch.
+  // Between micro-batches. Within one micro-batch kStop ends Train with CANCELLED, and kStopAndCheckpoint
+  // with ABORTED (STOPPED_WITH_CHECKPOINT) after a last call of checkpoint.
   enum class Order { kContinue, kStop, kStopAndCheckpoint };
   std::function<Order()> yield;
 };
@@ -150,8 +151,8 @@ struct EngineOptions {
 
 // Thread safety: not thread-safe, except that callbacks run on the calling thread.
 // Failures: INVALID_ARGUMENT with reasons UNSUPPORTED_ARCHITECTURE, SAFETENSORS_*, TENSOR_MISMATCH for a
-// bad model folder; LOSS_NOT_FINITE (FAILED_PRECONDITION) when training diverges; CANCELLED by order;
-// RESOURCE_EXHAUSTED (OUT_OF_MEMORY). Never throws.
+// bad model folder; LOSS_NOT_FINITE (FAILED_PRECONDITION) when training diverges; CANCELLED or ABORTED by
+// order; RESOURCE_EXHAUSTED (OUT_OF_MEMORY). Never throws.
 class Engine {
  public:
   virtual ~Engine() = default;

@@ -155,7 +155,8 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
   } else if (order == LeaseSession::Order::kCancel) {
     spdlog::info("{}: cancelled", resource);
     report.mutable_cancelled();
-  } else if (order == LeaseSession::Order::kDrain && absl::IsCancelled(finished.status())) {
+  } else if (order == LeaseSession::Order::kDrain &&
+             (absl::IsCancelled(finished.status()) || absl::IsAborted(finished.status()))) {
     spdlog::info("{}: handed back", resource);
     report.mutable_handed_back();
   } else {

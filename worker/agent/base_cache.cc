@@ -14,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/artifact/base_model.h"
 #include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
@@ -31,14 +32,6 @@ constexpr char kTemporaryPrefix[] = "tmp-";
 // A download that has not been touched for so long is nobody's.
 constexpr std::chrono::hours kAbandonedAfter{24};
 
-std::string DigestOfListing(const std::map<std::string, std::string>& digests) {
-  Sha256 digest;
-  for (const auto& [name, file_digest] : digests) {
-    digest.Update(absl::StrCat(name, " ", file_digest, "\n"));
-  }
-  return digest.Finish();
-}
-
 absl::Status CheckFiles(const BaseModelFiles& base) {
   const auto invalid = [&](std::string_view problem) {
     return MakeError(
@@ -54,7 +47,7 @@ absl::Status CheckFiles(const BaseModelFiles& base) {
     if (!IsDigest(file.digest())) return invalid("a file's digest is none");
     digests[file.file_name()] = file.digest();
   }
-  if (DigestOfListing(digests) != base.digest()) {
+  if (artifact::BaseModelDigest(digests) != base.digest()) {
     return invalid("its digest is not that of its files");
   }
   return absl::OkStatus();

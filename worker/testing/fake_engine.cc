@@ -118,8 +118,11 @@ absl::StatusOr<Progress> FakeEngine::RunSteps(const TrainRequest& request,
     callbacks.checkpoint(progress.step, absl::StrCat(kCheckpointPrefix, progress.step));
   };
   const auto stop_by = [&](TrainCallbacks::Order order) -> absl::Status {
-    if (order == TrainCallbacks::Order::kStopAndCheckpoint) checkpoint();
-    return absl::CancelledError("stopped by order");
+    if (order != TrainCallbacks::Order::kStopAndCheckpoint) {
+      return absl::CancelledError("stopped by order");
+    }
+    checkpoint();
+    return MakeError(absl::StatusCode::kAborted, "STOPPED_WITH_CHECKPOINT", "stopped by order");
   };
   {
     absl::MutexLock lock(&control_.mutex_);
