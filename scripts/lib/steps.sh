@@ -7,7 +7,7 @@
 export OMP_WAIT_POLICY=PASSIVE
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export LSAN_OPTIONS=suppressions=$ROOT/tests/sanitizers/lsan.supp:print_suppressions=0
-export TSAN_OPTIONS=suppressions=$ROOT/tests/sanitizers/tsan.supp:history_size=4
+export TSAN_OPTIONS=suppressions=$ROOT/tests/sanitizers/tsan.supp:ignore_noninstrumented_modules=1:history_size=4
 export UBSAN_OPTIONS=print_stacktrace=1
 
 # start_steps <results folder>: empties it.
