@@ -21,6 +21,7 @@ PLANTED = {
         ("common/base/file.cc", '#include "common/dataset/checker.h"\n'),
         ("common/text/tokenizer.cc", '#include "ballast/v1/fine_tuning_job.pb.h"\n'),
         ("elsewhere/thing.cc", "int x;\n"),
+        ("server/core/job_test.cc", '#include "worker/testing/fake_engine.h"\n'),
         ("common/base/file.cc", '#include "file.h"\n'),
     ],
     "homes": [
@@ -65,6 +66,7 @@ HARMLESS = [
     ("server/api/job_service.cc", SPDX + '#include "ballast/v1/fine_tuning_service.grpc.pb.h"\n'),
     ("server/core/job.cc", SPDX + "// never throw; absl::Now() is not for us\nint x;\n"),
     ("worker/agent/agent.cc", SPDX + "} catch (...) {  // libraries may throw anything\n"),
+    ("worker/agent/agent_test.cc", SPDX + '#include "worker/testing/fake_engine.h"\n#include "worker/vault/x.h"\n'),
     ("tests/integration/all_test.cc", SPDX + '#include "server/core/job.h"\n#include "worker/trainer.h"\n'),
     ("scripts/x", "#!/usr/bin/env bash\n# SPDX-License-Identifier: Apache-2.0\n"),
 ]
