@@ -41,7 +41,7 @@ std::string DescribeReport(const v1::ValidationReport& report, size_t max_issues
   for (size_t i = 0; i < shown; ++i) {
     const v1::RowIssue& issue = report.issues(static_cast<int>(i));
     issues.AddRow({absl::StrCat(issue.line()), issue.field().empty() ? "-" : issue.field(),
-                   issue.warning() ? absl::StrCat(issue.reason(), " (kept)") : issue.reason(),
+                   issue.warning() ? absl::StrCat(issue.reason(), " (warning)") : issue.reason(),
                    issue.message()});
   }
   absl::StrAppend(&text, issues.Render());

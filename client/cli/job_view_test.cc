@@ -95,7 +95,7 @@ TEST(DatasetReportTest, ShowsLinesAndCounts) {
   EXPECT_THAT(text, HasSubstr("1,203 lines: 1,200 rows accepted, 2 rejected\n"));
   EXPECT_THAT(text, HasSubstr("    2  NO_ASSISTANT_TURN\n    1  EMPTY_LINE\n"));
   EXPECT_THAT(text, HasSubstr("   7  messages  NO_ASSISTANT_TURN"));
-  EXPECT_THAT(text, HasSubstr("EMPTY_LINE (kept)"));
+  EXPECT_THAT(text, HasSubstr("EMPTY_LINE (warning)"));
   EXPECT_THAT(text, HasSubstr("1 more; --max-issues"));
   EXPECT_THAT(DescribeReport(proto, 20), Not(HasSubstr("--max-issues")));
 }

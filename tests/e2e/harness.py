@@ -166,10 +166,11 @@ class Bench:
 
     def __init__(self, build, folder):
         self.folder = pathlib.Path(folder)
+        self.build = pathlib.Path(build).resolve()
         self.bin = self.folder / "bin"
         self.bin.mkdir(parents=True)
         for name, place in (("ballast", "client/cli"), ("ballast-server", "server"), ("ballast-worker", "worker")):
-            source = pathlib.Path(build).resolve() / place / name
+            source = self.build / place / name
             if not source.exists():
                 raise SystemExit(f"{source} is missing; build it first: cmake --build {build}")
             (self.bin / name).symlink_to(source)
