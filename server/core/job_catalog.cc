@@ -93,6 +93,8 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
   JobRecord record;
   record.set_tenant(tenant);
   record.set_id(absl::StrCat("job-", ids_.NewId()));
+  record.set_base_digest(base->model().digest());
+  record.set_training_dataset_digest(training.dataset().digest());
   FineTuningJob& job = *record.mutable_job();
   job.set_name(JobName(tenant, record.id()));
   job.set_display_name(asked.display_name());

@@ -3,6 +3,7 @@
 #define BALLAST_SERVER_CORE_ROW_CHECKS_H_
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -22,10 +23,19 @@ class RowCheck {
   virtual absl::StatusOr<v1::ValidationReport> Finish() = 0;
 };
 
+// What a base model's folder says about text.
+struct TextFacts {
+  std::string tokenizer_digest;
+  std::string template_digest;
+};
+
 // Starts row checks. Thread safety: thread-safe.
 class RowChecks {
  public:
   virtual ~RowChecks() = default;
+  // Loads tokenizer and chat template from a local folder and renders a chat. INVALID_ARGUMENT
+  // (FILE_MISSING, TOKENIZER_INVALID, TEMPLATE_INVALID, and the template's own failures).
+  virtual absl::StatusOr<TextFacts> Inspect(const std::string& folder) = 0;
   // UNAVAILABLE or DATA_LOSS when the base model's text files cannot be read.
   virtual absl::StatusOr<std::unique_ptr<RowCheck>> Begin(const BaseModelRecord& base,
                                                           v1::Dataset::Format format) = 0;

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_API_BLOB_STREAM_H_
+#define BALLAST_SERVER_API_BLOB_STREAM_H_
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "server/api/call.h"
+#include "server/core/blob_store.h"
+
+namespace ballast::server {
+
+// What a BlobStream sends.
+struct BlobRange {
+  std::unique_ptr<BlobReader> reader;
+  int64_t begin = 0;
+  int64_t end = 0;     // one past the last byte
+  std::string digest;  // checked when the range is the whole blob; empty for none
+};
+
+// A server-streaming RPC that sends part of a blob as messages with `data`. Deletes itself.
+template <typename Response>
+class BlobStream : public grpc::ServerWriteReactor<Response> {
+ public:
+  // `open` authorises and finds the bytes; it runs on the executor.
+  template <typename Open>
+  BlobStream(const ApiContext& api, const char* method, grpc::CallbackServerContext* context, Open open)
+      : call_(api, method), context_(context) {
+    api.executor.Run([this, open = std::move(open)] {
+      absl::StatusOr<BlobRange> range = open(call_.Now());
+      if (!range.ok()) {
+        this->Finish(call_.End(range.status()));
+        return;
+      }
+      range_ = *std::move(range);
+      next_ = range_.begin;
+      Send();
+    });
+  }
+
+ private:
+  void OnWriteDone(bool ok) final {
+    call_.api().executor.Run([this, ok] {
+      if (ok) {
+        Send();
+      } else {
+        this->Finish(call_.End(absl::CancelledError("the client went away")));
+      }
+    });
+  }
+
+  void OnDone() final { delete this; }
+
+  void Send() {
+    if (context_->IsCancelled()) {
+      this->Finish(call_.End(absl::CancelledError("the client went away")));
+      return;
+    }
+    if (next_ >= range_.end) {
+      this->Finish(call_.End(CheckDigest()));
+      return;
+    }
+    const auto wanted =
+        static_cast<size_t>(std::min<int64_t>(kReadChunkBytes, range_.end - next_));
+    absl::StatusOr<std::string> bytes = range_.reader->Read(next_, wanted);
+    if (bytes.ok() && bytes->size() != wanted) bytes = Corrupt();
+    if (!bytes.ok()) {
+      this->Finish(call_.End(bytes.status()));
+      return;
+    }
+    sha_.Update(*bytes);
+    next_ += static_cast<int64_t>(wanted);
+    response_.set_data(*std::move(bytes));
+    this->StartWrite(&response_);
+  }
+
+  static absl::Status Corrupt() {
+    return MakeError(absl::StatusCode::kDataLoss, "BLOB_CORRUPT",
+                     "the stored bytes are damaged; tell the operator");
+  }
+
+  absl::Status CheckDigest() {
+    const bool whole = range_.begin == 0 && range_.end == range_.reader->size_bytes();
+    if (range_.digest.empty() || !whole || sha_.Finish() == range_.digest) return absl::OkStatus();
+    return Corrupt();
+  }
+
+  const Call call_;
+  grpc::CallbackServerContext* const context_;
+  BlobRange range_;
+  int64_t next_ = 0;
+  Sha256 sha_;
+  Response response_;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_API_BLOB_STREAM_H_

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_API_DATASET_SERVICE_H_
+#define BALLAST_SERVER_API_DATASET_SERVICE_H_
+
+#include <set>
+#include <string>
+
+#include "absl/synchronization/mutex.h"
+#include "ballast/v1/dataset_service.grpc.pb.h"
+#include "server/api/call.h"
+#include "server/core/blob_store.h"
+#include "server/core/dataset_catalog.h"
+
+namespace ballast::server {
+
+// Which data sets are being written to. Thread safety: thread-safe.
+class UploadsInProgress {
+ public:
+  // False when somebody is writing to it already.
+  bool Begin(const std::string& name) {
+    absl::MutexLock lock(&mutex_);
+    return names_.insert(name).second;
+  }
+  void End(const std::string& name) {
+    absl::MutexLock lock(&mutex_);
+    names_.erase(name);
+  }
+
+ private:
+  absl::Mutex mutex_;
+  std::set<std::string> names_ ABSL_GUARDED_BY(mutex_);
+};
+
+// ballast.v1.DatasetService. Thread safety: thread-safe.
+class DatasetService : public v1::DatasetService::CallbackService {
+ public:
+  // All must outlive the service.
+  DatasetService(const ApiContext& api, DatasetCatalog& datasets, BlobStore& blobs,
+                 int64_t max_dataset_bytes)
+      : api_(api), datasets_(datasets), blobs_(blobs), max_dataset_bytes_(max_dataset_bytes) {}
+
+  grpc::ServerUnaryReactor* CreateDataset(grpc::CallbackServerContext* context,
+                                          const v1::CreateDatasetRequest* request,
+                                          v1::Dataset* response) override;
+  grpc::ServerUnaryReactor* GetDataset(grpc::CallbackServerContext* context,
+                                       const v1::GetDatasetRequest* request,
+                                       v1::Dataset* response) override;
+  grpc::ServerUnaryReactor* ListDatasets(grpc::CallbackServerContext* context,
+                                         const v1::ListDatasetsRequest* request,
+                                         v1::ListDatasetsResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteDataset(grpc::CallbackServerContext* context,
+                                          const v1::DeleteDatasetRequest* request,
+                                          google::protobuf::Empty* response) override;
+  grpc::ServerReadReactor<v1::WriteDatasetRequest>* WriteDataset(
+      grpc::CallbackServerContext* context, v1::WriteDatasetResponse* response) override;
+  grpc::ServerUnaryReactor* GetUploadStatus(grpc::CallbackServerContext* context,
+                                            const v1::GetUploadStatusRequest* request,
+                                            v1::UploadStatus* response) override;
+
+ private:
+  const ApiContext& api_;
+  DatasetCatalog& datasets_;
+  BlobStore& blobs_;
+  const int64_t max_dataset_bytes_;
+  UploadsInProgress uploads_;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_API_DATASET_SERVICE_H_

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/api/dataset_upload.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+
+namespace ballast::server {
+namespace {
+
+// Bytes between two syncs: bounds what an interrupted upload has to send again after a power cut.
+constexpr int64_t kSyncBytes = int64_t{16} << 20;
+
+absl::Status OffsetMismatch(int64_t asked, int64_t committed) {
+  return MakeError(absl::StatusCode::kOutOfRange, "WRITE_OFFSET_MISMATCH",
+                   absl::StrCat("write_offset is ", asked, ", but ", committed,
+                                " bytes are stored; go on from there"),
+                   {{"committed_bytes", absl::StrCat(committed)}});
+}
+
+}  // namespace
+
+DatasetUpload::~DatasetUpload() {
+  if (appender_ != nullptr && unsynced_bytes_ > 0) {
+    const absl::Status status = appender_->Sync();
+    if (!status.ok()) spdlog::warn("an interrupted upload could not be synced: {}", ErrorReason(status));
+  }
+  appender_.reset();
+  if (!name_.empty()) uploads_.End(name_);
+}
+
+absl::StatusOr<bool> DatasetUpload::OnMessage(v1::WriteDatasetRequest& request) {
+  if (appender_ == nullptr) BALLAST_RETURN_IF_ERROR(Open(request));
+  BALLAST_RETURN_IF_ERROR(Write(request));
+  if (!request.finish()) return false;
+  BALLAST_RETURN_IF_ERROR(FinishUpload(request.digest()));
+  return true;
+}
+
+absl::Status DatasetUpload::OnEnd() {
+  if (appender_ == nullptr) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "STREAM_EMPTY",
+                     "the upload has no message; the first one names the data set");
+  }
+  BALLAST_RETURN_IF_ERROR(appender_->Sync());
+  unsynced_bytes_ = 0;
+  response_->set_committed_bytes(appender_->size_bytes());
+  return absl::OkStatus();
+}
+
+absl::Status DatasetUpload::Open(const v1::WriteDatasetRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(parsed_, ParseDatasetName(request.name(), "name"));
+  BALLAST_ASSIGN_OR_RETURN(const DatasetRecord record, datasets_.GetRecordOf(who_.tenant, parsed_));
+  if (!uploads_.Begin(request.name())) {
+    return WithRetry(
+        MakeError(absl::StatusCode::kAborted, "UPLOAD_IN_PROGRESS",
+                  absl::StrCat("another upload is writing to ", request.name(),
+                               "; let it finish or end it, then go on from GetUploadStatus")),
+        absl::Seconds(1));
+  }
+  name_ = request.name();
+  // Read again: an upload that has just finished elsewhere must not be appended to.
+  BALLAST_ASSIGN_OR_RETURN(const DatasetRecord fresh, datasets_.GetRecordOf(who_.tenant, parsed_));
+  if (fresh.dataset().state() != v1::Dataset::AWAITING_UPLOAD) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
+                     absl::StrCat(request.name(),
+                                  " has its bytes already; create another data set for other rows"));
+  }
+  blob_ = fresh.blob();
+  BALLAST_ASSIGN_OR_RETURN(appender_, blobs_.OpenAppend(blob_));
+  return absl::OkStatus();
+}
+
+absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
+  if (!request.name().empty() && request.name() != name_) {
+    return FieldError("name", "NAME_CHANGED", "name must be the same in every message");
+  }
+  if (request.data().size() > kMaxChunkBytes) {
+    return FieldError("data", "CHUNK_TOO_LARGE",
+                      absl::StrCat("data has ", request.data().size(), " bytes; send at most ",
+                                   kMaxChunkBytes, " in a message"));
+  }
+  const int64_t committed = appender_->size_bytes();
+  if (request.write_offset() != committed) return OffsetMismatch(request.write_offset(), committed);
+  const auto size = static_cast<int64_t>(request.data().size());
+  if (committed + size > max_bytes_) {
+    return FieldError("data", "FILE_TOO_LARGE",
+                      absl::StrCat("the file has more than ", max_bytes_,
+                                   " bytes, the most that this server takes; split it"));
+  }
+  BALLAST_RETURN_IF_ERROR(appender_->Append(request.data()));
+  call().api().metrics.CountUploadedBytes(size);
+  unsynced_bytes_ += size;
+  if (unsynced_bytes_ >= kSyncBytes) {
+    BALLAST_RETURN_IF_ERROR(appender_->Sync());
+    unsynced_bytes_ = 0;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DatasetUpload::FinishUpload(const std::string& digest) {
+  if (!IsDigest(digest)) {
+    return FieldError("digest", "DIGEST_INVALID",
+                      "digest must be \"sha256:\" and 64 lower-case hex digits, of the whole file");
+  }
+  BALLAST_RETURN_IF_ERROR(appender_->Sync());
+  unsynced_bytes_ = 0;
+  BALLAST_ASSIGN_OR_RETURN(const std::string actual, appender_->Digest());
+  if (actual != digest) {
+    const int64_t size = appender_->size_bytes();
+    appender_.reset();
+    BALLAST_RETURN_IF_ERROR(blobs_.DeletePrefix(blob_));
+    return MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
+                     absl::StrCat("the ", size, " bytes received have the digest ", actual, ", not ",
+                                  digest, "; nothing was kept, upload the file again from 0"),
+                     {{"digest", actual}});
+  }
+  BALLAST_ASSIGN_OR_RETURN(
+      *response_->mutable_dataset(),
+      datasets_.FinishUpload(who_.tenant, parsed_, appender_->size_bytes(), digest));
+  response_->set_committed_bytes(appender_->size_bytes());
+  return absl::OkStatus();
+}
+
+}  // namespace ballast::server

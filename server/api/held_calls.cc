@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/api/held_calls.h"
+
+#include <utility>
+
+#include "common/base/status_macros.h"
+
+namespace ballast::server {
+namespace {
+
+using worker::v1::SynchronizeRequest;
+using worker::v1::SynchronizeResponse;
+
+// Sampling orders for one answer: a busy worker does one between two steps.
+constexpr size_t kSamplesWhenIdle = 4;
+constexpr size_t kSamplesWhenBusy = 1;
+
+bool IsNothing(const SynchronizeResponse& response) {
+  return response.has_idle() && response.samples().empty();
+}
+
+SynchronizeResponse CallAgain() {
+  SynchronizeResponse response;
+  response.mutable_idle();
+  response.mutable_heartbeat_interval()->set_seconds(1);
+  return response;
+}
+
+}  // namespace
+
+absl::StatusOr<SynchronizeResponse> HeldCalls::Answer(absl::Time now,
+                                                      const SynchronizeRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(SynchronizeResponse response, plane_.Synchronize(now, request));
+  if (request.draining() || response.has_stop()) return response;
+  const size_t most = response.has_idle() ? kSamplesWhenIdle : kSamplesWhenBusy;
+  for (auto& order : broker_.Take(now, request.worker_id(), most)) {
+    *response.add_samples() = std::move(order);
+  }
+  return response;
+}
+
+void HeldCalls::Hold(SynchronizeCall* call, absl::Time deadline) {
+  SynchronizeCall* older = nullptr;
+  bool draining;
+  {
+    absl::MutexLock lock(&mutex_);
+    draining = draining_;
+    const std::string& worker_id = call->request().worker_id();
+    for (auto it = held_.begin(); it != held_.end(); ++it) {
+      if (it->worker_id == worker_id) {
+        older = it->call;
+        held_.erase(it);
+        break;
+      }
+    }
+    // A cancel that came before this found nothing to drop.
+    if (!draining && !call->cancelled()) {
+      held_.push_back({call, worker_id, deadline});
+      call = nullptr;
+    }
+  }
+  if (older != nullptr) older->Answer(CallAgain());
+  if (call != nullptr) call->Answer(CallAgain());
+}
+
+void HeldCalls::Drop(SynchronizeCall* call) {
+  {
+    absl::MutexLock lock(&mutex_);
+    auto it = held_.begin();
+    while (it != held_.end() && it->call != call) ++it;
+    // Somebody else has taken it and answers it.
+    if (it == held_.end()) return;
+    held_.erase(it);
+  }
+  call->Answer(absl::CancelledError("the client went away"));
+}
+
+void HeldCalls::Dispatch(absl::Time now) {
+  dispatches_.fetch_add(1);
+  absl::MutexLock dispatch_lock(&dispatch_mutex_);
+  while (true) {
+    Held next;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (held_.empty()) return;
+      next = held_.front();
+      held_.pop_front();
+    }
+    auto answer = Answer(now, next.call->request());
+    if (!answer.ok() || !IsNothing(*answer)) {
+      next.call->Answer(std::move(answer));
+      continue;
+    }
+    // Workers are alike: what is nothing for this one is nothing for the others.
+    if (next.call->cancelled()) {
+      next.call->Answer(absl::CancelledError("the client went away"));
+      continue;
+    }
+    absl::MutexLock lock(&mutex_);
+    if (!draining_) {
+      held_.push_front(next);
+      return;
+    }
+    next.call->Answer(CallAgain());
+  }
+}
+
+void HeldCalls::Sweep(absl::Time now) {
+  std::list<Held> due;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (auto it = held_.begin(); it != held_.end();) {
+      const auto here = it++;
+      if (here->deadline <= now || here->call->cancelled()) due.splice(due.end(), held_, here);
+    }
+  }
+  for (const Held& held : due) held.call->Answer(CallAgain());
+}
+
+void HeldCalls::Drain() {
+  std::list<Held> all;
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+    all.swap(held_);
+  }
+  for (const Held& held : all) held.call->Answer(CallAgain());
+}
+
+int64_t HeldCalls::count() const {
+  absl::MutexLock lock(&mutex_);
+  return static_cast<int64_t>(held_.size());
+}
+
+void SynchronizeCall::Begin() {
+  const absl::Time now = call_.Now();
+  const int64_t dispatches = held_.dispatches();
+  auto answer = held_.Answer(now, request_);
+  const bool wait = answer.ok() && IsNothing(*answer) && request_.has_idle() && !request_.draining();
+  if (!wait) {
+    Answer(std::move(answer));
+    return;
+  }
+  // Once held, another thread may answer and delete this object.
+  HeldCalls& held = held_;
+  held.Hold(this, now + HeldCalls::kHold);
+  if (held.dispatches() != dispatches) held.Dispatch(now);
+}
+
+void SynchronizeCall::Answer(absl::StatusOr<SynchronizeResponse> response) {
+  if (response.ok()) *response_ = *std::move(response);
+  Finish(call_.End(response.status()));
+}
+
+void SynchronizeCall::OnCancel() {
+  // Off gRPC's thread, and never after OnDone: that waits for this call's Finish, which waits for Drop.
+  held_.Drop(this);
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_API_HELD_CALLS_H_
+#define BALLAST_SERVER_API_HELD_CALLS_H_
+
+#include <atomic>
+#include <list>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "ballast/worker/v1/worker_service.pb.h"
+#include "server/api/call.h"
+#include "server/api/sample_broker.h"
+#include "server/core/control_plane.h"
+
+namespace ballast::server {
+
+class SynchronizeCall;
+
+// Calls of idle workers that wait for work, without a thread for each. Thread safety: thread-safe.
+class HeldCalls {
+ public:
+  // How long a call is held at most.
+  static constexpr absl::Duration kHold = absl::Seconds(20);
+
+  // Both must outlive the object.
+  HeldCalls(ControlPlane& plane, SampleBroker& broker) : plane_(plane), broker_(broker) {}
+
+  // Answers one exchange from the control plane, with sampling orders put in.
+  absl::StatusOr<worker::v1::SynchronizeResponse> Answer(absl::Time now,
+                                                         const worker::v1::SynchronizeRequest& request);
+
+  // Takes a call that has nothing to do. An older one of the same worker is answered: it is lost, or the
+  // worker would not have called again.
+  void Hold(SynchronizeCall* call, absl::Time deadline);
+  // The client of a held call has gone.
+  void Drop(SynchronizeCall* call);
+  // There may be work: gives it to held calls, the oldest first.
+  void Dispatch(absl::Time now);
+  // Answers calls that were held long enough.
+  void Sweep(absl::Time now);
+  // Answers all calls, and holds none from now on.
+  void Drain();
+  int64_t count() const;
+  // Number of Dispatch calls begun: a caller that found nothing to do before one looks again after it.
+  int64_t dispatches() const { return dispatches_.load(); }
+
+ private:
+  struct Held {
+    SynchronizeCall* call;
+    std::string worker_id;
+    absl::Time deadline;
+  };
+
+  ControlPlane& plane_;
+  SampleBroker& broker_;
+  std::atomic<int64_t> dispatches_ = 0;
+  absl::Mutex dispatch_mutex_;  // one Dispatch at a time
+  mutable absl::Mutex mutex_;
+  std::list<Held> held_ ABSL_GUARDED_BY(mutex_);
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// One call of Synchronize. Deletes itself.
+class SynchronizeCall : public grpc::ServerUnaryReactor {
+ public:
+  SynchronizeCall(const ApiContext& api, grpc::CallbackServerContext* context,
+                  const worker::v1::SynchronizeRequest* request,
+                  worker::v1::SynchronizeResponse* response, HeldCalls& held)
+      : call_(api, "WorkerService/Synchronize"),
+        context_(context),
+        request_(*request),
+        response_(response),
+        held_(held) {}
+
+  const worker::v1::SynchronizeRequest& request() const { return request_; }
+  bool cancelled() const { return context_->IsCancelled(); }
+
+  // Answers now, or lets the call be held. Runs on the executor.
+  void Begin();
+  // Ends the call; called once, by who owns it.
+  void Answer(absl::StatusOr<worker::v1::SynchronizeResponse> response);
+
+ private:
+  void OnCancel() override;
+  void OnDone() override { delete this; }
+
+  const Call call_;
+  grpc::CallbackServerContext* const context_;
+  const worker::v1::SynchronizeRequest& request_;
+  worker::v1::SynchronizeResponse* const response_;
+  HeldCalls& held_;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_API_HELD_CALLS_H_

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_API_SAMPLE_BROKER_H_
+#define BALLAST_SERVER_API_SAMPLE_BROKER_H_
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "ballast/worker/v1/worker_service.pb.h"
+
+namespace ballast::server {
+
+// Who waits for a reply. Called with the broker's lock held: one call at a time, which must not block or
+// call the broker. None comes after End.
+class SampleSink {
+ public:
+  virtual ~SampleSink() = default;
+  virtual void Piece(const v1::SampleResponse& response) = 0;
+  virtual void End(const absl::Status& status) = 0;
+};
+
+// Brings sampling orders to workers and their replies back. Orders live in memory: a restart ends them,
+// and who waits is told by the broken connection. Thread safety: thread-safe.
+class SampleBroker {
+ public:
+  // Time until a worker must have taken an order, and between signs of life afterwards.
+  static constexpr absl::Duration kTakeTimeout = absl::Seconds(20);
+  static constexpr absl::Duration kPieceTimeout = absl::Minutes(2);
+  // Orders that may wait; more are refused.
+  static constexpr size_t kMaxWaiting = 100;
+
+  // Queues an order. `sink` is kept until its End. RESOURCE_EXHAUSTED (SAMPLE_QUEUE_FULL).
+  absl::Status Submit(absl::Time now, worker::v1::SampleOrder order,
+                      std::shared_ptr<SampleSink> sink);
+
+  // Nobody waits for the reply any more: the sink, if it is still known, gets its End (CANCELLED). When
+  // this returns no call of the sink is under way and none will come.
+  void Cancel(const std::string& sample_id);
+
+  // Orders for a worker to do now, the oldest first; they are its own from then on.
+  std::vector<worker::v1::SampleOrder> Take(absl::Time now, const std::string& worker_id, size_t most);
+  bool HasWaiting() const;
+
+  // OK when the worker has the order and the order names the blob. FAILED_PRECONDITION (SAMPLE_GONE),
+  // PERMISSION_DENIED (BLOB_NOT_IN_LEASE).
+  absl::Status CheckReadable(absl::Time now, const std::string& sample_id,
+                             const std::string& worker_id, const std::string& blob);
+
+  // A message of a reply. CANCELLED (SAMPLE_GONE) when nobody waits or the order is not this worker's.
+  absl::Status Return(absl::Time now, const std::string& sample_id, const std::string& worker_id,
+                      const worker::v1::ReturnSampleRequest& message);
+  // The worker's stream has ended; without a last message the reply is broken off.
+  void Ended(const std::string& sample_id, const std::string& worker_id);
+
+  // Ends orders that nobody took or nobody works on. UNAVAILABLE (NO_WORKER, WORKER_LOST).
+  void Sweep(absl::Time now);
+  // Ends all: UNAVAILABLE (SERVER_STOPPING).
+  void EndAll();
+
+ private:
+  struct Entry {
+    worker::v1::SampleOrder order;
+    std::shared_ptr<SampleSink> sink;
+    std::set<std::string> blobs;
+    std::string worker_id;  // empty until taken
+    int64_t number = 0;     // order of arrival
+    absl::Time deadline;
+    int64_t bytes = 0;
+    int64_t pieces = 0;
+  };
+
+  mutable absl::Mutex mutex_;
+  std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  int64_t next_number_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace ballast::server
+
+#endif  // BALLAST_SERVER_API_SAMPLE_BROKER_H_

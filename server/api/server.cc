@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/api/server.h"
+
+#include <chrono>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "server/api/admin_service.h"
+#include "server/api/background_loop.h"
+#include "server/api/base_model_service.h"
+#include "server/api/call.h"
+#include "server/api/dataset_service.h"
+#include "server/api/dataset_validator.h"
+#include "server/api/delta_service.h"
+#include "server/api/fine_tuning_service.h"
+#include "server/api/held_calls.h"
+#include "server/api/janitor.h"
+#include "server/api/listen_address.h"
+#include "server/api/sample_broker.h"
+#include "server/api/sampling_service.h"
+#include "server/api/watch_hub.h"
+#include "server/api/worker_service.h"
+#include "server/core/resource_name.h"
+
+namespace ballast::server {
+namespace {
+
+constexpr absl::Duration kTick = absl::Milliseconds(200);
+// How often watchers are shown progress, and gauges are counted.
+constexpr absl::Duration kLookPeriod = absl::Seconds(1);
+constexpr absl::Duration kStreamIdle = absl::Seconds(60);
+// A message is at most a chunk with its names around it.
+constexpr int kMaxMessageBytes = static_cast<int>(kMaxChunkBytes) + (64 << 10);
+
+class RandomIds : public IdSource {
+ public:
+  std::string NewId() override { return RandomHex(128); }
+  int64_t NewSeed() override {
+    // 52 bits: exact in every language that reads the API's JSON as floating point.
+    return static_cast<int64_t>(std::stoull(RandomHex(56), nullptr, 16) >> 4) + 1;
+  }
+};
+
+}  // namespace
+
+class Server::Impl : public ChangeListener {
+ public:
+  Impl(const ServerParts& parts, const ServerOptions& options)
+      : parts_(parts),
+        options_(options),
+        api_{parts.authenticator, parts.clock, executor_, idle_streams_, metrics_},
+        jobs_(parts.store, ids_, *this),
+        datasets_(parts.store, ids_, *this),
+        models_(parts.store),
+        vectors_(parts.store, *this),
+        validator_(datasets_, parts.blobs, parts.row_checks),
+        janitor_(parts.store, parts.blobs) {}
+
+  absl::Status Start() {
+    const bool tls = !options_.tls_certificate.empty();
+    BALLAST_RETURN_IF_ERROR(CheckListenAddress(options_.listen_address, tls));
+    std::error_code ignored;
+    std::filesystem::remove_all(options_.scratch_dir, ignored);
+    BALLAST_RETURN_IF_ERROR(MakeDirectories(options_.scratch_dir, 0700));
+    ControlPlane::Options plane_options;
+    plane_options.lease = options_.lease;
+    plane_options.heartbeat = std::min(absl::Seconds(2), options_.lease / 3);
+    plane_options.max_attempts = options_.max_attempts;
+    BALLAST_ASSIGN_OR_RETURN(
+        plane_, ControlPlane::Create(parts_.store, ids_, *this, plane_options, parts_.clock.Now()));
+    held_ = std::make_unique<HeldCalls>(*plane_, broker_);
+    MakeServices();
+    if (options_.metrics_address != "off") {
+      BALLAST_RETURN_IF_ERROR(metrics_.Serve(options_.metrics_address));
+    }
+    executor_.Start(options_.executor_threads);
+    BALLAST_RETURN_IF_ERROR(Listen(tls));
+    validator_.Start();
+    validator_.Wake();
+    janitor_.Start();
+    janitor_.Wake();
+    ticker_.Start([this] { Tick(); }, kTick);
+    server_->GetHealthCheckService()->SetServingStatus(true);
+    return absl::OkStatus();
+  }
+
+  void Stop(absl::Duration grace) {
+    if (std::exchange(stopped_, true)) return;
+    if (server_ != nullptr) {
+      server_->GetHealthCheckService()->SetServingStatus(false);
+      held_->Drain();
+      watches_.Drain();
+      broker_.EndAll();
+      server_->Shutdown(std::chrono::system_clock::now() +
+                        std::chrono::milliseconds(absl::ToInt64Milliseconds(grace)));
+      server_->Wait();
+    }
+    validator_.Stop();
+    janitor_.Stop();
+    ticker_.Stop();
+    executor_.Stop();
+  }
+
+  void Tick() {
+    absl::MutexLock lock(&tick_mutex_);
+    const absl::Time now = parts_.clock.Now();
+    const absl::Status status = plane_->Enter(now);
+    if (!status.ok()) spdlog::error("ending leases failed, it is tried again: {}", ErrorReason(status));
+    held_->Sweep(now);
+    broker_.Sweep(now);
+    idle_streams_.Sweep(now, kStreamIdle);
+    if (now >= next_look_) {
+      next_look_ = now + kLookPeriod;
+      watches_.PokeAll();
+      UpdateGauges(now);
+    }
+  }
+
+  void JobChanged(const std::string& tenant, const std::string& id) override {
+    watches_.Changed(JobName(tenant, id));
+  }
+  void WorkAdded() override {
+    executor_.Run([this] { held_->Dispatch(parts_.clock.Now()); });
+  }
+  void DatasetUploaded() override { validator_.Wake(); }
+  void GarbageAdded() override { janitor_.Wake(); }
+
+  const std::string& address() const { return address_; }
+  int metrics_port() const { return metrics_.port(); }
+
+ private:
+  void MakeServices() {
+    base_model_service_ = std::make_unique<BaseModelService>(api_, models_);
+    dataset_service_ = std::make_unique<DatasetService>(api_, datasets_, parts_.blobs,
+                                                        options_.max_dataset_bytes);
+    fine_tuning_service_ = std::make_unique<FineTuningService>(api_, jobs_, *plane_, watches_);
+    delta_service_ = std::make_unique<DeltaService>(api_, jobs_, parts_.blobs);
+    sampling_service_ =
+        std::make_unique<SamplingService>(api_, broker_, models_, jobs_, ids_, *this);
+    worker_service_ =
+        std::make_unique<WorkerService>(api_, *plane_, *held_, broker_, parts_.blobs);
+    admin_service_ = std::make_unique<AdminService>(
+        api_, AdminService::Parts{models_, vectors_, *plane_, parts_.blobs, parts_.row_checks, ids_,
+                                  options_.scratch_dir, options_.max_dataset_bytes});
+  }
+
+  absl::Status Listen(bool tls) {
+    ListenAddress wanted;
+    BALLAST_RETURN_IF_ERROR(ParseListenAddress(options_.listen_address, &wanted));
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    int port = 0;
+    std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+    if (tls) {
+      grpc::SslServerCredentialsOptions ssl;
+      ssl.pem_key_cert_pairs.push_back({options_.tls_private_key, options_.tls_certificate});
+      credentials = grpc::SslServerCredentials(ssl);
+    }
+    builder.AddListeningPort(options_.listen_address, credentials, &port);
+    // Two servers on one port would share its calls at random.
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 1000);
+    builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    for (grpc::Service* service : std::initializer_list<grpc::Service*>{
+             base_model_service_.get(), dataset_service_.get(), fine_tuning_service_.get(),
+             delta_service_.get(), sampling_service_.get(), worker_service_.get(),
+             admin_service_.get()}) {
+      builder.RegisterService(service);
+    }
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port == 0) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "PORT_IN_USE",
+                       absl::StrCat("cannot listen on ", options_.listen_address,
+                                    tls ? "; the port is taken, or certificate and key are not valid"
+                                        : "; the port is taken or the address is not of this machine",
+                                    ". Change listen_address or stop the other program"),
+                       {{"address", options_.listen_address}});
+    }
+    const bool v6 = wanted.host.find(':') != std::string::npos;
+    address_ = absl::StrCat(v6 ? "[" : "", wanted.host, v6 ? "]" : "", ":", port);
+    return absl::OkStatus();
+  }
+
+  void UpdateGauges(absl::Time now) {
+    const absl::Status status = parts_.store.Read([&](Transaction& tx) -> absl::Status {
+      using v1::FineTuningJob;
+      for (int state = FineTuningJob::SCREENING; state <= FineTuningJob::FAILED; ++state) {
+        BALLAST_ASSIGN_OR_RETURN(const int64_t count, tx.CountState(Kind::kJob, state));
+        metrics_.SetJobs(FineTuningJob::State_Name(state), count);
+      }
+      using admin::v1::Vector;
+      for (int state = Vector::DRAFT; state <= Vector::REJECTED; ++state) {
+        BALLAST_ASSIGN_OR_RETURN(const int64_t count, tx.CountState(Kind::kVector, state));
+        metrics_.SetVectors(Vector::State_Name(state), count);
+      }
+      BALLAST_ASSIGN_OR_RETURN(const int64_t validating,
+                               tx.CountState(Kind::kDataset, v1::Dataset::VALIDATING));
+      metrics_.SetValidationQueue(validating);
+      return absl::OkStatus();
+    });
+    if (!status.ok()) spdlog::warn("counting for the metrics failed: {}", ErrorReason(status));
+    metrics_.SetLeasesLost(plane_->LeasesLost());
+    metrics_.SetWorkers(static_cast<int64_t>(plane_->ListWorkers(now).size()));
+    metrics_.SetHeldCalls(held_->count());
+    metrics_.SetWatchers(watches_.count());
+  }
+
+  const ServerParts parts_;
+  const ServerOptions options_;
+  RandomIds ids_;
+  Metrics metrics_;
+  IdleStreams idle_streams_;
+  Executor executor_;
+  const ApiContext api_;
+  JobCatalog jobs_;
+  DatasetCatalog datasets_;
+  BaseModelCatalog models_;
+  VectorCatalog vectors_;
+  WatchHub watches_;
+  SampleBroker broker_;
+  DatasetValidator validator_;
+  Janitor janitor_;
+  std::unique_ptr<ControlPlane> plane_;
+  std::unique_ptr<HeldCalls> held_;
+  std::unique_ptr<BaseModelService> base_model_service_;
+  std::unique_ptr<DatasetService> dataset_service_;
+  std::unique_ptr<FineTuningService> fine_tuning_service_;
+  std::unique_ptr<DeltaService> delta_service_;
+  std::unique_ptr<SamplingService> sampling_service_;
+  std::unique_ptr<WorkerService> worker_service_;
+  std::unique_ptr<AdminService> admin_service_;
+  std::unique_ptr<grpc::Server> server_;
+  BackgroundLoop ticker_;
+  absl::Mutex tick_mutex_;
+  absl::Time next_look_ ABSL_GUARDED_BY(tick_mutex_) = absl::InfinitePast();
+  std::string address_;
+  bool stopped_ = false;
+};
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Server::~Server() { Stop(absl::Seconds(1)); }
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerParts& parts,
+                                                      const ServerOptions& options) {
+  auto impl = std::make_unique<Impl>(parts, options);
+  const absl::Status status = impl->Start();
+  if (!status.ok()) {
+    impl->Stop(absl::ZeroDuration());
+    return status;
+  }
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+const std::string& Server::address() const { return impl_->address(); }
+int Server::metrics_port() const { return impl_->metrics_port(); }
+void Server::Stop(absl::Duration grace) { impl_->Stop(grace); }
+void Server::TickForTest() { impl_->Tick(); }
+
+}  // namespace ballast::server

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/api/worker_service.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+
+namespace ballast::server {
+namespace {
+
+using worker::v1::ReturnSampleRequest;
+using worker::v1::WriteBlobRequest;
+
+// One call of WriteBlob. Nothing is stored before its last message has come and its lease still holds.
+class BlobWrite : public ClientStream<WriteBlobRequest> {
+ public:
+  BlobWrite(const ApiContext& api, grpc::CallbackServerContext* context, ControlPlane& plane,
+            BlobStore& blobs, worker::v1::WriteBlobResponse* response)
+      : ClientStream(api, "WorkerService/WriteBlob", context),
+        plane_(plane),
+        blobs_(blobs),
+        response_(response) {}
+
+ private:
+  absl::StatusOr<bool> OnMessage(WriteBlobRequest& request) override {
+    if (writer_ == nullptr) {
+      BALLAST_ASSIGN_OR_RETURN(name_, plane_.BlobToWrite(call().Now(), request));
+      BALLAST_ASSIGN_OR_RETURN(writer_, blobs_.Create(name_));
+      first_ = request;
+      first_.clear_data();
+    }
+    if (request.data().size() > kMaxChunkBytes) {
+      return FieldError("data", "CHUNK_TOO_LARGE",
+                        absl::StrCat("send at most ", kMaxChunkBytes, " bytes in a message"));
+    }
+    BALLAST_RETURN_IF_ERROR(writer_->Append(request.data()));
+    if (!request.finish()) return false;
+    if (!IsDigest(request.digest())) {
+      return FieldError("digest", "DIGEST_INVALID",
+                        "the last message needs the digest of the whole blob");
+    }
+    // The slow part before the lease is taken.
+    BALLAST_RETURN_IF_ERROR(writer_->Sync());
+    BALLAST_RETURN_IF_ERROR(plane_.CommitBlob(call().Now(), first_, name_, [&] {
+      return writer_->Commit(request.digest()).status();
+    }));
+    response_->set_size_bytes(writer_->size_bytes());
+    return true;
+  }
+
+  absl::Status OnEnd() override {
+    return MakeError(absl::StatusCode::kInvalidArgument, "STREAM_INCOMPLETE",
+                     "the last message must set finish; nothing was stored, send the blob again");
+  }
+
+  ControlPlane& plane_;
+  BlobStore& blobs_;
+  worker::v1::WriteBlobResponse* const response_;
+  std::string name_;
+  WriteBlobRequest first_;
+  std::unique_ptr<BlobWriter> writer_;
+};
+
+// One call of ReturnSample.
+class SampleReturn : public ClientStream<ReturnSampleRequest> {
+ public:
+  SampleReturn(const ApiContext& api, grpc::CallbackServerContext* context, SampleBroker& broker)
+      : ClientStream(api, "WorkerService/ReturnSample", context), broker_(broker) {}
+  ~SampleReturn() override { broker_.Ended(sample_id_, worker_id_); }
+
+ private:
+  absl::StatusOr<bool> OnMessage(ReturnSampleRequest& request) override {
+    if (sample_id_.empty()) {
+      sample_id_ = request.sample_id();
+      worker_id_ = request.worker_id();
+    }
+    BALLAST_RETURN_IF_ERROR(broker_.Return(call().Now(), sample_id_, worker_id_, request));
+    return request.has_error() || !request.response().finish_reason().empty();
+  }
+
+  absl::Status OnEnd() override {
+    return MakeError(absl::StatusCode::kInvalidArgument, "STREAM_INCOMPLETE",
+                     "the last message must have a finish_reason or an error");
+  }
+
+  SampleBroker& broker_;
+  std::string sample_id_;
+  std::string worker_id_;
+};
+
+absl::Status ResultInvalid(const BlobFile& file, const std::string& what) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "RESULT_INVALID",
+                   absl::StrCat("the file ", file.path(), " ", what, "; write it again"));
+}
+
+}  // namespace
+
+absl::Status WorkerService::CheckResult(absl::Time now,
+                                        const worker::v1::SynchronizeRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(const auto files, plane_.ResultBlobs(now, request));
+  for (const BlobFile& file : files) {
+    const auto reader = blobs_.Open(file.blob());
+    if (!reader.ok()) return ResultInvalid(file, "was not written");
+    const int64_t size = (*reader)->size_bytes();
+    if (file.size_bytes() >= 0 && size != file.size_bytes()) {
+      return ResultInvalid(file, "has another size");
+    }
+    Sha256 sha;
+    for (int64_t offset = 0; offset < size; offset += kMaxChunkBytes) {
+      BALLAST_ASSIGN_OR_RETURN(const std::string bytes, (*reader)->Read(offset, kMaxChunkBytes));
+      sha.Update(bytes);
+    }
+    if (sha.Finish() != file.digest()) return ResultInvalid(file, "has another digest");
+  }
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* WorkerService::Synchronize(grpc::CallbackServerContext* context,
+                                                     const worker::v1::SynchronizeRequest* request,
+                                                     worker::v1::SynchronizeResponse* response) {
+  auto* call = new SynchronizeCall(api_, context, request, response, held_);
+  const auto who = Authorize(api_, *context, Allowed::kWorker);
+  if (!who.ok()) {
+    call->Answer(who.status());
+    return call;
+  }
+  api_.executor.Run([this, call, request] {
+    if (request->has_finished()) {
+      const absl::Status status = CheckResult(api_.clock.Now(), *request);
+      if (!status.ok()) return call->Answer(status);
+    }
+    call->Begin();
+  });
+  return call;
+}
+
+absl::StatusOr<BlobRange> WorkerService::OpenBlob(absl::Time now,
+                                                  const worker::v1::ReadBlobRequest& request) {
+  if (request.has_lease()) {
+    BALLAST_RETURN_IF_ERROR(
+        plane_.CheckReadable(now, request.worker_id(), request.lease(), request.blob()));
+  } else {
+    BALLAST_RETURN_IF_ERROR(
+        broker_.CheckReadable(now, request.sample_id(), request.worker_id(), request.blob()));
+  }
+  BlobRange range;
+  BALLAST_ASSIGN_OR_RETURN(range.reader, blobs_.Open(request.blob()));
+  range.begin = request.read_offset();
+  range.end = range.reader->size_bytes();
+  if (range.begin < 0 || range.begin > range.end) {
+    return MakeError(absl::StatusCode::kOutOfRange, "READ_OFFSET_INVALID",
+                     absl::StrCat("the blob has ", range.end, " bytes"));
+  }
+  return range;
+}
+
+grpc::ServerWriteReactor<worker::v1::ReadBlobResponse>* WorkerService::ReadBlob(
+    grpc::CallbackServerContext* context, const worker::v1::ReadBlobRequest* request) {
+  static constexpr char kMethod[] = "WorkerService/ReadBlob";
+  const auto who = Authorize(api_, *context, Allowed::kWorker);
+  if (!who.ok()) {
+    return new Refused<grpc::ServerWriteReactor<worker::v1::ReadBlobResponse>>(
+        Call(api_, kMethod).End(who.status()));
+  }
+  return new BlobStream<worker::v1::ReadBlobResponse>(
+      api_, kMethod, context, [this, request](absl::Time now) { return OpenBlob(now, *request); });
+}
+
+grpc::ServerReadReactor<WriteBlobRequest>* WorkerService::WriteBlob(
+    grpc::CallbackServerContext* context, worker::v1::WriteBlobResponse* response) {
+  const auto who = Authorize(api_, *context, Allowed::kWorker);
+  if (!who.ok()) {
+    return new Refused<grpc::ServerReadReactor<WriteBlobRequest>>(
+        Call(api_, "WorkerService/WriteBlob").End(who.status()));
+  }
+  auto* write = new BlobWrite(api_, context, plane_, blobs_, response);
+  write->Begin();
+  return write;
+}
+
+grpc::ServerReadReactor<ReturnSampleRequest>* WorkerService::ReturnSample(
+    grpc::CallbackServerContext* context, worker::v1::ReturnSampleResponse* response) {
+  const auto who = Authorize(api_, *context, Allowed::kWorker);
+  if (!who.ok()) {
+    return new Refused<grpc::ServerReadReactor<ReturnSampleRequest>>(
+        Call(api_, "WorkerService/ReturnSample").End(who.status()));
+  }
+  auto* stream = new SampleReturn(api_, context, broker_);
+  stream->Begin();
+  return stream;
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// ballast-server: reads its configuration, builds the parts and joins them; nothing else.
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "ballast/config/v1/config.pb.h"
+#include "common/base/clock.h"
+#include "common/base/config_file.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/base/version.h"
+#include "server/api/listen_address.h"
+#include "server/api/server.h"
+#include "server/api/text_row_checks.h"
+#include "server/auth/api_key_authenticator.h"
+#include "server/blob/local_blob_store.h"
+#include "server/store/data_dir_lock.h"
+#include "server/store/sqlite_job_store.h"
+
+namespace ballast::server {
+namespace {
+
+constexpr absl::Duration kDrain = absl::Seconds(10);
+
+absl::Status ConfigError(const std::string& what) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "CONFIG_INVALID", what);
+}
+
+absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) {
+  if (config.data_dir().empty()) return ConfigError("data_dir is missing; give the folder to keep data in");
+  if (config.api_keys().empty()) {
+    return ConfigError("api_keys is empty, so nobody could call; give at least one");
+  }
+  if (config.lease_seconds() < 0 || config.max_attempts() < 0 || config.max_dataset_bytes() < 0) {
+    return ConfigError("lease_seconds, max_attempts and max_dataset_bytes must not be negative");
+  }
+  if (config.tls_certificate_file().empty() != config.tls_private_key_file().empty()) {
+    return ConfigError("tls_certificate_file and tls_private_key_file go together; give both or none");
+  }
+  ServerOptions options;
+  if (!config.listen_address().empty()) options.listen_address = config.listen_address();
+  if (!config.metrics_address().empty()) options.metrics_address = config.metrics_address();
+  if (config.lease_seconds() > 0) options.lease = absl::Seconds(config.lease_seconds());
+  if (config.max_attempts() > 0) options.max_attempts = config.max_attempts();
+  if (config.max_dataset_bytes() > 0) options.max_dataset_bytes = config.max_dataset_bytes();
+  options.scratch_dir = absl::StrCat(config.data_dir(), "/scratch");
+  if (!config.tls_certificate_file().empty()) {
+    constexpr int64_t kMaxPemBytes = 1 << 20;
+    BALLAST_ASSIGN_OR_RETURN(options.tls_certificate,
+                             ReadFile(config.tls_certificate_file(), kMaxPemBytes));
+    BALLAST_ASSIGN_OR_RETURN(options.tls_private_key,
+                             ReadFile(config.tls_private_key_file(), kMaxPemBytes));
+  }
+  BALLAST_RETURN_IF_ERROR(
+      CheckListenAddress(options.listen_address, !options.tls_certificate.empty()));
+  return options;
+}
+
+// Waits for SIGTERM or SIGINT, which the caller has blocked in every thread.
+void WaitForSignal(const sigset_t& signals) {
+  int signal = 0;
+  sigwait(&signals, &signal);
+  spdlog::info("stopping on signal {}", signal);
+}
+
+absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
+  BALLAST_ASSIGN_OR_RETURN(const ServerOptions options, OptionsOf(config));
+  BALLAST_ASSIGN_OR_RETURN(const auto authenticator, ApiKeyAuthenticator::Create(config.api_keys()));
+  if (check_only) return absl::OkStatus();
+
+  // Before any thread starts, so that all inherit it.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  BALLAST_ASSIGN_OR_RETURN(const auto lock, DataDirLock::Acquire(config.data_dir()));
+  BALLAST_ASSIGN_OR_RETURN(const auto store,
+                           SqliteJobStore::Open(absl::StrCat(config.data_dir(), "/ballast.db")));
+  BALLAST_ASSIGN_OR_RETURN(const auto blobs,
+                           LocalBlobStore::OpenRoot(absl::StrCat(config.data_dir(), "/blobs")));
+  TextRowChecks row_checks(*blobs, options.scratch_dir);
+  BALLAST_ASSIGN_OR_RETURN(
+      const auto server,
+      Server::Start({*store, *blobs, *authenticator, row_checks, Clock::System()}, options));
+  if (!config.address_file().empty()) {
+    BALLAST_RETURN_IF_ERROR(
+        WriteFileAtomically(config.address_file(), absl::StrCat(server->address(), "\n")));
+  }
+  spdlog::info("serving on {}, metrics {}", server->address(),
+               options.metrics_address == "off" ? "off" : options.metrics_address);
+  WaitForSignal(signals);
+  if (!config.address_file().empty()) unlink(config.address_file().c_str());
+  server->Stop(kDrain);
+  spdlog::info("stopped");
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace ballast::server
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "The server of Ballast: keeps data sets, jobs and deltas, and gives work to workers.\n"
+      "Configuration: a YAML file with the fields of ballast.config.v1.ServerConfig, for example\n"
+      "  data_dir: /srv/ballast\n"
+      "  listen_address: 127.0.0.1:7070\n"
+      "  api_keys:\n"
+      "    - {digest: \"sha256:<hex>\", role: TENANT, tenant: acme}\n"
+      "SIGTERM and SIGINT drain it: running calls get 10 seconds. It stops with 2 when it cannot start.");
+  app.set_version_flag("--version", std::string(ballast::Version()));
+  std::string config_path;
+  bool check_only = false;
+  app.add_option("--config", config_path, "The configuration file")->required();
+  app.add_flag("--check-config", check_only, "Only check the configuration, and say what is wrong with it");
+  CLI11_PARSE(app, argc, argv);
+
+  ballast::config::v1::ServerConfig config;
+  absl::Status status = ballast::LoadConfigFile(config_path, &config);
+  if (status.ok()) {
+    ballast::InitLog("ballast-server", config.log_level().empty() ? "info" : config.log_level());
+    status = ballast::server::Run(config, check_only);
+  }
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "ballast-server: %s: %s\n", ballast::ErrorReason(status).c_str(),
+               std::string(status.message()).c_str());
+  return 2;
+}
