@@ -156,9 +156,11 @@ absl::StatusOr<std::string> Sampler::Generate(const pb::SampleOrder& order, Load
   BALLAST_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt,
                            EncodePrompt(request, base, config.max_tokens));
   BALLAST_ASSIGN_OR_RETURN(const Adapter* adapter, FetchAdapter(order, base));
-  LoraConfig lora;
-  lora.rank = order.lora_rank();
-  lora.alpha = static_cast<float>(order.lora_alpha());
+  LoraConfig lora;  // an order for the base alone has no rank: the default, which scales nothing
+  if (order.lora_rank() > 0) {
+    lora.rank = order.lora_rank();
+    lora.alpha = static_cast<float>(order.lora_alpha());
+  }
 
   TokenStream stream(*base.text.tokenizer);
   int count = 0;
