@@ -123,6 +123,17 @@ void Agent::Handle(pb::SynchronizeResponse response) {
             });
       },
       [this] { return draining(); });
+  PauseIfFailing();
+}
+
+void Agent::PauseIfFailing() {
+  if (!std::exchange(pause_, false)) return;
+  absl::Duration pause = options_.first_pause;
+  for (int i = 1; i < platform_failures_ && pause < options_.longest_pause; ++i) pause *= 2;
+  pause = std::min(pause, options_.longest_pause);
+  spdlog::warn("after {} failures in a row no work is taken for {}", platform_failures_,
+               absl::FormatDuration(pause));
+  drain_.WaitFor(pause);
 }
 
 pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration interval) {
@@ -161,7 +172,14 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
     report.mutable_handed_back();
   } else {
     spdlog::error("{}: failed: {}", resource, StatusText(finished.status()));
-    *report.mutable_error() = ToJobError(finished.status());
+    *report.mutable_error() =
+        work.has_fine_tune() ? ToJobError(finished.status()) : ToVectorError(finished.status());
+  }
+  if (report.has_error() && report.error().kind() == ballast::v1::JobError::PLATFORM) {
+    ++platform_failures_;
+    pause_ = true;
+  } else {
+    platform_failures_ = 0;
   }
   *report.mutable_lease() = work.lease();
   *report.mutable_final_state() = session.Snapshot();
@@ -193,6 +211,7 @@ pb::SynchronizeResponse Agent::Report(pb::SynchronizeRequest::Finished finished)
   while (true) {
     pb::SynchronizeRequest request = Identity();
     *request.mutable_finished() = finished;
+    if (pause_) request.set_draining(true);  // nothing new with the answer
     auto response = client_.Synchronize(std::move(request), kReportTimeout, never);
     if (response.ok()) return *std::move(response);
     const absl::Status& status = response.status();

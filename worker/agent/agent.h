@@ -25,6 +25,11 @@ struct AgentOptions {
   int checkpoint_steps = 50;  // 0: none
   // How long a stopping agent tries to report what it has done.
   absl::Duration stop_patience = absl::Seconds(20);
+  // How long the agent takes no work after a failure that is the platform's, doubled each time up
+  // to longest_pause: a worker that cannot work (a wrong key, a full disk) must not use up the
+  // attempts of every job in a moment, but leave them to other workers.
+  absl::Duration first_pause = absl::Seconds(1);
+  absl::Duration longest_pause = absl::Minutes(1);
 };
 
 // The worker's main loop: asks for work, does it, reports it, one lease at a time; serves sampling
@@ -58,6 +63,8 @@ class Agent {
                                                            LeaseSession& session);
   pb::SynchronizeResponse Report(pb::SynchronizeRequest::Finished finished);
   void SayGoodbye();
+  // Waits after platform failures; see AgentOptions::first_pause.
+  void PauseIfFailing();
   pb::SynchronizeRequest Identity();
   bool draining() const { return drain_.cancelled(); }
 
@@ -68,6 +75,9 @@ class Agent {
   BaseCache cache_;
   BaseLoader bases_;
   Sampler sampler_;
+
+  int platform_failures_ = 0;  // in a row
+  bool pause_ = false;         // before the next work
 
   Cancellation drain_;  // ends the long poll and the waits between tries
   absl::Mutex mutex_;

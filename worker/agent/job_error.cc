@@ -22,6 +22,15 @@ JobError Make(JobError::Kind kind, std::string_view reason, std::string_view mes
 
 }  // namespace
 
+JobError ToVectorError(const absl::Status& status) {
+  std::string reason = ErrorReason(status);
+  const bool operators =
+      reason == "LOSS_NOT_FINITE" || reason == "DATASET_EMPTY" || reason == "VECTOR_CONFIG_INVALID";
+  if (reason.empty()) reason = "WORKER_FAILED";
+  return Make(operators ? JobError::USER : JobError::PLATFORM, reason,
+              std::string(status.message()));
+}
+
 absl::Status ProtectionUnavailable() {
   return MakeError(absl::StatusCode::kUnavailable, "PROTECTION_UNAVAILABLE",
                    "the platform's protection is not available");

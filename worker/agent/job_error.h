@@ -19,6 +19,10 @@ namespace ballast::worker::agent {
 //   WORKER_FAILED     PLATFORM  everything else
 ballast::v1::JobError ToJobError(const absl::Status& status);
 
+// What a failed lease tells the operator whose vector could not be trained: the reason and message
+// as they are. USER where the rows or the options are at fault, so that it is not tried again.
+ballast::v1::JobError ToVectorError(const absl::Status& status);
+
 // Marks a failure as one of the protection, whatever its reason.
 absl::Status ProtectionUnavailable();
 

@@ -48,5 +48,17 @@ TEST(JobErrorTest, TellsUsersWhatIsTheirsAndNothingElse) {
   }
 }
 
+TEST(JobErrorTest, TellsOperatorsWhyAVectorFailed) {
+  JobError error = ToVectorError(MakeError(absl::StatusCode::kInvalidArgument,
+                                           "VECTOR_CONFIG_INVALID", "epochs must be positive"));
+  EXPECT_EQ(error.kind(), JobError::USER);
+  EXPECT_EQ(error.reason(), "VECTOR_CONFIG_INVALID");
+  EXPECT_EQ(error.message(), "epochs must be positive");
+  error =
+      ToVectorError(MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "no memory"));
+  EXPECT_EQ(error.kind(), JobError::PLATFORM);
+  EXPECT_EQ(ToVectorError(absl::InternalError("odd")).reason(), "WORKER_FAILED");
+}
+
 }  // namespace
 }  // namespace ballast::worker::agent

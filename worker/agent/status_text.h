@@ -10,7 +10,8 @@
 
 namespace ballast::worker::agent {
 
-// "CODE (REASON): message" for a line of the log.
+// "CODE (REASON): message" for a line of the log. The message of a diverged training is left out:
+// it could hold a loss under the vector (S2).
 inline std::string StatusText(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
   return absl::StrCat(absl::StatusCodeToString(status.code()),

@@ -253,7 +253,7 @@ absl::Status FakeEngine::Sample(const std::vector<int32_t>& prompt,
   }
   int count = 0;
   for (const int32_t id : prompt) {
-    if (std::find(end_tokens.begin(), end_tokens.end(), id) != end_tokens.end()) break;
+    if (std::find(end_tokens.begin(), end_tokens.end(), id) != end_tokens.end()) continue;
     if (count++ == config.max_tokens || !token(id)) break;
   }
   return absl::OkStatus();

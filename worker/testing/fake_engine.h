@@ -70,8 +70,8 @@ class FakeEngineControl {
 
 // An Engine without tensors: it counts steps, calls every callback as the real one does, and
 // returns an adapter of the right names and shapes whose values follow from the configuration, the
-// rows and nothing else. The vector leaves no trace in what it returns. A sample echoes the prompt.
-// Deterministic, also across a checkpoint.
+// rows and nothing else. The vector leaves no trace in what it returns. A sample echoes the prompt
+// without its end tokens. Deterministic, also across a checkpoint.
 class FakeEngine : public Engine {
  public:
   FakeEngine(std::string config_json, FakeEngineControl& control)

@@ -132,6 +132,11 @@ int FakeWorkerService::failed_calls() {
   return failed_calls_;
 }
 
+bool FakeWorkerService::last_finished_draining() {
+  absl::MutexLock lock(&mutex_);
+  return last_finished_draining_;
+}
+
 grpc::Status FakeWorkerService::Enter(const grpc::ServerContext& context, bool about_lease) {
   const auto key = context.client_metadata().find("authorization");
   if (key == context.client_metadata().end() ||
@@ -176,6 +181,7 @@ grpc::Status FakeWorkerService::Synchronize(grpc::ServerContext* context,
   }
   if (request->has_finished()) {
     finished_.push_back(request->finished());
+    last_finished_draining_ = request->draining();
     response->mutable_idle();
     return grpc::Status::OK;
   }

@@ -62,6 +62,8 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   std::vector<ballast::worker::v1::SynchronizeRequest::Busy> heartbeats();
   ballast::worker::v1::SynchronizeRequest last_request();
   int failed_calls();
+  // Whether the last report of an end asked for nothing new.
+  bool last_finished_draining();
 
   grpc::Status Synchronize(grpc::ServerContext* context,
                            const ballast::worker::v1::SynchronizeRequest* request,
@@ -96,6 +98,7 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   std::map<std::string, std::string> written_ ABSL_GUARDED_BY(mutex_);
   std::vector<ballast::worker::v1::SynchronizeRequest::Busy> heartbeats_ ABSL_GUARDED_BY(mutex_);
   ballast::worker::v1::SynchronizeRequest last_request_ ABSL_GUARDED_BY(mutex_);
+  bool last_finished_draining_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::string address_;
   std::unique_ptr<grpc::Server> server_;
