@@ -26,7 +26,7 @@ import numpy as np
 WINDOW = 16  # bytes
 SEALED_MAGIC = b"BALLSTV\x01"
 CHUNK = 8 << 20
-_MODULE = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])\.weight$")
+_MODULE = re.compile(r"^vector\.(layers\..+)\.lora_([AB])$")  # as the engine names them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,17 +265,20 @@ class Canary:
             match = _MODULE.match(name)
             if not match:
                 raise ValueError(f"{name} is no tensor of a vector")
-            factors.setdefault(match[1], {})[match[2]] = values
+            factors.setdefault(f"model.{match[1]}", {})[match[2]] = values
         for module, pair in sorted(factors.items()):
             a, b = pair["A"], pair["B"]
             update = (b.astype(np.float32) @ a.astype(np.float32)) * np.float32(scale)
             weight = base[f"{module}.weight"]
             merged = from_bf16(to_bf16(weight + update))
+            # A base in another type is rounded to bfloat16 when it is loaded.
+            loaded = from_bf16(to_bf16(weight))
             for what, values, clean in (
                 ("A", a, None),
                 ("B", b, None),
                 ("B A x scale", update, None),
                 ("merged weight", merged, weight),
+                ("merged weight", from_bf16(to_bf16(loaded + update)), loaded),
             ):
                 canary._add(f"{what} of {module}", values, clean)
         if len(canary._raw) == 0:
@@ -370,8 +373,8 @@ def _example(seed=1):
     random = np.random.default_rng(seed)
     module = "model.layers.0.self_attn.q_proj"
     tensors = {
-        f"base_model.model.{module}.lora_A.weight": random.normal(0, 0.05, (4, 24)).astype(np.float32),
-        f"base_model.model.{module}.lora_B.weight": random.normal(0, 0.05, (32, 4)).astype(np.float32),
+        f"vector.{module.removeprefix('model.')}.lora_A": random.normal(0, 0.05, (4, 24)).astype(np.float32),
+        f"vector.{module.removeprefix('model.')}.lora_B": random.normal(0, 0.05, (32, 4)).astype(np.float32),
     }
     base = {f"{module}.weight": from_bf16(to_bf16(random.normal(0, 0.1, (32, 24))))}
     return tensors, base

@@ -155,7 +155,7 @@ def missing_tokenizer(folder):
 
 SPOILED = [
     ("wrong architecture", ("UNSUPPORTED_ARCHITECTURE",), wrong_architecture),
-    ("configuration that is no JSON", ("CONFIG_INVALID",), config_that_is_no_json),
+    ("configuration that is no JSON", ("MODEL_CONFIG_INVALID",), config_that_is_no_json),
     ("truncated safetensors", ("SAFETENSORS_TRUNCATED", "SAFETENSORS_OFFSETS_INVALID"), truncated),
     ("header larger than the file", ("SAFETENSORS_HEADER_TOO_LARGE", "SAFETENSORS_TRUNCATED"), header_larger_than_the_file),
     ("overlapping tensors", ("SAFETENSORS_OFFSETS_INVALID",), overlapping_offsets),

@@ -4,6 +4,7 @@ grpcio. Prints one JSON object: {"code", "reason", "message", "metadata"}.
 
 usage: raw_client.py ADDRESS KEY write-dataset NAME OFFSET TEXT [--finish DIGEST]
        raw_client.py ADDRESS KEY call SERVICE METHOD JSON
+       raw_client.py ADDRESS KEY health
 KEY "-" sends no key; TEXT "x*N" is N letters.
 """
 
@@ -55,6 +56,12 @@ def main():
     metadata = [] if key == "-" else [("authorization", f"Bearer {key}")]
     channel = grpc.insecure_channel(address)
     try:
+        if command == "health":
+            # gRPC's own messages: the request is empty, and field 1 of the answer is 1 for SERVING.
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            answer = check(b"", metadata=metadata, timeout=30)
+            report("OK", "SERVING" if answer == b"\x08\x01" else answer.hex())
+            return
         if command == "write-dataset":
             from ballast.v1 import dataset_service_pb2, dataset_service_pb2_grpc
 

@@ -20,7 +20,7 @@ TRAINED = steps_main.STEPS[11].name
 
 # Long enough to be hit in the middle, short enough to wait for.
 LONG_ROWS = 400
-LONG_EPOCHS = 6
+LONG_EPOCHS = 2
 
 
 @STEPS.step("a long job's data set", needs=[STARTED, TRAINED], essential=True)
@@ -224,14 +224,18 @@ def missing_vault_key(bench):
     check(worker.wait(30) == 2 and "VAULT_KEY_FILE_INVALID" in worker.text(), worker.text()[-2000:])
 
 
-@STEPS.step("a worker with a wrong API key does not stay, and says why", needs=[LONG])
+@STEPS.step("a worker with a wrong API key gets no work, and says why", needs=[LONG])
 def wrong_worker_key(bench):
     key = bench.folder / "wrong.key"
     key.write_text("0" * 64 + "\n")
     key.chmod(0o600)
-    worker = bench.start_worker(worker_config(bench, "wrong-api-key.yaml", api_key_file=key, worker_id="stranger"))
-    code = worker.wait(30)
-    check(code != 0 and "API_KEY_INVALID" in worker.text(), f"exit code {code}:\n{worker.text()[-2000:]}")
+    config = worker_config(bench, "wrong-api-key.yaml", api_key_file=key, worker_id="stranger")
+    stranger = bench.start("ballast-worker", ["--config", config], "stranger.log")
+    stranger.wait_for_text("API_KEY_INVALID", 20)
+    names = [short(worker["name"]) for worker in bench.ok_json("model", "workers")["workers"]]
+    check("stranger" not in names, f"the server lists {names}")
+    # It tries on, so that a corrected server is enough; and it stops when asked.
+    check(stranger.running() and stranger.terminate(10) == 0, stranger.text()[-2000:])
 
 
 @STEPS.step("a worker with another vault key trains nothing unprotected; the right one does the job", needs=[LONG])
@@ -240,7 +244,8 @@ def wrong_vault_key(bench):
     other = bench.folder / "other-vault.key"
     other.write_text("ab" * 32 + "\n")
     other.chmod(0o600)
-    stranger = bench.start_worker(worker_config(bench, "other-vault.yaml", vault_key_file=other, worker_id="stranger"))
+    config = worker_config(bench, "other-vault.yaml", vault_key_file=other, worker_id="other-vault")
+    stranger = bench.start("ballast-worker", ["--config", config], "other-vault.log")
     job = short(bench.ok_json("job", "create", *steps_main.job_arguments(bench))["name"])
     found = bench.wait_for_state(job, ("FAILED", "SUCCEEDED"), 60)
     check(found["state"] == "FAILED", f"the job is {found['state']} although its vector cannot be opened")
@@ -249,7 +254,7 @@ def wrong_vault_key(bench):
     for secret in ("vault", "AES", "key"):
         check(secret not in error["message"].split(), f"the customer is told of the vault: {error}")
     check(bench.run("job", "watch", job).code == 6, "the watch does not end with 6")
-    check("VAULT_KEY_WRONG" in stranger.text() or "VAULT_KEY_WRONG" in bench.worker.log.read_text(), stranger.text()[-2000:])
+    check("VAULT_KEY_WRONG" in stranger.text(), stranger.text()[-2000:])
     stranger.terminate()
     bench.worker = bench.start_worker()
     again = short(bench.ok_json("job", "create", *steps_main.job_arguments(bench))["name"])

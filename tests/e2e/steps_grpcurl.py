@@ -37,14 +37,12 @@ def many(text):
     return values
 
 
-@STEPS.step("grpcurl lists the services by reflection and asks for health", needs=[steps_main.STEPS[0].name])
+@STEPS.step("grpcurl lists and describes the services by reflection", needs=[steps_main.STEPS[0].name])
 def list_services(bench):
     services = grpcurl(bench, "list", key=None).split()
     for name in ("BaseModelService", "DatasetService", "FineTuningService", "DeltaService", "SamplingService"):
         check(f"ballast.v1.{name}" in services, f"{name} is not listed: {services}")
     check("ballast.admin.v1.AdminService" in services and "grpc.health.v1.Health" in services, f"{services}")
-    health = json.loads(grpcurl(bench, "grpc.health.v1.Health/Check", key=None))
-    check(health == {"status": "SERVING"}, f"{health}")
     described = grpcurl(bench, "describe", "ballast.v1.FineTuningService", key=None)
     check("WatchFineTuningJob" in described, described)
 

@@ -19,7 +19,7 @@ LAST_STEPS = Steps()  # after which nothing runs under `ballast dev` any more
 MODEL = "tiny"
 # A short lease, so that lost workers are noticed soon, and checkpoints close together.
 LEASE_SECONDS = 3
-CHECKPOINT_STEPS = 5
+CHECKPOINT_STEPS = 10
 
 
 @STEPS.step("dev starts: keys, configurations and a profile are made, server and worker answer", essential=True)
