@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/admission.h"
+
+#include <functional>
+#include <limits>
+#include <string>
+
+#include "common/base/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "google/rpc/error_details.pb.h"
+#include "gtest/gtest.h"
+
+namespace ballast::server {
+namespace {
+
+using ::ballast::testing::StatusIs;
+using ::testing::HasSubstr;
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
+
+BaseModelRecord Base() {
+  BaseModelRecord base;
+  base.set_id("base");
+  base.mutable_model()->set_name("baseModels/base");
+  base.mutable_model()->set_tokenizer_digest("tok");
+  base.mutable_model()->set_template_digest("tpl");
+  *base.mutable_model()->mutable_limits() = DefaultLimits();
+  return base;
+}
+
+DatasetRecord Data(const std::string& id, int64_t rows) {
+  DatasetRecord record;
+  record.set_id(id);
+  record.mutable_dataset()->set_name("tenants/a/datasets/" + id);
+  record.mutable_dataset()->set_state(v1::Dataset::READY);
+  record.mutable_dataset()->set_tokenizer_digest("tok");
+  record.mutable_dataset()->set_template_digest("tpl");
+  record.mutable_dataset()->mutable_report()->set_rows_accepted(rows);
+  record.mutable_dataset()->mutable_report()->set_total_tokens(rows * 100);
+  record.mutable_dataset()->mutable_report()->set_supervised_tokens(rows * 40);
+  return record;
+}
+
+v1::Hyperparameters Defaults() {
+  v1::Hyperparameters hyper;
+  CompleteHyperparameters(DefaultLimits(), 7, &hyper);
+  return hyper;
+}
+
+TEST(AdmissionTest, DefaultsAreAdmitted) {
+  const v1::Hyperparameters hyper = Defaults();
+  EXPECT_EQ(hyper.learning_rate(), 2e-4);
+  EXPECT_EQ(hyper.epochs(), 3);
+  EXPECT_EQ(hyper.batch_rows(), 16);
+  EXPECT_EQ(hyper.lora_rank(), 16);
+  EXPECT_EQ(hyper.lora_alpha(), 32);
+  EXPECT_EQ(hyper.warmup_ratio(), 0.03);
+  EXPECT_EQ(hyper.schedule(), v1::Hyperparameters::COSINE);
+  EXPECT_EQ(hyper.seed(), 7);
+  EXPECT_OK(Admit(hyper, Base(), Data("d", 100), nullptr));
+}
+
+TEST(AdmissionTest, DefaultsKeepToNarrowLimits) {
+  v1::TrainingLimits limits = DefaultLimits();
+  limits.set_max_epochs(1);
+  limits.set_max_learning_rate(1e-5);
+  limits.set_max_lora_rank(4);
+  limits.set_min_batch_rows(32);
+  v1::Hyperparameters hyper;
+  CompleteHyperparameters(limits, 7, &hyper);
+  BaseModelRecord base = Base();
+  *base.mutable_model()->mutable_limits() = limits;
+  EXPECT_OK(Admit(hyper, base, Data("d", 1000), nullptr));
+}
+
+TEST(AdmissionTest, ExplicitZerosThatMeanSomethingAreKept) {
+  v1::Hyperparameters hyper;
+  hyper.set_warmup_ratio(0);
+  hyper.set_learning_rate(0);
+  CompleteHyperparameters(DefaultLimits(), 7, &hyper);
+  EXPECT_EQ(hyper.warmup_ratio(), 0);
+  EXPECT_EQ(hyper.learning_rate(), 0);
+  EXPECT_THAT(Admit(hyper, Base(), Data("d", 100), nullptr),
+              StatusIs(kInvalid, "LEARNING_RATE_OUT_OF_RANGE"));
+}
+
+struct FieldCase {
+  const char* name;
+  std::function<void(v1::Hyperparameters&)> change;
+  const char* reason;
+};
+
+class AdmissionFieldTest : public ::testing::TestWithParam<FieldCase> {};
+
+TEST_P(AdmissionFieldTest, IsRefusedWithFieldAndReason) {
+  v1::Hyperparameters hyper = Defaults();
+  GetParam().change(hyper);
+  const absl::Status status = Admit(hyper, Base(), Data("d", 100), nullptr);
+  EXPECT_THAT(status, StatusIs(kInvalid, GetParam().reason));
+  google::rpc::BadRequest bad;
+  ASSERT_TRUE(bad.ParseFromString(std::string(status.GetPayload(kBadRequestUrl).value())));
+  EXPECT_THAT(bad.field_violations(0).field(), HasSubstr("fine_tuning_job.hyperparameters."));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, AdmissionFieldTest,
+    ::testing::Values(
+        FieldCase{"HugeRate", [](auto& h) { h.set_learning_rate(1e9); }, "LEARNING_RATE_OUT_OF_RANGE"},
+        FieldCase{"NegativeRate", [](auto& h) { h.set_learning_rate(-1); },
+                  "LEARNING_RATE_OUT_OF_RANGE"},
+        FieldCase{"NanRate",
+                  [](auto& h) { h.set_learning_rate(std::numeric_limits<double>::quiet_NaN()); },
+                  "LEARNING_RATE_OUT_OF_RANGE"},
+        FieldCase{"Epochs", [](auto& h) { h.set_epochs(51); }, "EPOCHS_OUT_OF_RANGE"},
+        FieldCase{"NegativeEpochs", [](auto& h) { h.set_epochs(-1); }, "EPOCHS_OUT_OF_RANGE"},
+        FieldCase{"SmallBatch", [](auto& h) { h.set_batch_rows(3); }, "BATCH_ROWS_OUT_OF_RANGE"},
+        FieldCase{"LargeBatch", [](auto& h) { h.set_batch_rows(257); }, "BATCH_ROWS_OUT_OF_RANGE"},
+        FieldCase{"Rank", [](auto& h) { h.set_lora_rank(65); }, "LORA_RANK_OUT_OF_RANGE"},
+        FieldCase{"Alpha", [](auto& h) { h.set_lora_alpha(64.1); }, "LORA_ALPHA_OUT_OF_RANGE"},
+        FieldCase{"NegativeAlpha", [](auto& h) { h.set_lora_alpha(-1); }, "LORA_ALPHA_OUT_OF_RANGE"},
+        FieldCase{"Warmup", [](auto& h) { h.set_warmup_ratio(1); }, "WARMUP_RATIO_OUT_OF_RANGE"},
+        FieldCase{"Schedule",
+                  [](auto& h) { h.set_schedule(static_cast<v1::Hyperparameters::Schedule>(9)); },
+                  "SCHEDULE_UNKNOWN"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(AdmissionTest, ReportsAllFieldsAtOnce) {
+  v1::Hyperparameters hyper = Defaults();
+  hyper.set_learning_rate(1);
+  hyper.set_epochs(1000);
+  const absl::Status status = Admit(hyper, Base(), Data("d", 100), nullptr);
+  google::rpc::BadRequest bad;
+  ASSERT_TRUE(bad.ParseFromString(std::string(status.GetPayload(kBadRequestUrl).value())));
+  EXPECT_EQ(bad.field_violations_size(), 2);
+}
+
+TEST(AdmissionTest, HoldsMinimaOfRowsAndSteps) {
+  EXPECT_THAT(Admit(Defaults(), Base(), Data("d", 9), nullptr), StatusIs(kInvalid, "TOO_FEW_ROWS"));
+  EXPECT_THAT(Admit(Defaults(), Base(), Data("d", 1'000'001), nullptr),
+              StatusIs(kInvalid, "TOO_MANY_ROWS"));
+  v1::Hyperparameters hyper = Defaults();
+  hyper.set_epochs(1);
+  EXPECT_THAT(Admit(hyper, Base(), Data("d", 64), nullptr), StatusIs(kInvalid, "TOO_FEW_STEPS"));
+  EXPECT_OK(Admit(hyper, Base(), Data("d", 65), nullptr));
+  hyper.set_epochs(50);
+  hyper.set_batch_rows(4);
+  EXPECT_THAT(Admit(hyper, Base(), Data("d", 900'000), nullptr), StatusIs(kInvalid, "TOO_MANY_STEPS"));
+}
+
+TEST(AdmissionTest, ChecksDataSets) {
+  DatasetRecord data = Data("d", 100);
+  data.mutable_dataset()->set_state(v1::Dataset::VALIDATING);
+  const absl::Status waiting = Admit(Defaults(), Base(), data, nullptr);
+  EXPECT_THAT(waiting, StatusIs(kPrecondition, "DATASET_NOT_READY"));
+  EXPECT_TRUE(waiting.GetPayload(kRetryInfoUrl).has_value());
+  data.mutable_dataset()->set_state(v1::Dataset::INVALID);
+  EXPECT_THAT(Admit(Defaults(), Base(), data, nullptr), StatusIs(kPrecondition, "DATASET_INVALID"));
+  data = Data("d", 100);
+  data.mutable_dataset()->set_template_digest("other");
+  EXPECT_THAT(Admit(Defaults(), Base(), data, nullptr),
+              StatusIs(kPrecondition, "DATASET_BASE_MISMATCH"));
+  data = Data("d", 100);
+  DatasetRecord validation = Data("v", 1);
+  EXPECT_OK(Admit(Defaults(), Base(), data, &validation));
+  validation.mutable_dataset()->set_tokenizer_digest("other");
+  EXPECT_THAT(Admit(Defaults(), Base(), data, &validation),
+              StatusIs(kPrecondition, "DATASET_BASE_MISMATCH"));
+  EXPECT_THAT(Admit(Defaults(), Base(), data, &data),
+              StatusIs(kInvalid, "VALIDATION_DATASET_IS_TRAINING"));
+}
+
+TEST(AdmissionTest, OperatorsNarrowLimitsAndDoNotWidenThem) {
+  v1::TrainingLimits asked;
+  asked.set_min_rows(100);
+  asked.set_max_lora_rank(8);
+  ASSERT_OK_AND_ASSIGN(const v1::TrainingLimits limits, CompleteLimits(asked));
+  EXPECT_EQ(limits.min_rows(), 100);
+  EXPECT_EQ(limits.max_lora_rank(), 8);
+  EXPECT_EQ(limits.min_steps(), DefaultLimits().min_steps());
+  for (const auto& widen : std::vector<std::function<void(v1::TrainingLimits&)>>{
+           [](auto& l) { l.set_min_rows(9); }, [](auto& l) { l.set_min_steps(1); },
+           [](auto& l) { l.set_min_batch_rows(1); }, [](auto& l) { l.set_max_rows(2'000'000); },
+           [](auto& l) { l.set_max_epochs(51); }, [](auto& l) { l.set_max_learning_rate(0.1); },
+           [](auto& l) { l.set_max_learning_rate(-1); }, [](auto& l) { l.set_max_lora_rank(65); },
+           [](auto& l) { l.set_max_lora_rank(-1); }}) {
+    v1::TrainingLimits bad;
+    widen(bad);
+    EXPECT_THAT(CompleteLimits(bad), StatusIs(kInvalid, "LIMITS_OUT_OF_RANGE")) << bad.DebugString();
+  }
+}
+
+TEST(AdmissionTest, EstimatesFromTheReport) {
+  BaseModelRecord base = Base();
+  v1::Estimate estimate = EstimateJob(Defaults(), base, Data("d", 100));
+  EXPECT_EQ(estimate.rows(), 100);
+  EXPECT_EQ(estimate.total_tokens(), 30'000);
+  EXPECT_EQ(estimate.supervised_tokens(), 12'000);
+  EXPECT_EQ(estimate.steps(), 21);
+  EXPECT_FALSE(estimate.has_running_time());
+  base.set_tokens_per_second(61);
+  estimate = EstimateJob(Defaults(), base, Data("d", 100));
+  EXPECT_EQ(estimate.running_time().seconds(), 500);  // 491.8, to two digits
+}
+
+TEST(AdmissionTest, BoundsNamesAndLabels) {
+  v1::FineTuningJob job;
+  job.set_display_name(std::string(101, 'x'));
+  EXPECT_THAT(CheckJobShape(job), StatusIs(kInvalid, "DISPLAY_NAME_TOO_LONG"));
+  job.set_display_name(std::string(100, 'x'));
+  EXPECT_OK(CheckJobShape(job));
+  for (int i = 0; i < 16; ++i) (*job.mutable_labels())["k" + std::to_string(i)] = "v";
+  EXPECT_OK(CheckJobShape(job));
+  (*job.mutable_labels())["more"] = "v";
+  EXPECT_THAT(CheckJobShape(job), StatusIs(kInvalid, "LABELS_INVALID"));
+  job.clear_labels();
+  (*job.mutable_labels())["k"] = std::string(513, 'v');
+  EXPECT_THAT(CheckJobShape(job), StatusIs(kInvalid, "LABELS_INVALID"));
+}
+
+}  // namespace
+}  // namespace ballast::server

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/testing/blob_store_suite.h"
+
+#include "common/base/digest.h"
+#include "common/base/file.h"
+#include "common/base/testing/status_matchers.h"
+#include "gmock/gmock.h"
+
+namespace ballast::server::testing {
+
+using ::ballast::testing::StatusIs;
+
+void BlobStoreSuite::Put(const std::string& name, const std::string& bytes) {
+  ASSERT_OK_AND_ASSIGN(const auto writer, store_->Create(name));
+  ASSERT_OK(writer->Append(bytes));
+  ASSERT_OK(writer->Commit(DigestOf(bytes)));
+}
+
+std::string BlobStoreSuite::Get(const std::string& name) {
+  const auto reader = store_->Open(name);
+  EXPECT_OK(reader);
+  return reader.ok() ? (*reader)->Read(0, 1 << 20).value_or("unreadable") : "missing";
+}
+
+namespace {
+
+constexpr auto kNotFound = absl::StatusCode::kNotFound;
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+TEST_P(BlobStoreSuite, ABlobIsThereOnceItIsCommitted) {
+  ASSERT_OK_AND_ASSIGN(const auto writer, store_->Create("a/b/c"));
+  ASSERT_OK(writer->Append("hello "));
+  ASSERT_OK(writer->Append("world"));
+  EXPECT_THAT(store_->Open("a/b/c"), StatusIs(kNotFound, "BLOB_NOT_FOUND"));
+  ASSERT_OK(writer->Sync());
+  ASSERT_OK_AND_ASSIGN(const std::string digest, writer->Commit(""));
+  EXPECT_EQ(digest, DigestOf("hello world"));
+  EXPECT_EQ(writer->size_bytes(), 11);
+  EXPECT_EQ(Get("a/b/c"), "hello world");
+  EXPECT_EQ(store_->Size("a/b/c").value(), 11);
+}
+
+TEST_P(BlobStoreSuite, AWriterThatIsGivenUpLeavesNothing) {
+  {
+    ASSERT_OK_AND_ASSIGN(const auto writer, store_->Create("a"));
+    ASSERT_OK(writer->Append("x"));
+  }
+  EXPECT_THAT(store_->Open("a"), StatusIs(kNotFound, "BLOB_NOT_FOUND"));
+}
+
+TEST_P(BlobStoreSuite, AWrongDigestStoresNothing) {
+  Put("a", "before");
+  ASSERT_OK_AND_ASSIGN(const auto writer, store_->Create("a"));
+  ASSERT_OK(writer->Append("after"));
+  EXPECT_THAT(writer->Commit(DigestOf("other")), StatusIs(kInvalid, "DIGEST_MISMATCH"));
+  EXPECT_EQ(Get("a"), "before");
+}
+
+TEST_P(BlobStoreSuite, TheLastCommitWinsAndOldReadersKeepTheirs) {
+  Put("a", "one");
+  ASSERT_OK_AND_ASSIGN(const auto old, store_->Open("a"));
+  Put("a", "second");
+  EXPECT_EQ(Get("a"), "second");
+  EXPECT_EQ(old->Read(0, 100).value(), "one");
+}
+
+TEST_P(BlobStoreSuite, ReadsRanges) {
+  Put("a", "0123456789");
+  ASSERT_OK_AND_ASSIGN(const auto reader, store_->Open("a"));
+  EXPECT_EQ(reader->size_bytes(), 10);
+  EXPECT_EQ(reader->Read(3, 4).value(), "3456");
+  EXPECT_EQ(reader->Read(8, 100).value(), "89");
+  EXPECT_EQ(reader->Read(10, 1).value(), "");
+  EXPECT_EQ(reader->Read(100, 1).value(), "");
+}
+
+TEST_P(BlobStoreSuite, AppendsOverManyCallsAndProcesses) {
+  {
+    ASSERT_OK_AND_ASSIGN(const auto appender, store_->OpenAppend("up/load"));
+    EXPECT_EQ(appender->size_bytes(), 0);
+    ASSERT_OK(appender->Append("first "));
+    ASSERT_OK(appender->Sync());
+  }
+  store_ = GetParam()(folder_.path());
+  ASSERT_OK_AND_ASSIGN(const auto appender, store_->OpenAppend("up/load"));
+  EXPECT_EQ(appender->size_bytes(), 6);
+  ASSERT_OK(appender->Append("second"));
+  EXPECT_EQ(appender->size_bytes(), 12);
+  EXPECT_EQ(appender->Digest().value(), DigestOf("first second"));
+  EXPECT_EQ(Get("up/load"), "first second");
+
+  ASSERT_OK_AND_ASSIGN(const auto whole, store_->OpenAppend("whole"));
+  ASSERT_OK(whole->Append("at once"));
+  EXPECT_EQ(whole->Digest().value(), DigestOf("at once"));
+}
+
+TEST_P(BlobStoreSuite, AdoptsLocalFiles) {
+  const std::string local = folder_.path() + "/local-file";
+  ASSERT_OK(WriteFileAtomically(local, "adopted"));
+  ASSERT_OK(store_->Adopt("m/file", local));
+  EXPECT_EQ(Get("m/file"), "adopted");
+  EXPECT_FALSE(FileExists(local));
+  EXPECT_FALSE(store_->Adopt("m/other", local).ok());
+}
+
+TEST_P(BlobStoreSuite, DeletesWholePartsOfNamesOnly) {
+  Put("jobs/1/a", "x");
+  Put("jobs/1/b/c", "x");
+  Put("jobs/10/a", "y");
+  ASSERT_OK(store_->DeletePrefix("jobs/1"));
+  EXPECT_THAT(store_->Open("jobs/1/a"), StatusIs(kNotFound, "BLOB_NOT_FOUND"));
+  EXPECT_THAT(store_->Open("jobs/1/b/c"), StatusIs(kNotFound, "BLOB_NOT_FOUND"));
+  EXPECT_EQ(Get("jobs/10/a"), "y");
+  ASSERT_OK(store_->DeletePrefix("jobs/1"));
+  ASSERT_OK(store_->DeletePrefix("jobs/10/a"));
+  EXPECT_THAT(store_->Open("jobs/10/a"), StatusIs(kNotFound, "BLOB_NOT_FOUND"));
+}
+
+TEST_P(BlobStoreSuite, RefusesNamesThatCouldLeaveIt) {
+  for (const char* name : {"", "/", "/etc/passwd", "a//b", "a/", "../a", "a/../b", "a/./b", "a b",
+                           "a\\b", "a\nb"}) {
+    EXPECT_THAT(store_->Create(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+    EXPECT_THAT(store_->Open(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+    EXPECT_THAT(store_->OpenAppend(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+    EXPECT_THAT(store_->DeletePrefix(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+  }
+}
+
+}  // namespace
+}  // namespace ballast::server::testing

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/testing/fake_job_store.h"
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+
+namespace ballast::server::testing {
+namespace {
+
+absl::Status Exists() {
+  return MakeError(absl::StatusCode::kAlreadyExists, "RECORD_EXISTS", "the record exists already");
+}
+absl::Status Missing() {
+  return MakeError(absl::StatusCode::kNotFound, "RECORD_NOT_FOUND", "the record is not there");
+}
+auto OrderOf(const Row& row) { return std::tie(row.queue_key, row.scope, row.id); }
+
+}  // namespace
+
+class FakeTransaction : public Transaction {
+ public:
+  FakeTransaction(FakeJobStore::State& state, bool writable) : state_(state), writable_(writable) {}
+
+  absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope,
+                                         std::string_view id) override {
+    const auto& rows = state_.rows[kind];
+    const auto it = rows.find({std::string(scope), std::string(id)});
+    if (it == rows.end()) return std::optional<Row>();
+    return std::optional<Row>(it->second);
+  }
+
+  absl::StatusOr<int64_t> Insert(Kind kind, const Row& row) override {
+    BALLAST_RETURN_IF_ERROR(CheckWritable());
+    Row stored = row;
+    stored.sequence = ++state_.sequences[{kind, row.scope}];
+    if (!state_.rows[kind].emplace(FakeJobStore::Key{row.scope, row.id}, stored).second) {
+      return Exists();
+    }
+    return stored.sequence;
+  }
+
+  absl::Status Replace(Kind kind, const Row& row) override {
+    BALLAST_RETURN_IF_ERROR(CheckWritable());
+    auto& rows = state_.rows[kind];
+    const auto it = rows.find({row.scope, row.id});
+    if (it == rows.end()) return Missing();
+    const int64_t sequence = it->second.sequence;
+    it->second = row;
+    it->second.sequence = sequence;
+    return absl::OkStatus();
+  }
+
+  absl::Status Delete(Kind kind, std::string_view scope, std::string_view id) override {
+    BALLAST_RETURN_IF_ERROR(CheckWritable());
+    state_.rows[kind].erase({std::string(scope), std::string(id)});
+    if (kind != Kind::kJob) return absl::OkStatus();
+    for (auto it = state_.events.begin(); it != state_.events.end();) {
+      const bool of_job = std::get<0>(it->first) == scope && std::get<1>(it->first) == id;
+      it = of_job ? state_.events.erase(it) : std::next(it);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<Row>> ListByScope(Kind kind, std::string_view scope,
+                                               int64_t before_sequence, int limit) override {
+    return Select(
+        kind,
+        [&](const Row& row) {
+          return row.scope == scope && (before_sequence == 0 || row.sequence < before_sequence);
+        },
+        [](const Row& a, const Row& b) { return a.sequence > b.sequence; }, limit);
+  }
+
+  absl::StatusOr<std::vector<Row>> ListByState(Kind kind, int state, const StateCursor& after,
+                                               int limit) override {
+    const auto bound = std::tie(after.queue_key, after.scope, after.id);
+    return Select(
+        kind, [&](const Row& row) { return row.state == state && OrderOf(row) > bound; },
+        [](const Row& a, const Row& b) { return OrderOf(a) < OrderOf(b); }, limit);
+  }
+
+  absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& before) override {
+    return static_cast<int64_t>(
+        Select(kind,
+               [&](const Row& row) {
+                 return row.state == state && row.scope == before.scope &&
+                        OrderOf(row) < OrderOf(before);
+               },
+               [](const Row&, const Row&) { return false; }, INT32_MAX)
+            .size());
+  }
+
+  absl::StatusOr<int64_t> CountState(Kind kind, int state) override {
+    const auto& rows = state_.rows[kind];
+    return std::count_if(rows.begin(), rows.end(),
+                         [&](const auto& entry) { return entry.second.state == state; });
+  }
+
+  absl::Status AppendEvent(std::string_view scope, std::string_view job,
+                           const EventRow& event) override {
+    BALLAST_RETURN_IF_ERROR(CheckWritable());
+    if (state_.rows[Kind::kJob].count({std::string(scope), std::string(job)}) == 0) return Missing();
+    const bool added =
+        state_.events.emplace(std::tuple(std::string(scope), std::string(job), event.sequence), event.bytes)
+            .second;
+    return added ? absl::OkStatus() : Exists();
+  }
+
+  absl::StatusOr<std::vector<EventRow>> ListEvents(std::string_view scope, std::string_view job,
+                                                   int64_t after_sequence, int limit) override {
+    std::vector<EventRow> events;
+    for (const auto& [key, bytes] : state_.events) {
+      if (std::get<0>(key) == scope && std::get<1>(key) == job && std::get<2>(key) > after_sequence &&
+          static_cast<int>(events.size()) < limit) {
+        events.push_back({std::get<2>(key), bytes});
+      }
+    }
+    return events;
+  }
+
+  absl::StatusOr<std::optional<RequestRow>> GetRequest(std::string_view scope,
+                                                       std::string_view request_id) override {
+    const auto it = state_.requests.find({std::string(scope), std::string(request_id)});
+    if (it == state_.requests.end()) return std::optional<RequestRow>();
+    return std::optional<RequestRow>(it->second);
+  }
+
+  absl::Status PutRequest(std::string_view scope, std::string_view request_id,
+                          const RequestRow& request) override {
+    BALLAST_RETURN_IF_ERROR(CheckWritable());
+    const bool added =
+        state_.requests.emplace(FakeJobStore::Key{scope, request_id}, request).second;
+    return added ? absl::OkStatus() : Exists();
+  }
+
+  absl::Status AddGarbage(std::string_view blob_prefix) override {
+    BALLAST_RETURN_IF_ERROR(CheckWritable());
+    state_.garbage.emplace(blob_prefix);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<std::string>> ListGarbage(int limit) override {
+    std::vector<std::string> list(state_.garbage.begin(), state_.garbage.end());
+    if (static_cast<int>(list.size()) > limit) list.resize(static_cast<size_t>(limit));
+    return list;
+  }
+
+  absl::Status RemoveGarbage(std::string_view blob_prefix) override {
+    BALLAST_RETURN_IF_ERROR(CheckWritable());
+    state_.garbage.erase(std::string(blob_prefix));
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status CheckWritable() const {
+    if (writable_) return absl::OkStatus();
+    return MakeError(absl::StatusCode::kInternal, "STORE_READ_ONLY", "this transaction only reads");
+  }
+
+  template <typename Match, typename Less>
+  std::vector<Row> Select(Kind kind, Match match, Less less, int limit) {
+    std::vector<Row> rows;
+    for (const auto& [key, row] : state_.rows[kind]) {
+      if (match(row)) rows.push_back(row);
+    }
+    std::sort(rows.begin(), rows.end(), less);
+    if (static_cast<int>(rows.size()) > limit) rows.resize(static_cast<size_t>(limit));
+    return rows;
+  }
+
+  FakeJobStore::State& state_;
+  const bool writable_;
+};
+
+absl::Status FakeJobStore::Update(const Body& body) {
+  absl::MutexLock lock(&mutex_);
+  State changed = state_;
+  FakeTransaction transaction(changed, /*writable=*/true);
+  BALLAST_RETURN_IF_ERROR(body(transaction));
+  if (!fail_next_.ok()) return std::exchange(fail_next_, absl::OkStatus());
+  state_ = std::move(changed);
+  return absl::OkStatus();
+}
+
+absl::Status FakeJobStore::Read(const Body& body) {
+  absl::MutexLock lock(&mutex_);
+  FakeTransaction transaction(state_, /*writable=*/false);
+  return body(transaction);
+}
+
+void FakeJobStore::FailNextCommitForTest(absl::Status status) {
+  absl::MutexLock lock(&mutex_);
+  fail_next_ = std::move(status);
+}
+
+}  // namespace ballast::server::testing

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_TESTING_FAKE_JOB_STORE_H_
+#define BALLAST_SERVER_TESTING_FAKE_JOB_STORE_H_
+
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "absl/synchronization/mutex.h"
+#include "server/core/job_store.h"
+
+namespace ballast::server::testing {
+
+// A JobStore in memory, for tests of what stands on one. Passes the same suite as the real one
+// (job_store_suite.h). Thread safety: thread-safe.
+class FakeJobStore : public JobStore {
+ public:
+  absl::Status Update(const Body& body) override;
+  absl::Status Read(const Body& body) override;
+
+  // The next Update fails with `status` after its body has run, and changes nothing.
+  void FailNextCommitForTest(absl::Status status);
+
+ private:
+  friend class FakeTransaction;
+  using Key = std::pair<std::string, std::string>;  // scope, id
+  struct State {
+    std::map<Kind, std::map<Key, Row>> rows;
+    std::map<std::pair<Kind, std::string>, int64_t> sequences;
+    std::map<std::tuple<std::string, std::string, int64_t>, std::string> events;
+    std::map<Key, RequestRow> requests;
+    std::set<std::string> garbage;
+  };
+
+  absl::Mutex mutex_;
+  State state_ ABSL_GUARDED_BY(mutex_);
+  absl::Status fail_next_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace ballast::server::testing
+
+#endif  // BALLAST_SERVER_TESTING_FAKE_JOB_STORE_H_

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/testing/job_store_suite.h"
+
+#include <atomic>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/base/testing/status_matchers.h"
+#include "gmock/gmock.h"
+
+namespace ballast::server::testing {
+namespace {
+
+using ::ballast::testing::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+Row MakeRow(const std::string& scope, const std::string& id, int state, int64_t queue_key) {
+  Row row;
+  row.scope = scope;
+  row.id = id;
+  row.state = state;
+  row.queue_key = queue_key;
+  row.bytes = absl::StrCat("bytes of ", id);
+  return row;
+}
+
+std::vector<std::string> Ids(const std::vector<Row>& rows) {
+  std::vector<std::string> ids;
+  for (const Row& row : rows) ids.push_back(absl::StrCat(row.scope, "/", row.id));
+  return ids;
+}
+
+TEST_P(JobStoreSuite, KeepsRowsOfEveryKindApart) {
+  for (const Kind kind : kAllKinds) {
+    ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+      Row row = MakeRow("t", "same", 1, 5);
+      row.bytes = std::string("with\0zero", 9) + static_cast<char>(kind);
+      return tx.Insert(kind, row).status();
+    }));
+  }
+  for (const Kind kind : kAllKinds) {
+    ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+      BALLAST_ASSIGN_OR_RETURN(const auto row, tx.Get(kind, "t", "same"));
+      EXPECT_TRUE(row.has_value());
+      EXPECT_EQ(row->bytes, std::string("with\0zero", 9) + static_cast<char>(kind));
+      EXPECT_EQ(row->sequence, 1);
+      EXPECT_EQ(row->state, 1);
+      EXPECT_EQ(row->queue_key, 5);
+      BALLAST_ASSIGN_OR_RETURN(const auto none, tx.Get(kind, "other", "same"));
+      EXPECT_FALSE(none.has_value());
+      return absl::OkStatus();
+    }));
+  }
+}
+
+TEST_P(JobStoreSuite, AFailedBodyChangesNothing) {
+  const absl::Status failure = absl::AbortedError("on purpose");
+  EXPECT_EQ(store_->Update([&](Transaction& tx) -> absl::Status {
+    EXPECT_OK(tx.Insert(Kind::kJob, MakeRow("t", "a", 1, 1)));
+    EXPECT_OK(tx.AppendEvent("t", "a", {1, "event"}));
+    EXPECT_OK(tx.PutRequest("t", "r", {"digest", "a"}));
+    EXPECT_OK(tx.AddGarbage("x/y"));
+    // Reads see the transaction's own writes.
+    EXPECT_TRUE(tx.Get(Kind::kJob, "t", "a").value().has_value());
+    return failure;
+  }),
+            failure);
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    EXPECT_FALSE(tx.Get(Kind::kJob, "t", "a").value().has_value());
+    EXPECT_THAT(tx.ListEvents("t", "a", 0, 10).value(), IsEmpty());
+    EXPECT_FALSE(tx.GetRequest("t", "r").value().has_value());
+    EXPECT_THAT(tx.ListGarbage(10).value(), IsEmpty());
+    return absl::OkStatus();
+  }));
+  // And the next transaction is a fresh one.
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    return tx.Insert(Kind::kJob, MakeRow("t", "a", 1, 1)).status();
+  }));
+}
+
+TEST_P(JobStoreSuite, RefusesToInsertTwiceAndToReplaceNothing) {
+  const auto insert = [&](Transaction& tx) -> absl::Status {
+    return tx.Insert(Kind::kVector, MakeRow("", "v", 1, 1)).status();
+  };
+  ASSERT_OK(store_->Update(insert));
+  EXPECT_THAT(store_->Update(insert), StatusIs(absl::StatusCode::kAlreadyExists, "RECORD_EXISTS"));
+  EXPECT_THAT(store_->Update([&](Transaction& tx) {
+    return tx.Replace(Kind::kVector, MakeRow("", "none", 1, 1));
+  }),
+              StatusIs(absl::StatusCode::kNotFound, "RECORD_NOT_FOUND"));
+}
+
+TEST_P(JobStoreSuite, ReplaceChangesStateAndBytesAndKeepsTheSequence) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    EXPECT_OK(tx.Insert(Kind::kJob, MakeRow("t", "a", 1, 1)));
+    EXPECT_OK(tx.Insert(Kind::kJob, MakeRow("t", "b", 1, 2)));
+    Row row = MakeRow("t", "a", 2, 9);
+    row.bytes = "new";
+    return tx.Replace(Kind::kJob, row);
+  }));
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    const Row row = tx.Get(Kind::kJob, "t", "a").value().value();
+    EXPECT_EQ(row.bytes, "new");
+    EXPECT_EQ(row.state, 2);
+    EXPECT_EQ(row.queue_key, 9);
+    EXPECT_EQ(row.sequence, 1);
+    EXPECT_THAT(Ids(tx.ListByState(Kind::kJob, 1, {}, 10).value()), ElementsAre("t/b"));
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, ListsAScopeNewestFirstInPages) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    for (int i = 0; i < 5; ++i) {
+      EXPECT_OK(tx.Insert(Kind::kDataset, MakeRow("t", absl::StrCat("d", i), 1, 100 - i)));
+      EXPECT_OK(tx.Insert(Kind::kDataset, MakeRow("other", absl::StrCat("d", i), 1, i)));
+    }
+    // A sequence is never given twice, also when its row is gone.
+    EXPECT_OK(tx.Delete(Kind::kDataset, "t", "d4"));
+    EXPECT_EQ(tx.Insert(Kind::kDataset, MakeRow("t", "d5", 1, 1)).value(), 6);
+    return absl::OkStatus();
+  }));
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    const auto first = tx.ListByScope(Kind::kDataset, "t", 0, 2).value();
+    EXPECT_THAT(Ids(first), ElementsAre("t/d5", "t/d3"));
+    EXPECT_THAT(Ids(tx.ListByScope(Kind::kDataset, "t", first.back().sequence, 10).value()),
+                ElementsAre("t/d2", "t/d1", "t/d0"));
+    EXPECT_THAT(tx.ListByScope(Kind::kDataset, "nobody", 0, 10).value(), IsEmpty());
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, ListsAStateInQueueOrderAcrossScopes) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    EXPECT_OK(tx.Insert(Kind::kJob, MakeRow("b", "x", 2, 30)));
+    EXPECT_OK(tx.Insert(Kind::kJob, MakeRow("a", "y", 2, 30)));
+    EXPECT_OK(tx.Insert(Kind::kJob, MakeRow("a", "x", 2, 30)));
+    EXPECT_OK(tx.Insert(Kind::kJob, MakeRow("z", "z", 2, -1)));
+    EXPECT_OK(tx.Insert(Kind::kJob, MakeRow("a", "done", 9, 1)));
+    return absl::OkStatus();
+  }));
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    EXPECT_THAT(Ids(tx.ListByState(Kind::kJob, 2, {}, 10).value()),
+                ElementsAre("z/z", "a/x", "a/y", "b/x"));
+    EXPECT_THAT(Ids(tx.ListByState(Kind::kJob, 2, {30, "a", "x"}, 1).value()), ElementsAre("a/y"));
+    EXPECT_EQ(tx.CountState(Kind::kJob, 2).value(), 4);
+    EXPECT_EQ(tx.CountState(Kind::kJob, 3).value(), 0);
+    EXPECT_EQ(tx.CountBefore(Kind::kJob, 2, MakeRow("a", "y", 2, 30)).value(), 1);
+    EXPECT_EQ(tx.CountBefore(Kind::kJob, 2, MakeRow("b", "x", 2, 30)).value(), 0);
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, EventsBelongToAJobAndGoWithIt) {
+  EXPECT_THAT(store_->Update([&](Transaction& tx) {
+    return tx.AppendEvent("t", "none", {1, "e"});
+  }),
+              StatusIs(absl::StatusCode::kNotFound, "RECORD_NOT_FOUND"));
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    EXPECT_OK(tx.Insert(Kind::kJob, MakeRow("t", "a", 1, 1)));
+    for (int64_t i = 1; i <= 4; ++i) EXPECT_OK(tx.AppendEvent("t", "a", {i, absl::StrCat("e", i)}));
+    return absl::OkStatus();
+  }));
+  EXPECT_THAT(store_->Update([&](Transaction& tx) {
+    return tx.AppendEvent("t", "a", {4, "again"});
+  }),
+              StatusIs(absl::StatusCode::kAlreadyExists, "RECORD_EXISTS"));
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    const auto events = tx.ListEvents("t", "a", 1, 2).value();
+    EXPECT_EQ(events.size(), 2u);
+    EXPECT_EQ(events[0].sequence, 2);
+    EXPECT_EQ(events[1].bytes, "e3");
+    return absl::OkStatus();
+  }));
+  ASSERT_OK(store_->Update([&](Transaction& tx) { return tx.Delete(Kind::kJob, "t", "a"); }));
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    EXPECT_THAT(tx.ListEvents("t", "a", 0, 10).value(), IsEmpty());
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, RequestsBelongToAScope) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) { return tx.PutRequest("t", "r", {"d", "name"}); }));
+  EXPECT_THAT(store_->Update([&](Transaction& tx) { return tx.PutRequest("t", "r", {"e", "x"}); }),
+              StatusIs(absl::StatusCode::kAlreadyExists, "RECORD_EXISTS"));
+  ASSERT_OK(store_->Update([&](Transaction& tx) { return tx.PutRequest("u", "r", {"e", "x"}); }));
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    EXPECT_EQ(tx.GetRequest("t", "r").value()->result_name, "name");
+    EXPECT_EQ(tx.GetRequest("t", "r").value()->payload_digest, "d");
+    EXPECT_FALSE(tx.GetRequest("v", "r").value().has_value());
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, GarbageIsASet) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    EXPECT_OK(tx.AddGarbage("b"));
+    EXPECT_OK(tx.AddGarbage("a"));
+    EXPECT_OK(tx.AddGarbage("b"));
+    EXPECT_THAT(tx.ListGarbage(10).value(), ElementsAre("a", "b"));
+    EXPECT_THAT(tx.ListGarbage(1).value(), ElementsAre("a"));
+    EXPECT_OK(tx.RemoveGarbage("a"));
+    EXPECT_OK(tx.RemoveGarbage("never there"));
+    EXPECT_THAT(tx.ListGarbage(10).value(), ElementsAre("b"));
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, ReadTransactionsDoNotWrite) {
+  EXPECT_THAT(store_->Read([&](Transaction& tx) {
+    return tx.Insert(Kind::kJob, MakeRow("t", "a", 1, 1)).status();
+  }),
+              StatusIs(absl::StatusCode::kInternal, "STORE_READ_ONLY"));
+  EXPECT_THAT(store_->Read([&](Transaction& tx) { return tx.AddGarbage("x"); }),
+              StatusIs(absl::StatusCode::kInternal, "STORE_READ_ONLY"));
+}
+
+TEST_P(JobStoreSuite, UpdatesOfManyThreadsAreOneAfterAnother) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) {
+    Row row = MakeRow("t", "counter", 1, 1);
+    row.bytes = "0";
+    return tx.Insert(Kind::kJob, row).status();
+  }));
+  std::atomic<int> failures = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int j = 0; j < 10; ++j) {
+        const absl::Status status = store_->Update([&](Transaction& tx) -> absl::Status {
+          BALLAST_ASSIGN_OR_RETURN(auto row, tx.Get(Kind::kJob, "t", "counter"));
+          row->bytes = std::to_string(std::stoi(row->bytes) + 1);
+          return tx.Replace(Kind::kJob, *row);
+        });
+        if (!status.ok()) ++failures;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failures, 0);
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    EXPECT_EQ(tx.Get(Kind::kJob, "t", "counter").value()->bytes, "40");
+    return absl::OkStatus();
+  }));
+}
+
+}  // namespace
+}  // namespace ballast::server::testing
