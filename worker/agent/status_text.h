@@ -15,8 +15,8 @@ namespace ballast::worker::agent {
 inline std::string StatusText(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
   return absl::StrCat(absl::StatusCodeToString(status.code()),
-                      reason.empty() ? "" : absl::StrCat(" (", reason, ")"), ": ",
-                      status.message());
+                      reason.empty() ? "" : absl::StrCat(" (", reason, ")"),
+                      reason == "LOSS_NOT_FINITE" ? "" : absl::StrCat(": ", status.message()));
 }
 
 }  // namespace ballast::worker::agent
