@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_TESTING_CORE_FIXTURE_H_
+#define BALLAST_SERVER_TESTING_CORE_FIXTURE_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+#include "server/core/collaborators.h"
+#include "server/core/control_plane.h"
+#include "server/core/dataset_catalog.h"
+#include "server/core/job_catalog.h"
+#include "server/core/vector_catalog.h"
+#include "server/testing/fake_job_store.h"
+
+namespace ballast::server::testing {
+
+inline constexpr char kBaseDigest[] = "sha256:base";
+
+// Ids 00…1, 00…2, … Thread safety: thread-safe.
+class CountingIds : public IdSource {
+ public:
+  std::string NewId() override;
+  int64_t NewSeed() override { return ++count_; }
+
+ private:
+  std::atomic<int64_t> count_ = 0;
+};
+
+class SilentListener : public ChangeListener {
+ public:
+  void JobChanged(const std::string&, const std::string&) override {}
+  void WorkAdded() override {}
+  void DatasetUploaded() override {}
+  void GarbageAdded() override {}
+};
+
+// Core on a store in memory: a base model "base" with the ACTIVE vector vec-1, and helpers that stand for
+// customers and workers. Time is `now_`.
+class CoreFixture : public ::testing::Test {
+ protected:
+  void SetUp() override;
+  // A new ControlPlane on the same store, as after a crash.
+  void Restart();
+
+  void AddBase(const std::string& id, const std::string& digest);
+  void AddActiveVector(const std::string& id, int version);
+  // A READY data set of 100 rows and 10,000 tokens. Returns its name.
+  std::string AddDataset(const std::string& tenant);
+  void InsertQueuedJob(const std::string& id, const std::string& base_model);
+
+  v1::CreateFineTuningJobRequest JobRequest(const std::string& tenant);
+  std::string CreateJob(const std::string& tenant = "acme");
+  std::string CreateVector(const std::string& id);
+  static TenantName Parse(const std::string& name);
+  v1::FineTuningJob Job(const std::string& name);
+  v1::FineTuningJob Cancel(const std::string& name);
+  std::vector<v1::JobEvent> Events(const std::string& name);
+  admin::v1::Vector Vector(const std::string& id);
+  std::vector<std::string> Garbage();
+
+  static worker::v1::SynchronizeRequest Request(const std::string& worker);
+  worker::v1::SynchronizeResponse Sync(const worker::v1::SynchronizeRequest& request);
+  worker::v1::SynchronizeResponse Idle(const std::string& worker);
+  worker::v1::SynchronizeResponse Busy(const std::string& worker, const worker::v1::Lease& lease,
+                                       int64_t step);
+  static worker::v1::SynchronizeRequest Finished(const std::string& worker,
+                                                 const worker::v1::Lease& lease);
+  // A delta of two files after 7 steps and 7,000 tokens.
+  static worker::v1::SynchronizeRequest FinishedDelta(const std::string& worker,
+                                                      const worker::v1::Lease& lease);
+
+  absl::Time now_ = absl::FromUnixSeconds(1'700'000'000);
+  FakeJobStore store_;
+  CountingIds ids_;
+  SilentListener listener_;
+  std::unique_ptr<JobCatalog> jobs_;
+  std::unique_ptr<DatasetCatalog> datasets_;
+  std::unique_ptr<VectorCatalog> vectors_;
+  std::unique_ptr<ControlPlane> plane_;
+};
+
+}  // namespace ballast::server::testing
+
+#endif  // BALLAST_SERVER_TESTING_CORE_FIXTURE_H_
