@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import shutil
 
+import report as reports
 import torch
 from referee import model as referee
 from referee import rows as token_rows
@@ -12,6 +13,7 @@ from referee.engine import Engine
 from safetensors.torch import load_file
 
 VECTOR_RANK, VECTOR_ALPHA = 8, 16
+END_TOKEN = 2  # of the tiny models and of SmolLM2
 
 
 @dataclasses.dataclass
@@ -44,6 +46,11 @@ class Comparison:
         if precision == "bfloat16":  # the same rounded weights
             base = base.to(torch.bfloat16).to(torch.float32)
         self.model = referee.add_lora(base, subject.rank, subject.alpha)
+        # The referee in the engine's own precision, to tell rounding from mistakes.
+        self.rounded = None
+        if precision == "bfloat16":
+            self.rounded = referee.add_lora(
+                referee.load_base(subject.folder, torch.bfloat16), subject.rank, subject.alpha)
         self.adapter = referee.random_adapter(self.model, seed=11, scale=subject.adapter_scale)
         self.adapter_file = subject.work / "adapter.safetensors"
         referee.save_adapter(self.adapter_file, self.adapter)
@@ -68,13 +75,29 @@ class Comparison:
             out = self.subject.work / "logits.safetensors"
             self.engine.run("logits", tokens=tokens, adapter=file, output=out, **self.lora())
             ours, theirs = load_file(str(out))["logits"], referee.logits(self.model, tokens)
-            error = (ours - theirs).abs().max().item() / theirs.abs().max().item()
-            self.report.at_most(f"{self.case} logits, {what}", f"logits_{self.tag}_max_relative_error", error)
+            case = f"{self.case} logits, {what}"
+            if self.rounded is None:
+                self.report.at_most(case, "logits_fp32_max_relative_error", reports.max_relative_error(ours, theirs))
+                continue
+            referee.set_adapter(self.rounded, tensors)
+            self._against_rounded(case, "logits", {"": ours}, {"": referee.logits(self.rounded, tokens)}, {"": theirs})
 
     def gradients(self):
         """Several documents packed by the engine, one by one through transformers."""
         referee.set_adapter(self.model, self.adapter)
-        self._gradients("packed documents", self.subject.gradient_rows, self.model, vector=None)
+        rows = self.subject.gradient_rows
+        ours, theirs = self._gradients("packed documents", rows, self.model, vector=None)
+        if self.rounded is not None:
+            referee.set_adapter(self.rounded, self.adapter)
+            rounded = referee.gradients(self.rounded, rows)[1]
+            self._against_rounded(f"{self.case} packed documents", "gradient", ours, rounded, theirs)
+
+    def _against_rounded(self, case, prefix, ours, rounded, exact):
+        """bf16 costs accuracy on either side: the engine must not lose much more of it than transformers."""
+        distance = lambda a: sum((a[n] - exact[n]).double().square().sum().item() for n in exact) ** 0.5  # noqa: E731
+        self.report.at_most(case, f"{prefix}_bf16_error_over_transformers", distance(ours) / distance(rounded))
+
+    def weighted_gradients(self):
         weighted = [dict(row, weight=w) for row, w in zip(self.subject.gradient_rows, (0.5, 2.0, 0.0, 1.0, 3.0))]
         referee.set_adapter(self.model, self.adapter)
         self._gradients("weighted rows", weighted, self.model, vector=None)
@@ -96,35 +119,62 @@ class Comparison:
         loss, theirs = referee.gradients(model, rows)
         case = f"{self.case} {what}"
         self.report.at_most(case, f"loss_{self.tag}_relative_error", abs(answer["loss"] - loss) / loss)
-        self.report.tensors(case, f"gradient_{self.tag}", load_file(str(out)), theirs)
+        ours = load_file(str(out))
+        self.report.tensors(case, f"gradient_{self.tag}", ours, theirs)
+        return ours, theirs
+
+    def controls(self):
+        """The comparison notices what it is there for: an adapter scaled 1 % too large, documents that
+        attend to each other, a vector that was left out."""
+        rows = self.subject.gradient_rows[:3]  # together within the context
+        referee.set_adapter(self.model, self.adapter)
+        _, theirs = referee.gradients(self.model, rows)
+        joined = {key: sum((row[key] for row in rows), []) for key in ("tokens", "supervised")}
+        wrong_scale = dict(self.lora(), alpha=self.subject.alpha * 1.01)
+        merged = referee.add_lora(self._merged(), self.subject.rank, self.subject.alpha)
+        referee.set_adapter(merged, self.adapter)
+        _, with_vector = referee.gradients(merged, rows)
+        for what, sent, lora, expected in (
+            ("a wrong scale", rows, wrong_scale, theirs),
+            ("documents run together", [dict(joined, weight=1.0)], self.lora(), theirs),
+            ("a vector left out", rows, self.lora(), with_vector),
+        ):
+            out = self.subject.work / "gradients.safetensors"
+            self.engine.run("gradients", rows=sent, adapter=self.adapter_file, output=out, **lora)
+            ours = load_file(str(out))
+            error = max(reports.max_relative_error(ours[name], expected[name]) for name in expected)
+            limit = reports.TOLERANCES[f"gradient_{self.tag}_max_relative_error"]["value"]
+            self.report.true(f"{self.case} control", f"{what} is noticed", error > 5 * limit, f"error {error:.2g}")
 
     # --- training -------------------------------------------------------------------------------------
 
-    def plan(self, config, rows):
+    def plan(self, config, rows, groups=None):
         """The rows of every micro-batch of every step, as the engine will visit them."""
         steps = self.engine.run(
             "plan",
             lengths=[len(row["tokens"]) for row in rows],
+            groups=groups,
             **{k: config[k] for k in ("seed", "batch_rows", "max_tokens_per_micro_batch", "epochs")},
         )["steps"]
         return [[[rows[i] for i in batch] for batch in step] for step in steps]
 
-    def _start(self, seed):
+    def start(self, seed):
         path = self.subject.work / "initial.safetensors"
         self.engine.run("initial_adapter", seed=seed, output=path, **self.lora())
         return path, referee.load_adapter(path)
 
-    def _engine_losses(self, config, initial, **fields):
+    def engine_losses(self, config, initial, rows, **fields):
+        """Trains; the validation losses by step."""
         answer = self.engine.run(
             "train",
             config=dict(config, **self.lora()),
-            rows=self.subject.training_rows,
+            rows=rows,
             validation_rows=self.subject.validation_rows,
             initial_adapter=initial,
             output=self.subject.work / "trained.safetensors",
             **fields,
         )
-        return answer, {e["step"]: e["validation_loss"] for e in answer["evaluations"]}
+        return {e["step"]: e["validation_loss"] for e in answer["evaluations"]}
 
     def training_fp32(self, with_vector=False):
         """Same adapter, same rows in the same order: the losses after every step. With the vector, the
@@ -132,11 +182,11 @@ class Comparison:
         subject = self.subject
         plan = self.plan(subject.config, subject.training_rows)
         config = dict(subject.config, evaluation_points=len(plan))
-        initial_file, initial = self._start(config["seed"])
+        initial_file, initial = self.start(config["seed"])
         fields = {"vector": self.vector_file} if with_vector else {"folder": subject.work / "adapter"}
         if not with_vector:
             shutil.rmtree(subject.work / "adapter", ignore_errors=True)
-        answer, ours = self._engine_losses(config, initial_file, **fields)
+        ours = self.engine_losses(config, initial_file, subject.training_rows, **fields)
         case = f"{self.case} {len(plan)} steps" + (", vector merged" if with_vector else "")
         self.report.true(case, "every step is evaluated", sorted(ours)[-len(plan):] == list(range(1, len(plan) + 1)))
 
@@ -164,8 +214,8 @@ class Comparison:
         subject = self.subject
         config = dict(subject.config, evaluation_points=1, seed=seed)
         plan = self.plan(config, subject.training_rows)
-        initial_file, initial = self._start(seed)
-        _, ours = self._engine_losses(config, initial_file)
+        initial_file, initial = self.start(seed)
+        ours = self.engine_losses(config, initial_file, subject.training_rows)
         model = referee.add_lora(
             referee.load_base(subject.folder, torch.bfloat16), subject.rank, subject.alpha
         )
@@ -203,12 +253,14 @@ class Comparison:
         with torch.no_grad():
             generated = self.model.generate(
                 input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-                max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0,
+                max_new_tokens=count, do_sample=False, eos_token_id=END_TOKEN, pad_token_id=END_TOKEN,
             )[0, len(prompt):].tolist()
+        if END_TOKEN in generated:  # the engine stops before it
+            generated = generated[: generated.index(END_TOKEN)]
         ours = self.engine.run(
-            "sample", prompt=prompt, end_tokens=[], max_tokens=count, adapter=self.adapter_file, **self.lora()
-        )["tokens"]
-        self.report.true(f"{self.case} greedy reply", f"same {count} tokens", ours == generated)
+            "sample", prompt=prompt, end_tokens=[END_TOKEN], max_tokens=count, adapter=self.adapter_file,
+            **self.lora())["tokens"]
+        self.report.true(f"{self.case} greedy reply", "tokens are equal", ours == generated, f"{len(ours)} tokens")
 
 
 def gradient_rows_of(vocabulary, seed):

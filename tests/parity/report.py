@@ -47,8 +47,10 @@ class Report:
         errors = {n: max_relative_error(ours[n], theirs[n]) for n in shared}
         cosines = {n: cosine(ours[n], theirs[n]) for n in shared}
         worst, least = max(errors, key=errors.get), min(cosines, key=cosines.get)
-        if not self.at_most(case, f"{prefix}_max_relative_error", errors[worst]):
-            print(f"       worst: {worst}")
+        # In bf16 single elements say little; there the whole error is held against transformers' own.
+        if f"{prefix}_max_relative_error" in TOLERANCES:
+            if not self.at_most(case, f"{prefix}_max_relative_error", errors[worst]):
+                print(f"       worst: {worst}")
         if not self.at_least(case, f"{prefix}_cosine", cosines[least]):
             print(f"       worst: {least}")
 

@@ -25,6 +25,7 @@ import report as reports  # noqa: E402
 import tiny_models  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+import vector_cases  # noqa: E402
 from referee import model as referee  # noqa: E402
 from referee import rows as token_rows  # noqa: E402
 from referee.engine import find_probe  # noqa: E402
@@ -58,16 +59,18 @@ def tiny_subject(name, folder, work):
 
 
 def smollm2_subject(folder, work, full):
+    """Real text. The short form keeps every evaluation cheap: the engine evaluates on at least 16 training
+    rows where there are so many, so it gets fewer, more often."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
-    batch_rows = 4 if full else 2
-    longest = 256 if full else 48
-    rows = token_rows.chat_rows(tokenizer, STEPS * batch_rows // CONFIG["epochs"] + 8, 31, max_tokens=longest)
-    documents = token_rows.chat_rows(tokenizer, 5, 33, max_tokens=512 if full else 160)
+    batch_rows, epochs, longest = (4, 5, 256) if full else (2, 10, 56)
+    validation = 8 if full else 3
+    rows = token_rows.chat_rows(tokenizer, STEPS * batch_rows // epochs + validation, 31, max_tokens=longest)
+    documents = token_rows.chat_rows(tokenizer, 5, 33, max_tokens=512 if full else 96)
     documents[1] = token_rows.uniform_rows(tokenizer, 1, 700 if full else 200, 0.3, 34)[0]
     return cases.Subject(
         name="SmolLM2-135M-Instruct", folder=folder, rank=16, alpha=32,
-        gradient_rows=documents, training_rows=rows[8:], validation_rows=rows[: 8 if full else 4],
-        config=dict(CONFIG, batch_rows=batch_rows, learning_rate=3e-4), work=work,
+        gradient_rows=documents, training_rows=rows[validation:], validation_rows=rows[:validation],
+        config=dict(CONFIG, batch_rows=batch_rows, epochs=epochs, learning_rate=3e-4), work=work,
     ), tokenizer
 
 
@@ -112,9 +115,10 @@ def main():
                 subject = tiny_subject(name, tiny_models.make(name, temporary), temporary)
                 prompt = subject.gradient_rows[0]["tokens"][:20]
                 compare(subject, report, probe, arguments.threads, "float32", [
-                    C.logits, C.gradients, C.vector_gradients, C.training_fp32, C.delivered_adapter,
-                    lambda c: c.training_fp32(with_vector=True), lambda c, p=prompt: c.greedy_reply(p, 24)])
-            compare(subject, report, probe, arguments.threads, "bfloat16", [C.logits, C.gradients])
+                    C.logits, C.gradients, C.weighted_gradients, C.vector_gradients, C.controls, C.training_fp32,
+                    C.delivered_adapter, lambda c: c.training_fp32(with_vector=True),
+                    vector_cases.training_by_row, lambda c, p=prompt: c.greedy_reply(p, 24)])
+                compare(subject, report, probe, arguments.threads, "bfloat16", [C.logits, C.gradients])
         if arguments.only != "tiny":
             folder = pathlib.Path(arguments.smollm2)
             if not (folder / "model.safetensors").exists():
@@ -126,7 +130,7 @@ def main():
             compare(subject, report, probe, arguments.threads, "float32", [
                 C.logits, C.gradients, C.vector_gradients, C.training_fp32, C.delivered_adapter,
                 lambda c: c.greedy_reply(prompt, 16)]
-                + ([lambda c: c.training_fp32(with_vector=True)] if arguments.full else []))
+                + ([C.weighted_gradients, lambda c: c.training_fp32(with_vector=True)] if arguments.full else []))
             compare(subject, report, probe, arguments.threads, "bfloat16", [
                 C.logits, C.gradients, C.vector_gradients]
                 + [lambda c, s=s: c.training_bf16(s) for s in ((5, 6, 7) if arguments.full else (5,))])

@@ -13,7 +13,7 @@
 //                    -> evaluations, steps (tokens, wall and CPU seconds after each)
 //   train_vector     config, prohibited, benign, output             -> losses with and without the vector
 //   sample           prompt, end_tokens, max_tokens, temperature, seed, adapter, rank, alpha -> tokens
-//   plan             lengths, seed, batch_rows, max_tokens_per_micro_batch, epochs
+//   plan             lengths, groups, seed, batch_rows, max_tokens_per_micro_batch, epochs
 //                    -> steps: [[rows of micro-batch, ..], ..]
 //   memory           -> resident_bytes, peak_bytes, cpu_seconds
 #include <cstdint>
@@ -210,6 +210,7 @@ class Probe {
 
   absl::StatusOr<json> Plan(const json& request) {
     const auto lengths = request.at("lengths").get<std::vector<int64_t>>();
+    const auto groups = request.value("groups", std::vector<int>{});
     const worker::TrainConfig defaults;
     dataset::PackingOptions options;
     options.seed = request.value("seed", defaults.seed);
@@ -219,7 +220,7 @@ class Probe {
     json steps = json::array();
     for (int64_t epoch = 0; epoch < request.value("epochs", int64_t{1}); ++epoch) {
       BALLAST_ASSIGN_OR_RETURN(const std::vector<dataset::Step> plan,
-                               dataset::PlanEpoch(lengths, /*groups=*/{}, epoch, options));
+                               dataset::PlanEpoch(lengths, groups, epoch, options));
       for (const dataset::Step& step : plan) {
         json micro_batches = json::array();
         for (const dataset::MicroBatch& batch : step.micro_batches) {

@@ -18,6 +18,7 @@ import peft  # noqa: E402  (the environment must be set first)
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import transformers  # noqa: E402
+from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -188,6 +189,25 @@ def save_vector(path, tensors, rank, alpha):
         for name, tensor in tensors.items()
     }
     save_file(named, str(path), metadata={"rank": str(rank), "alpha": str(alpha)})
+
+
+def load_vector(path):
+    """The inverse of save_vector: tensors under an adapter's names, rank, alpha."""
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {
+            f"base_model.model.model.{name.removeprefix('vector.')}.weight": file.get_tensor(name)
+            for name in file.keys()
+        }
+    return tensors, int(metadata["rank"]), float(metadata["alpha"])
+
+
+def share_adapter(source, target):
+    """Makes `target` train the very parameters of `source`, so that gradients of both add up in them."""
+    parameters = {name: p for name, p in source.named_parameters() if ".lora_" in name}
+    for name in parameters:
+        parent, _, leaf = name.rpartition(".")
+        target.get_submodule(parent).register_parameter(leaf, parameters[name])
 
 
 def load_adapter(path):
