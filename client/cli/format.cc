@@ -8,6 +8,16 @@
 #include "absl/strings/str_format.h"
 
 namespace ballast::cli {
+namespace {
+
+// A number, perhaps with commas and one point; not a version, a time or an identifier.
+bool IsFigure(const std::string& cell) {
+  return !cell.empty() && std::count(cell.begin(), cell.end(), '.') <= 1 &&
+         std::all_of(cell.begin(), cell.end(),
+                     [](unsigned char c) { return std::isdigit(c) || c == ',' || c == '.'; });
+}
+
+}  // namespace
 
 std::string FormatBytes(int64_t bytes) {
   static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB"};
@@ -93,11 +103,7 @@ std::string Table::Render() const {
     width[i] = DisplayWidth(header_[i]);
     for (const auto& line : lines) {
       width[i] = std::max(width[i], DisplayWidth(line[i]));
-      // Identifiers and times begin with digits, too: only figures align right.
-      right[i] = right[i] && !line[i].empty() &&
-                 std::all_of(line[i].begin(), line[i].end(), [](unsigned char c) {
-                   return std::isdigit(c) || c == ',' || c == '.' || c == '-' || c == '%';
-                 });
+      right[i] = right[i] && IsFigure(line[i]);
     }
   }
   std::string text;

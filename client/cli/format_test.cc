@@ -52,6 +52,12 @@ TEST(FormatTest, TableAlignsColumns) {
             "b         7\n");
 }
 
+TEST(FormatTest, OnlyFiguresAlignRight) {
+  Table table({"VERSION", "NOTE"});
+  table.AddRow({"0.1.0", "-"});
+  EXPECT_EQ(table.Render(), "VERSION  NOTE\n0.1.0    -\n");
+}
+
 TEST(FormatTest, TableOfShortRowsAndHostileCells) {
   Table table({"A", "B"});
   table.AddRow({"x\n"});

@@ -2,6 +2,7 @@
 """Programs that die, disks that fill up, keys that are wrong: what was acknowledged survives (R3), and a job that
 SUCCEEDED has one delta (R2)."""
 
+import hashlib
 import json
 import os
 import resource
@@ -169,6 +170,19 @@ def kill_all(bench):
     check_one_delta(bench, job, {1, 2})
     check_one_delta(bench, waiting, {1})
     check(bench.job(bench.first_job) == bench.finished_job, "another job changed")
+
+
+@STEPS.step("same seed, same bytes, however often a job was killed", needs=[LONG])
+def same_bytes(bench):
+    adapters = {}
+    for folder in (bench.folder / "deltas").iterdir():
+        digest = hashlib.sha256((folder / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+        adapters.setdefault(bench.job(folder.name)["trainingDataset"], {}).setdefault(digest, []).append(folder.name)
+    long_jobs = adapters[f"tenants/dev/datasets/{bench.long_training}"]
+    check(sum(map(len, long_jobs.values())) >= 4, f"too few jobs to compare: {long_jobs}")
+    check(len(long_jobs) == 1, f"the adapters differ: {long_jobs}")
+    first = hashlib.sha256((bench.delta / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+    check(list(adapters[bench.training["name"]]) == [first], f"{adapters[bench.training['name']]}, not {first}")
 
 
 @STEPS.step("a full disk refuses an upload and keeps the rest; with space it goes on", needs=[LONG])

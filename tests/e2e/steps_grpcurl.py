@@ -26,6 +26,9 @@ def grpcurl(bench, *arguments, key="tenant", data=None, expect=0):
     return finished.stdout if expect == 0 else finished.stderr
 
 
+# What C++ servers say by reflection has no JSON names, so grpcurl prints the names of the proto files.
+
+
 def many(text):
     """The JSON values of a stream, one after the other."""
     decoder, values = json.JSONDecoder(), []
@@ -61,7 +64,7 @@ def create_and_watch(bench):
     job = json.loads(grpcurl(bench, "ballast.v1.FineTuningService/CreateFineTuningJob", data=request))
     check(job["state"] == "QUEUED", f"{job}")
     updates = many(grpcurl(bench, "ballast.v1.FineTuningService/WatchFineTuningJob", data={"name": job["name"]}))
-    states = [update["event"]["stateChanged"]["state"] for update in updates if "stateChanged" in update.get("event", {})]
+    states = [update["event"]["state_changed"]["state"] for update in updates if "state_changed" in update.get("event", {})]
     check(states == ["QUEUED", "RUNNING", "SUCCEEDED"], f"{states}")
     cursor = updates[-1]["event"]["sequence"]
     rest = many(
@@ -75,7 +78,7 @@ def create_and_watch(bench):
     listed = json.loads(
         grpcurl(bench, "ballast.v1.FineTuningService/ListFineTuningJobs", data={"parent": "tenants/dev", "pageSize": 1})
     )
-    check(short(listed["fineTuningJobs"][0]["name"]) == short(job["name"]) and listed["nextPageToken"], f"{listed}")
+    check(short(listed["fine_tuning_jobs"][0]["name"]) == short(job["name"]) and listed["next_page_token"], f"{listed}")
 
 
 @STEPS.step("grpcurl without a key is refused", needs=[STEPS[0].name])

@@ -272,6 +272,7 @@ def sample(bench):
     bench.refused(4, "MAX_TOKENS_OUT_OF_RANGE", "sample", "--base-model", MODEL, "x", "--max-tokens", 100000)
     bench.refused(4, "TEMPERATURE_OUT_OF_RANGE", "sample", "--base-model", MODEL, "x", "--temperature", 9)
     bench.refused(4, "PROMPT_EMPTY", "sample", "--base-model", MODEL, "")
+    bench.refused(4, "PROMPT_TOO_LONG", "sample", "--base-model", MODEL, "rope " * 3000)
 
 
 @STEPS.step("metrics are served and name no tenant", needs=[STEPS[0].name])
