@@ -101,12 +101,16 @@ std::string DescribeJob(const v1::FineTuningJob& job) {
 std::string DescribeProgress(const v1::JobProgress& progress) {
   std::string text = absl::StrCat(FormatCount(progress.step()), "/",
                                   FormatCount(progress.total_steps()), " steps");
-  if (progress.evaluations_size() > 0) {
-    const auto& last = progress.evaluations(progress.evaluations_size() - 1);
-    absl::StrAppend(&text, "  ", DescribeLosses(last));
-  }
+  // The time before the losses: what is cut off on a narrow terminal is at the end.
   if (progress.has_time_left()) {
     absl::StrAppend(&text, "  ", FormatClock(ToDuration(progress.time_left())), " left");
+  }
+  if (progress.evaluations_size() > 0) {
+    const auto& last = progress.evaluations(progress.evaluations_size() - 1);
+    absl::StrAppend(&text, absl::StrFormat("  loss %.3f", last.training_loss()));
+    if (last.has_validation_loss()) {
+      absl::StrAppend(&text, absl::StrFormat(" (valid %.3f)", last.validation_loss()));
+    }
   }
   return text;
 }
@@ -167,7 +171,7 @@ absl::StatusOr<v1::FineTuningJob> Follow(const client::Client& client, const std
     Cli::PrintJson(job, /*one_line=*/true);
     return job;
   }
-  ProgressBar bar(ShortName(name).substr(0, 12), BarOutput::StandardError());
+  ProgressBar bar("job", BarOutput::StandardError());
   v1::JobProgress last;
   const auto draw = [&](std::string detail) {
     bar.Update(last.total_steps() > 0
@@ -177,7 +181,12 @@ absl::StatusOr<v1::FineTuningJob> Follow(const client::Client& client, const std
   };
   handlers.on_event = [&](const v1::JobEvent& event) {
     bar.Note(DescribeEvent(event));
-    if (event.has_evaluation()) *last.add_evaluations() = event.evaluation();
+    if (event.has_evaluation()) {
+      // Progress comes once a second; an evaluation may know of more steps.
+      *last.add_evaluations() = event.evaluation();
+      last.set_step(std::max(last.step(), event.evaluation().step()));
+      if (last.total_steps() > 0) draw(DescribeProgress(last));
+    }
     if (event.has_state_changed() && event.state_changed().state() == v1::FineTuningJob::QUEUED) {
       last.Clear();
       draw("waiting for a worker");

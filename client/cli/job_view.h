@@ -21,7 +21,7 @@ std::string DescribeEstimate(const v1::Estimate& estimate);
 // Every field that says something.
 std::string DescribeJob(const v1::FineTuningJob& job);
 
-// "12/40 steps  loss 1.8421 (valid 1.9310)  0:21 left".
+// "12/40 steps  0:21 left  loss 1.842 (valid 1.931)".
 std::string DescribeProgress(const v1::JobProgress& progress);
 
 // One line for an event: "RUNNING (attempt 2)", "step 20: loss 1.84, validation 1.93".

@@ -28,10 +28,10 @@ v1::JobProgress Progress() {
 
 TEST(JobViewTest, Progress) {
   v1::JobProgress progress = Progress();
-  EXPECT_EQ(DescribeProgress(progress), "12/1,040 steps  loss 1.8421  1:21 left");
+  EXPECT_EQ(DescribeProgress(progress), "12/1,040 steps  1:21 left  loss 1.842");
   progress.mutable_evaluations(0)->set_validation_loss(1.931);
   progress.clear_time_left();
-  EXPECT_EQ(DescribeProgress(progress), "12/1,040 steps  loss 1.8421, validation 1.9310");
+  EXPECT_EQ(DescribeProgress(progress), "12/1,040 steps  loss 1.842 (valid 1.931)");
 }
 
 TEST(JobViewTest, Events) {

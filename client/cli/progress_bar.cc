@@ -18,8 +18,6 @@
 namespace ballast::cli {
 namespace {
 
-constexpr size_t kBarColumns = 24;
-
 absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
 
 bool SpeaksUnicode() {
@@ -50,9 +48,10 @@ std::string RenderBar(std::string_view label, double fraction, std::string_view 
                       size_t width, bool unicode) {
   if (!(fraction > 0)) fraction = 0;  // NaN too
   fraction = std::min(fraction, 1.0);
-  const size_t full = static_cast<size_t>(std::floor(fraction * kBarColumns));
+  const size_t columns = std::clamp<size_t>(width / 5, 10, 24);
+  const size_t full = static_cast<size_t>(std::floor(fraction * static_cast<double>(columns)));
   std::string bar;
-  for (size_t i = 0; i < kBarColumns; ++i) {
+  for (size_t i = 0; i < columns; ++i) {
     if (unicode) {
       bar += i < full ? "█" : "░";
     } else {

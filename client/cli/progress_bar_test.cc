@@ -19,10 +19,9 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 TEST(RenderBarTest, Draws) {
-  EXPECT_EQ(RenderBar("up", 0.5, "1 of 2", 80, false),
-            "up [############------------]  50 %  1 of 2");
-  EXPECT_THAT(RenderBar("up", 0, "", 80, false), HasSubstr("[------------------------]   0 %"));
-  EXPECT_THAT(RenderBar("up", 1, "", 80, false), HasSubstr("[########################] 100 %"));
+  EXPECT_EQ(RenderBar("up", 0.5, "1 of 2", 80, false), "up [########--------]  50 %  1 of 2");
+  EXPECT_THAT(RenderBar("up", 0, "", 80, false), HasSubstr("[----------------]   0 %"));
+  EXPECT_THAT(RenderBar("up", 1, "", 80, false), HasSubstr("[################] 100 %"));
 }
 
 TEST(RenderBarTest, OddFractionsAreClamped) {
@@ -72,7 +71,7 @@ TEST_F(ProgressBarTest, ATerminalKeepsOneLine) {
   }
   const std::string text = Text();
   EXPECT_THAT(text, Not(HasSubstr("too soon")));
-  EXPECT_THAT(text, HasSubstr("\r\033[Kup [##################------]  75 %  b"));
+  EXPECT_THAT(text, HasSubstr("\r\033[Kup [############----]  75 %  b"));
   EXPECT_THAT(text, HasSubstr("100 %  last\n"));
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1);
 }
