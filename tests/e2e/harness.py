@@ -33,15 +33,14 @@ class Step:
     name: str
     function: object
     needs: tuple = ()
-    essential: bool = False  # run with --only, too: others build on it
 
 
 class Steps(list):
     """Steps in the order of their definition."""
 
-    def step(self, name, needs=(), essential=False):
+    def step(self, name, needs=()):
         def add(function):
-            self.append(Step(name, function, tuple(needs), essential))
+            self.append(Step(name, function, tuple(needs)))
             return function
 
         return add

@@ -34,7 +34,7 @@ def raw_refused(bench, code, reason, *arguments, key="tenant"):
     return answer
 
 
-@STEPS.step("server and worker start by themselves", needs=[steps_main.LAST_STEPS[0].name], essential=True)
+@STEPS.step("server and worker start by themselves", needs=[steps_main.LAST_STEPS[0].name])
 def start(bench):
     bench.server = bench.start_server()
     bench.worker = bench.start_worker()

@@ -24,7 +24,7 @@ LONG_ROWS = 400
 LONG_EPOCHS = 2
 
 
-@STEPS.step("a long job's data set", needs=[STARTED, TRAINED], essential=True)
+@STEPS.step("a long job's data set", needs=[STARTED, TRAINED])
 def long_dataset(bench):
     file = rows.write(bench.folder / "long-job.jsonl", rows.rows(LONG_ROWS, seed=9))
     bench.long_training = short(bench.ok_json("dataset", "upload", file, "--base-model", MODEL)["name"])

@@ -2,10 +2,13 @@
 """A client that knows nothing but reflection: grpcurl, with the words of the README."""
 
 import json
+import os
+import pathlib
+import re
 import subprocess
 
 import steps_main
-from harness import Skip, Steps, check, find_grpcurl, short
+from harness import ROOT, Skip, Steps, check, find_grpcurl, short
 
 STEPS = Steps()
 
@@ -78,7 +81,31 @@ def create_and_watch(bench):
     listed = json.loads(
         grpcurl(bench, "ballast.v1.FineTuningService/ListFineTuningJobs", data={"parent": "tenants/dev", "pageSize": 1})
     )
-    check(short(listed["fine_tuning_jobs"][0]["name"]) == short(job["name"]) and listed["next_page_token"], f"{listed}")
+    check([short(found["name"]) for found in listed["fine_tuning_jobs"]] == [short(job["name"])], f"not the newest: {listed}")
+
+
+@STEPS.step("grpcurl lists, creates and watches a job with the words of the README", needs=[STEPS[1].name])
+def readme(bench):
+    text = (ROOT / "README.md").read_text()
+    block = next(part for part in text.split("```") if "grpcurl -plaintext" in part)
+    block = block.replace("~/.local/share/ballast", str(bench.data)).replace("127.0.0.1:7070", f"127.0.0.1:{bench.port}")
+    block = block.replace("baseModels/smollm2", f"baseModels/{steps_main.MODEL}")
+    block = block.replace("DATASET", short(bench.training["name"]))
+    # The watch needs the id that the command before it prints.
+    first, watch = block.split("grpcurl", 4)[:4], "grpcurl" + block.split("grpcurl", 4)[4]
+    environment = {"PATH": f"{pathlib.Path(find_grpcurl()).parent}:{os.environ['PATH']}"}
+
+    def bash(script):
+        finished = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=90, env=environment)
+        check(finished.returncode == 0, f"{script}\n{finished.stdout}{finished.stderr}")
+        return finished.stdout
+
+    printed = bash("grpcurl".join(first))
+    check("ballast.v1.FineTuningService" in printed, printed)
+    job = re.findall(r"tenants/dev/fineTuningJobs/(job-[0-9a-f]+)", printed)[-1]
+    key = block.strip().splitlines()[0]
+    watched = bash(f"{key}\n{watch.replace('JOB', job)}")
+    check("SUCCEEDED" in watched, watched)
 
 
 @STEPS.step("grpcurl without a key is refused", needs=[STEPS[0].name])

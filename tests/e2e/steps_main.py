@@ -22,7 +22,7 @@ LEASE_SECONDS = 3
 CHECKPOINT_STEPS = 10
 
 
-@STEPS.step("dev starts: keys, configurations and a profile are made, server and worker answer", essential=True)
+@STEPS.step("dev starts: keys, configurations and a profile are made, server and worker answer")
 def dev_starts(bench: Bench):
     # What an operator adds to the configurations stays: a second tenant, a short lease, frequent checkpoints.
     bench.data.mkdir()
@@ -89,7 +89,7 @@ def help_teaches(bench):
         check(bench.run(*wrong).code == 2, f"wrong usage {wrong} does not end with 2")
 
 
-@STEPS.step("a base model is imported; again gives the same; another under its id is refused", needs=[STEPS[0].name], essential=True)
+@STEPS.step("a base model is imported; again gives the same; another under its id is refused", needs=[STEPS[0].name])
 def import_model(bench):
     bench.model_folder = models.tiny(bench.folder / "models" / "tiny")
     bench.model = bench.ok_json("model", "import", bench.model_folder, "--id", MODEL)
@@ -119,7 +119,7 @@ def dataset_check(bench):
         check(re.search(rf"^ *{line} .*{reason}", text, re.MULTILINE), f"line {line} ({reason}) is not in:\n{text}")
 
 
-@STEPS.step("an uploaded data set has the same report", needs=[STEPS[4].name, STEPS[5].name], essential=True)
+@STEPS.step("an uploaded data set has the same report", needs=[STEPS[4].name, STEPS[5].name])
 def dataset_upload(bench):
     bench.training = bench.ok_json("dataset", "upload", bench.broken_file, "--base-model", MODEL)
     report = bench.training["report"]
@@ -151,7 +151,7 @@ def no_vector(bench):
     check(not bench.ok_json("job", "list").get("fineTuningJobs"), "a refused job was kept")
 
 
-@STEPS.step("an operator trains a vector, with a report", needs=[STEPS[4].name], essential=True)
+@STEPS.step("an operator trains a vector, with a report", needs=[STEPS[4].name])
 def train_vector(bench):
     bench.prohibited = rows.write(bench.folder / "prohibited.jsonl", rows.prohibited(100))
     bench.benign = rows.write(bench.folder / "benign.jsonl", rows.rows(40, seed=3))
@@ -181,7 +181,7 @@ def estimate(bench):
     check(not bench.ok_json("job", "list").get("fineTuningJobs"), "an estimate was kept")
 
 
-@STEPS.step("a job is created once by its request id", needs=[STEPS[9].name], essential=True)
+@STEPS.step("a job is created once by its request id", needs=[STEPS[9].name])
 def create_job(bench):
     arguments = ["job", "create", *job_arguments(bench, "--name", "first", "--label", "team=e2e")]
     request_id = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
@@ -193,7 +193,7 @@ def create_job(bench):
     bench.refused(4, "REQUEST_ID_REUSED", *arguments, "--epochs", 4, "--request-id", request_id)
 
 
-@STEPS.step("it is watched to SUCCEEDED: events without gaps, losses that fall", needs=[STEPS[10].name], essential=True)
+@STEPS.step("it is watched to SUCCEEDED: events without gaps, losses that fall", needs=[STEPS[10].name])
 def watch_job(bench):
     lines = bench.ok("job", "watch", bench.first_job, "--output", "json").json_lines()
     job = lines[-1]
@@ -216,7 +216,7 @@ def watch_job(bench):
     bench.refused(4, "JOB_ENDED", "job", "cancel", bench.first_job)
 
 
-@STEPS.step("the delta is downloaded, resumed, verified; a changed one is not accepted", needs=[STEPS[11].name], essential=True)
+@STEPS.step("the delta is downloaded, resumed, verified; a changed one is not accepted", needs=[STEPS[11].name])
 def download(bench):
     folder = bench.delta = bench.folder / "delta"
     bench.ok("delta", "download", bench.first_job, "--to", folder)
@@ -283,7 +283,7 @@ def metrics(bench):
         check(secret not in text, f"the metrics page holds {secret}")
 
 
-@LAST_STEPS.step("dev stops both programs on SIGTERM", needs=[STEPS[0].name], essential=True)
+@LAST_STEPS.step("dev stops both programs on SIGTERM", needs=[STEPS[0].name])
 def dev_stops(bench):
     children = [int(pid) for pid in open(f"/proc/{bench.dev.pid}/task/{bench.dev.pid}/children").read().split()]
     check(len(children) == 2, f"dev has the children {children}")
