@@ -209,23 +209,52 @@ void SplitHeads(const T* dout, int64_t dout_stride, const T* out, int64_t rows, 
 }
 
 template <typename T>
+inline float Largest(const T* row, int64_t n) {
+  float top = -3.0e38f;
+#pragma omp simd reduction(max : top)
+  for (int64_t i = 0; i < n; ++i) top = Load(row + i) > top ? Load(row + i) : top;
+  return top;
+}
+
+// Writes exp(scale * score - top) of `count` scores to `out` (float or T) and returns their sum.
+template <typename T, typename Out>
+inline float ExpAndSum(const T* scores, int64_t count, float scale, float top, Out* out) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) {
+    const float e = Exp(Load(scores + i) * scale - top);
+    Store(out + i, e);
+    sum += e;
+  }
+  return sum;
+}
+
+template <typename T>
 void Softmax(T* scores, int64_t columns, int64_t stride, const int32_t* first, int64_t query0,
              int64_t repeat, float scale, float* lse, int64_t begin, int64_t end) {
+  constexpr int64_t kBuffer = 2048;
+  float buffer[kBuffer];
   for (int64_t row = begin; row < end; ++row) {
     T* s = scores + row * stride;
     const int64_t query = query0 + row / repeat;
-    const int64_t from = first[query], to = query + 1;
-    float top = -3.0e38f;
-#pragma omp simd reduction(max : top)
-    for (int64_t i = from; i < to; ++i) top = Load(s + i) > top ? Load(s + i) : top;
-    top *= scale;
+    const int64_t from = first[query], to = query + 1, count = to - from;
+    const float top = Largest(s + from, count) * scale;
     float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = from; i < to; ++i) sum += Exp(Load(s + i) * scale - top);
-    const float inverse = 1.0f / sum;
-    for (int64_t i = 0; i < from; ++i) Store(s + i, 0.0f);
+    if (count <= kBuffer) {
+      sum = ExpAndSum(s + from, count, scale, top, buffer);
+      const float inverse = 1.0f / sum;
 #pragma omp simd
-    for (int64_t i = from; i < to; ++i) Store(s + i, Exp(Load(s + i) * scale - top) * inverse);
+      for (int64_t i = 0; i < count; ++i) Store(s + from + i, buffer[i] * inverse);
+    } else {
+      // Too long to keep: the exponentials are taken twice rather than rounded twice.
+      for (int64_t at = from; at < to; at += kBuffer) {
+        sum += ExpAndSum(s + at, to - at < kBuffer ? to - at : kBuffer, scale, top, buffer);
+      }
+      const float inverse = 1.0f / sum;
+#pragma omp simd
+      for (int64_t i = from; i < to; ++i) Store(s + i, Exp(Load(s + i) * scale - top) * inverse);
+    }
+    for (int64_t i = 0; i < from; ++i) Store(s + i, 0.0f);
     for (int64_t i = to; i < columns; ++i) Store(s + i, 0.0f);
     lse[row] = top + Log(sum);
   }
@@ -290,14 +319,6 @@ void SwiGluBackward(T* gate_up, const T* dout, int64_t dout_stride, int64_t n, T
       Store(u + i, gradient * silu);
     }
   }
-}
-
-template <typename T>
-inline float Largest(const T* row, int64_t n) {
-  float top = -3.0e38f;
-#pragma omp simd reduction(max : top)
-  for (int64_t i = 0; i < n; ++i) top = Load(row + i) > top ? Load(row + i) : top;
-  return top;
 }
 
 template <typename T>

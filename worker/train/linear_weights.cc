@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "worker/train/memory.h"
 #include "worker/train/model.h"
 
 namespace ballast::worker {
@@ -34,8 +35,10 @@ LinearWeights::Layer LinearWeights::MakeLayer(int64_t rank) const {
     layer.secret = SecretBuffer(elements * c10::elementSize(type_));
     flat = at::from_blob(layer.secret.data(), {elements}, options);
   } else {
-    flat = at::zeros({elements}, options);
+    flat = at::empty({elements}, options);
   }
+  PreferHugePages(flat);
+  flat.zero_();
   int64_t offset = 0;
   for (int g = 0; g < kGroups; ++g) {
     layer.groups[g] = flat.narrow(0, offset, rows[g] * columns[g]).view({rows[g], columns[g]});

@@ -16,6 +16,7 @@
 #include "common/base/status_macros.h"
 #include "worker/train/engine.h"
 #include "worker/train/engine_log.h"
+#include "worker/train/memory.h"
 #include "worker/trainer.h"
 
 namespace ballast::worker {

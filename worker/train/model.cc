@@ -17,6 +17,7 @@
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
+#include "worker/train/memory.h"
 
 namespace ballast::worker {
 namespace {
@@ -198,6 +199,7 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, at::
   }
   const auto options = at::TensorOptions().dtype(type).device(device);
   model->embedding = at::empty({config.vocabulary, config.hidden}, options);
+  PreferHugePages(model->embedding);
   BALLAST_RETURN_IF_ERROR(tensors.Read("model.embed_tokens.weight", model->embedding));
   model->parameters = model->embedding.numel();
   model->clean = std::make_unique<LinearWeights>(config, type, device, /*secret=*/false);

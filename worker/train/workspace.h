@@ -4,6 +4,8 @@
 
 #include <ATen/ATen.h>
 
+#include "worker/train/memory.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <map>
@@ -27,6 +29,7 @@ class Workspace {
     if (!storage.defined() || storage.numel() < elements) {
       storage = at::Tensor();  // free before growing
       storage = at::empty({elements}, at::TensorOptions().dtype(type).device(device_));
+      PreferHugePages(storage);
     }
     return storage.narrow(0, 0, elements).view(shape);
   }
