@@ -163,6 +163,7 @@ absl::Status Run(const WorkerConfig& config, bool check_only) {
   options.device = config.device().empty() ? "not known yet" : config.device();
   options.version = std::string(Version());
   options.cache_dir = config.cache_dir();
+  options.metrics_address = config.metrics_address();
   options.checkpoint_steps = config.checkpoint_steps() == 0  ? kDefaultCheckpointSteps
                              : config.checkpoint_steps() < 0 ? 0
                                                              : config.checkpoint_steps();
@@ -190,8 +191,8 @@ int Main(int argc, char** argv) {
       "  api_key_file: /etc/ballast/worker.key   # mode 600\n"
       "  vault_key_file: /etc/ballast/vault.key  # mode 600; openssl rand -hex 32\n"
       "  cache_dir: /var/cache/ballast\n"
-      "and where wanted worker_id, threads, device, log_level, checkpoint_steps, "
-      "tls_authority_file.\n\n"
+      "and where wanted worker_id, threads, device, log_level, checkpoint_steps,\n"
+      "tls_authority_file, metrics_address.\n\n"
       "SIGTERM or SIGINT: the running job is checkpointed and handed back, exit status 0.\n"
       "Exit status 2: the configuration, a key file or the cache folder cannot be used.");
   app.set_version_flag("--version", std::string(Version()));

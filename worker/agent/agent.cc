@@ -2,6 +2,7 @@
 #include "worker/agent/agent.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "common/base/error.h"
@@ -50,12 +51,15 @@ Agent::Agent(const AgentOptions& options, WorkerClient& client, VectorVault& vau
       clock_(clock),
       cache_(options.cache_dir),
       bases_(cache_, std::move(load_engine), std::move(load_text)),
-      sampler_(client) {}
+      sampler_(client, metrics_) {}
 
 Agent::~Agent() { Stop(); }
 
 absl::Status Agent::Start() {
   BALLAST_RETURN_IF_ERROR(cache_.Open());
+  if (!options_.metrics_address.empty() && options_.metrics_address != "off") {
+    BALLAST_RETURN_IF_ERROR(metrics_.Serve(options_.metrics_address));
+  }
   thread_ = std::thread([this] { Run(); });
   return absl::OkStatus();
 }
@@ -139,8 +143,9 @@ void Agent::PauseIfFailing() {
 pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration interval) {
   const std::string& resource = work.lease().resource();
   spdlog::info("{}: taken with epoch {}", resource, work.lease().epoch());
-  LeaseSession session(client_, Identity(), work.lease(), interval,
+  LeaseSession session(client_, metrics_, Identity(), work.lease(), interval,
                        [this](const pb::SampleOrder& order) { sampler_.Add(order); });
+  metrics_.SetBusy(true);
   session.Start();
   {
     absl::MutexLock lock(&mutex_);
@@ -153,25 +158,34 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
     session_ = nullptr;
   }
   session.Stop();
+  metrics_.SetBusy(false);
   const LeaseSession::Order order = session.order();
+  const auto count = [&](const char* outcome) {
+    metrics_.CountLease(work.has_fine_tune() ? "fine_tune" : "train_vector", outcome);
+  };
   if (order == LeaseSession::Order::kLost ||
       (!finished.ok() && ErrorReason(finished.status()) == "LEASE_LOST")) {
     spdlog::warn("{}: dropped, the lease is lost", resource);
+    count("lost");
     return {};
   }
   pb::SynchronizeRequest::Finished report;
   if (finished.ok()) {
     spdlog::info("{}: done", resource);
+    count("done");
     report = *std::move(finished);
   } else if (order == LeaseSession::Order::kCancel) {
     spdlog::info("{}: cancelled", resource);
+    count("cancelled");
     report.mutable_cancelled();
   } else if (order == LeaseSession::Order::kDrain &&
              (absl::IsCancelled(finished.status()) || absl::IsAborted(finished.status()))) {
     spdlog::info("{}: handed back", resource);
+    count("handed_back");
     report.mutable_handed_back();
   } else {
     spdlog::error("{}: failed: {}", resource, StatusText(finished.status()));
+    count("failed");
     *report.mutable_error() =
         work.has_fine_tune() ? ToJobError(finished.status()) : ToVectorError(finished.status());
   }
@@ -188,15 +202,21 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
 
 absl::StatusOr<pb::SynchronizeRequest::Finished> Agent::RunTask(const pb::Work& work,
                                                                 LeaseSession& session) {
-  TaskEnvironment environment{client_, vault_, bases_,           sampler_,
-                              session, clock_, options_.version, options_.checkpoint_steps};
-  switch (work.task_case()) {
-    case pb::Work::kFineTune:
-      return RunFineTune(environment, work);
-    case pb::Work::kTrainVector:
-      return RunTrainVector(environment, work);
-    case pb::Work::TASK_NOT_SET:
-      break;
+  TaskEnvironment environment{client_,  vault_,           bases_,
+                              sampler_, session,          clock_,
+                              metrics_, options_.version, options_.checkpoint_steps};
+  try {
+    switch (work.task_case()) {
+      case pb::Work::kFineTune:
+        return RunFineTune(environment, work);
+      case pb::Work::kTrainVector:
+        return RunTrainVector(environment, work);
+      case pb::Work::TASK_NOT_SET:
+        break;
+    }
+  } catch (const std::bad_alloc&) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                     "the worker ran out of memory");
   }
   return MakeError(absl::StatusCode::kUnimplemented, "TASK_UNKNOWN",
                    "the server gave a kind of work that this worker does not know; use the same "

@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "worker/agent/base_loader.h"
 #include "worker/agent/lease_session.h"
+#include "worker/agent/metrics.h"
 #include "worker/agent/sampler.h"
 #include "worker/agent/worker_client.h"
 #include "worker/vector_vault.h"
@@ -22,7 +23,8 @@ struct AgentOptions {
   std::string device = "cpu";  // reported until a base model is loaded, which knows better
   std::string version;
   std::string cache_dir;
-  int checkpoint_steps = 50;  // 0: none
+  std::string metrics_address;  // of the Prometheus metrics; empty for none
+  int checkpoint_steps = 50;    // 0: none
   // How long a stopping agent tries to report what it has done.
   absl::Duration stop_patience = absl::Seconds(20);
   // How long the agent takes no work after a failure that is the platform's, doubled each time up
@@ -45,7 +47,8 @@ class Agent {
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
 
-  // Opens the cache folder and starts the thread. Fails when the folder cannot be made.
+  // Opens the cache folder, serves the metrics and starts the thread. Fails when the folder cannot
+  // be made, or with PORT_IN_USE.
   absl::Status Start();
 
   // Asks the agent to stop: a running job writes a checkpoint and is handed back. Returns at once.
@@ -53,6 +56,8 @@ class Agent {
 
   // Drain, then waits until everything is handed back.
   void Stop();
+
+  const Metrics& metrics() const { return metrics_; }
 
  private:
   void Run();
@@ -72,6 +77,7 @@ class Agent {
   WorkerClient& client_;
   VectorVault& vault_;
   Clock& clock_;
+  Metrics metrics_;
   BaseCache cache_;
   BaseLoader bases_;
   Sampler sampler_;

@@ -3,6 +3,11 @@
 // real vault.
 #include "worker/agent/agent.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <filesystem>
 #include <memory>
 #include <sstream>
@@ -93,6 +98,7 @@ class AgentTest : public ::testing::Test {
     AgentOptions options;
     options.version = "1.2.3";
     options.cache_dir = cache_dir_;
+    options.metrics_address = metrics_address_;
     options.checkpoint_steps = checkpoint_steps;
     options.stop_patience = absl::Milliseconds(200);
     options.first_pause = absl::Milliseconds(1);
@@ -224,6 +230,7 @@ class AgentTest : public ::testing::Test {
 
   std::ostringstream log_;
   std::shared_ptr<spdlog::logger> previous_log_;
+  std::string metrics_address_;
   const std::string cache_dir_;
   FakeWorkerService server_;
   FakeEngineControl engine_;
@@ -681,6 +688,42 @@ TEST_F(AgentTest, SaysWhenAPromptIsTooLongAndWhenAReplyWasCut) {
   server_.GiveSample(order);
   EXPECT_EQ(server_.WaitForReply("s-7").text(), "use");
   EXPECT_EQ(server_.WaitForReply("s-7").finish_reason, "length");
+}
+
+// The metrics page of a worker on loopback.
+std::string ReadMetrics(int port) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
+  EXPECT_EQ(send(fd, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+  std::string page;
+  char buffer[4096];
+  for (ssize_t n = 0; (n = recv(fd, buffer, sizeof(buffer), 0)) > 0;) {
+    page.append(buffer, static_cast<size_t>(n));
+  }
+  close(fd);
+  return page;
+}
+
+TEST_F(AgentTest, CountsWhatItDoesWithoutNamesAndLosses) {
+  metrics_address_ = "127.0.0.1:0";
+  server_.GiveWork(Job());
+  StartAgent();
+  ASSERT_TRUE(server_.WaitForFinished().has_delta());
+  server_.GiveSample(Order("s-8", "hello"));
+  server_.WaitForReply("s-8");
+  server_.WaitForIdle(1);
+  const std::string page = ReadMetrics(agent_->metrics().port());
+  EXPECT_THAT(page, HasSubstr(R"(ballast_worker_leases_total{outcome="done",work="fine_tune"} 1)"));
+  EXPECT_THAT(page, HasSubstr("ballast_worker_steps_total 4"));
+  EXPECT_THAT(page, HasSubstr(R"(ballast_worker_samples_total{answered="yes"} 1)"));
+  EXPECT_THAT(page, HasSubstr("ballast_worker_busy 0"));
+  EXPECT_THAT(page, Not(HasSubstr("acme")));
+  EXPECT_THAT(page, Not(HasSubstr("loss")));
 }
 
 TEST_F(AgentTest, StopsWhileIdleAndSaysSo) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/agent/checkpoint_uploader.h"
 
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -64,7 +65,7 @@ void CheckpointUploader::Run() {
   }
 }
 
-void CheckpointUploader::Upload(const Checkpoint& checkpoint) {
+void CheckpointUploader::Upload(const Checkpoint& checkpoint) try {
   const auto sealed = vault_.Seal(SecretBuffer::CopyOf(checkpoint.bytes),
                                   Binding(session_.lease().resource(), base_digest_));
   if (!sealed.ok()) {
@@ -80,6 +81,8 @@ void CheckpointUploader::Upload(const Checkpoint& checkpoint) {
     return;
   }
   session_.SetCheckpoint(*digest, checkpoint.step);
+} catch (const std::bad_alloc&) {
+  spdlog::error("no memory to write the checkpoint of step {}", checkpoint.step);
 }
 
 absl::StatusOr<std::string> CheckpointUploader::Open(VectorVault& vault, std::string_view sealed,

@@ -21,10 +21,11 @@ absl::Duration FromProto(const google::protobuf::Duration& duration) {
 
 }  // namespace
 
-LeaseSession::LeaseSession(WorkerClient& client, pb::SynchronizeRequest identity, pb::Lease lease,
-                           absl::Duration interval,
+LeaseSession::LeaseSession(WorkerClient& client, Metrics& metrics, pb::SynchronizeRequest identity,
+                           pb::Lease lease, absl::Duration interval,
                            std::function<void(const pb::SampleOrder&)> samples)
     : client_(client),
+      metrics_(metrics),
       identity_(std::move(identity)),
       lease_(std::move(lease)),
       samples_(std::move(samples)),
@@ -124,6 +125,7 @@ void LeaseSession::Beat() {
       return;
     }
     // The work goes on: its writes are fenced, and the server may come back before the lease ends.
+    metrics_.CountHeartbeatFailure();
     if (failures_++ % 30 == 0) {
       spdlog::warn("{}: heartbeat failed: {}", lease_.resource(), StatusText(response.status()));
     }

@@ -8,6 +8,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "worker/agent/metrics.h"
 #include "worker/agent/worker_client.h"
 #include "worker/trainer.h"
 
@@ -31,8 +32,9 @@ class LeaseSession {
 
   // `identity` has device and version; `samples` gets the orders that come with answers. `client`
   // must outlive the session. `interval` holds until the server gives another one.
-  LeaseSession(WorkerClient& client, pb::SynchronizeRequest identity, pb::Lease lease,
-               absl::Duration interval, std::function<void(const pb::SampleOrder&)> samples);
+  LeaseSession(WorkerClient& client, Metrics& metrics, pb::SynchronizeRequest identity,
+               pb::Lease lease, absl::Duration interval,
+               std::function<void(const pb::SampleOrder&)> samples);
   ~LeaseSession();
   LeaseSession(const LeaseSession&) = delete;
   LeaseSession& operator=(const LeaseSession&) = delete;
@@ -66,6 +68,7 @@ class LeaseSession {
   void Raise(Order order);
 
   WorkerClient& client_;
+  Metrics& metrics_;
   const pb::SynchronizeRequest identity_;
   const pb::Lease lease_;
   const std::function<void(const pb::SampleOrder&)> samples_;

@@ -124,6 +124,7 @@ void Sampler::RefuseAll() {
 void Sampler::Refuse(const pb::SampleOrder& order, const absl::Status& status) {
   spdlog::warn("a sampling order is refused: {} {}", absl::StatusCodeToString(status.code()),
                ErrorReason(status));
+  metrics_.CountSample(false);
   const auto reply = client_.StartReply(order.sample_id(), never_);
   // A failure means that nobody waits any more.
   reply->Fail(ToSampleError(status)).IgnoreError();
@@ -133,6 +134,7 @@ void Sampler::Serve(const pb::SampleOrder& order, LoadedBase& base,
                     const std::function<bool()>& stop) {
   const auto reply = client_.StartReply(order.sample_id(), never_);
   const auto reason = Generate(order, base, stop, *reply);
+  metrics_.CountSample(reason.ok());
   if (!reason.ok()) {
     // The status may quote the engine, never a row or a reply.
     spdlog::warn("a sampling order failed: {}", StatusText(reason.status()));

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "worker/agent/base_loader.h"
+#include "worker/agent/metrics.h"
 #include "worker/agent/worker_client.h"
 
 namespace ballast::worker::agent {
@@ -20,8 +21,8 @@ namespace ballast::worker::agent {
 // safety: Add and HasOrders from any thread, the rest on the engine's thread only.
 class Sampler {
  public:
-  // `client` must outlive the sampler.
-  explicit Sampler(WorkerClient& client) : client_(client) {}
+  // Both must outlive the sampler.
+  Sampler(WorkerClient& client, Metrics& metrics) : client_(client), metrics_(metrics) {}
 
   // Takes an order.
   void Add(const pb::SampleOrder& order);
@@ -50,6 +51,7 @@ class Sampler {
   void Refuse(const pb::SampleOrder& order, const absl::Status& status);
 
   WorkerClient& client_;
+  Metrics& metrics_;
   Cancellation never_;  // replies end by `stop`, not from outside
 
   mutable absl::Mutex mutex_;

@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "worker/agent/base_loader.h"
 #include "worker/agent/lease_session.h"
+#include "worker/agent/metrics.h"
 #include "worker/agent/sampler.h"
 #include "worker/agent/worker_client.h"
 #include "worker/vector_vault.h"
@@ -24,6 +25,7 @@ struct TaskEnvironment {
   Sampler& sampler;
   LeaseSession& session;
   Clock& clock;
+  Metrics& metrics;
   std::string version;
   int checkpoint_steps = 0;  // 0: none
 };

@@ -15,7 +15,11 @@ TrainCallbacks SessionCallbacks(TaskEnvironment& environment, LoadedBase& base) 
   LeaseSession& session = environment.session;
   Sampler& sampler = environment.sampler;
   TrainCallbacks callbacks;
-  callbacks.progress = [&session](const Progress& progress) { session.SetProgress(progress); };
+  Metrics& metrics = environment.metrics;
+  callbacks.progress = [&session, &metrics](const Progress& progress) {
+    session.SetProgress(progress);
+    metrics.CountStep();
+  };
   callbacks.yield = [&session, &sampler, &base] {
     sampler.ServeWith(base,
                       [&session] { return session.order() != LeaseSession::Order::kContinue; });
