@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ballast dataset check | upload | show | list | delete
+#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -141,6 +142,8 @@ void AddUpload(Cli& cli, CLI::App* group) {
                   : options->display_name);
           BALLAST_ASSIGN_OR_RETURN(const v1::Dataset created, client->CreateDataset(request));
           name = created.name();
+          std::fprintf(stderr, "Data set %s; after an interruption go on with --resume %s\n",
+                       ShortName(name).c_str(), ShortName(name).c_str());
         }
         absl::StatusOr<v1::Dataset> dataset;
         {

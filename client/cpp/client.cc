@@ -240,8 +240,10 @@ absl::StatusOr<std::string> Client::Sample(
     }
     const absl::Status status = connection_->Convert(reader->Finish());
     if (status.ok()) return finish_reason;
-    if (any || status.code() != absl::StatusCode::kUnavailable ||
-        attempt >= connection_->options().retry.max_attempts) {
+    // For a worker the server has waited already, and what failed once on one will again.
+    const std::string reason = ErrorReason(status);
+    if (any || status.code() != absl::StatusCode::kUnavailable || reason == "NO_WORKER" ||
+        reason == "SAMPLE_FAILED" || attempt >= connection_->options().retry.max_attempts) {
       return status;
     }
     connection_->Sleep(connection_->options().retry.Backoff(attempt, status));

@@ -271,6 +271,13 @@ TEST_F(ClientTest, SampleStreamsAndRepeatsOnlyBeforeTheFirstPiece) {
   EXPECT_EQ(reason, "stop");
   EXPECT_EQ(calls, 2);
 
+  server_.sample = [&](auto&, const auto&, auto&) {
+    ++calls;
+    return MakeError(absl::StatusCode::kUnavailable, "NO_WORKER", "no worker came");
+  };
+  EXPECT_THAT(MakeClient().Sample({}, add), StatusIs(absl::StatusCode::kUnavailable, "NO_WORKER"));
+  EXPECT_EQ(calls, 3);
+
   server_.sample = [&](auto&, const auto&, grpc::ServerWriter<v1::SampleResponse>& writer) {
     ++calls;
     v1::SampleResponse piece;
@@ -279,7 +286,7 @@ TEST_F(ClientTest, SampleStreamsAndRepeatsOnlyBeforeTheFirstPiece) {
     return Unavailable();
   };
   EXPECT_THAT(MakeClient().Sample({}, add), StatusIs(absl::StatusCode::kUnavailable));
-  EXPECT_EQ(calls, 3);
+  EXPECT_EQ(calls, 4);
 }
 
 }  // namespace

@@ -350,7 +350,7 @@ TEST_F(WatchTest, GoesOnFromTheLastSequenceAndNeverRepeats) {
   EXPECT_EQ(job.state(), v1::FineTuningJob::SUCCEEDED);
   EXPECT_THAT(sequences, ElementsAre(1, 2, 3, 4));
   EXPECT_THAT(cursors, ElementsAre(0, 2, 2, 3));
-  EXPECT_EQ(reconnects, 2);
+  EXPECT_EQ(reconnects, 3);
   EXPECT_EQ(steps, 5);
 }
 
@@ -362,6 +362,16 @@ TEST_F(WatchTest, GivesUpWhenNothingComesAnyMore) {
   };
   EXPECT_THAT(MakeClient().WatchJob("j1", 0, {}), StatusIs(absl::StatusCode::kUnavailable));
   EXPECT_EQ(calls, 4);
+}
+
+TEST_F(WatchTest, AServerThatEndsEveryWatchIsGivenUp) {
+  server_.watch_job = [](auto&, const auto&, auto&) { return absl::OkStatus(); };
+  server_.get_job = [](auto&, const auto&, v1::FineTuningJob& job) {
+    job.set_state(v1::FineTuningJob::RUNNING);
+    return absl::OkStatus();
+  };
+  EXPECT_THAT(MakeClient().WatchJob("j1", 0, {}),
+              StatusIs(absl::StatusCode::kUnavailable, "WATCH_ENDED_EARLY"));
 }
 
 TEST_F(WatchTest, AJobThatIsNotThereEndsTheWatch) {

@@ -2,9 +2,9 @@
 // Client::WatchJob: follows a job through broken connections.
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "client/cpp/client.h"
 #include "common/base/error.h"
-#include "common/base/status_macros.h"
 
 namespace ballast::client {
 namespace {
@@ -40,16 +40,19 @@ absl::StatusOr<v1::FineTuningJob> Client::WatchJob(std::string_view name, int64_
         handlers.on_progress(response.progress());
       }
     }
-    const absl::Status status = connection_->Convert(reader->Finish());
+    absl::Status status = connection_->Convert(reader->Finish());
     if (status.ok()) {
-      BALLAST_ASSIGN_OR_RETURN(v1::FineTuningJob job, GetJob(full_name));
-      if (HasEnded(job)) return job;
-    } else if (!Connection::IsBroken(status) || attempt >= retry.max_reconnects) {
-      return status;
+      absl::StatusOr<v1::FineTuningJob> job = GetJob(full_name);
+      if (job.ok() && HasEnded(*job)) return job;
+      // A server that is about to stop ends its watches.
+      status = job.ok() ? MakeError(absl::StatusCode::kUnavailable, "WATCH_ENDED_EARLY",
+                                    absl::StrCat("the server ended the watch of ", full_name,
+                                                 " before the job ended; watch it again"))
+                        : job.status();
     }
+    if (!Connection::IsBroken(status) || attempt >= retry.max_reconnects) return status;
     // A deadline is this library's own way of noticing dead peers: no news for the caller.
-    if (!status.ok() && status.code() != absl::StatusCode::kDeadlineExceeded &&
-        handlers.on_reconnect) {
+    if (status.code() != absl::StatusCode::kDeadlineExceeded && handlers.on_reconnect) {
       handlers.on_reconnect(status);
     }
     connection_->Sleep(retry.Backoff(attempt, status));
