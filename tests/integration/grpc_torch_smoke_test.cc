@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// gRPC and libtorch in one process. The libtorch wheel exports some hundred google::protobuf symbols of
-// its own, of another version than the one gRPC uses; whichever library the loader meets first, both must
-// go on working. This source is built twice, with either link order.
+// gRPC and libtorch in one process. The libtorch wheel exports some hundred google::protobuf
+// symbols of its own, of another version than the one gRPC uses; whichever library the loader meets
+// first, both must go on working. This source is built twice, with either link order.
 #include <ATen/ATen.h>
 #include <google/protobuf/util/json_util.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
@@ -21,7 +21,8 @@ namespace {
 
 constexpr int64_t kRows = 64, kInner = 128, kColumns = 96;
 
-// Sum of a product of integers small enough that bf16 inputs are exact, so that the right answer is known.
+// Sum of a product of integers small enough that bf16 inputs are exact, so that the right answer is
+// known.
 int64_t SumOfBfloat16Product() {
   at::Tensor a = at::arange(kRows * kInner).remainder(7).sub(3).reshape({kRows, kInner});
   at::Tensor b = at::arange(kColumns * kInner).remainder(5).sub(1).reshape({kColumns, kInner});

@@ -59,15 +59,19 @@ def tiny_subject(name, folder, work):
 
 
 def smollm2_subject(folder, work, full):
-    """Real text. The short form keeps every evaluation cheap: the engine evaluates on at least 16 training
-    rows where there are so many, so it gets fewer, more often."""
+    """Real text. The short form has few training rows, more often: the engine evaluates on at least 16 of
+    them where there are so many, and here that is after every step."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
-    batch_rows, epochs, longest = (4, 5, 256) if full else (2, 10, 56)
+    batch_rows, epochs, longest = (4, 5, 256) if full else (2, 25, 56)
     validation = 8 if full else 3
     rows = token_rows.chat_rows(tokenizer, STEPS * batch_rows // epochs + validation, 31, max_tokens=longest)
     documents = token_rows.chat_rows(tokenizer, 5, 33, max_tokens=512 if full else 96)
     documents[1] = token_rows.uniform_rows(tokenizer, 1, 700 if full else 200, 0.3, 34)[0]
+    held_out = 48 if full else 24
+    once = token_rows.chat_rows(tokenizer, STEPS * batch_rows + held_out, 35, max_tokens=longest)
     return cases.Subject(
+        bf16_training_rows=once[held_out:], bf16_validation_rows=once[:held_out],
+        bf16_config=dict(CONFIG, batch_rows=batch_rows, epochs=1, learning_rate=3e-4),
         name="SmolLM2-135M-Instruct", folder=folder, rank=16, alpha=32,
         gradient_rows=documents, training_rows=rows[validation:], validation_rows=rows[:validation],
         config=dict(CONFIG, batch_rows=batch_rows, epochs=epochs, learning_rate=3e-4), work=work,
@@ -100,7 +104,7 @@ def main():
         "BALLAST_SMOLLM2", str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct")),
         help="Hugging Face folder of SmolLM2-135M-Instruct (scripts/convert_smollm2 makes it)")
     parser.add_argument("--full", action="store_true", help="everything; writes docs/results/parity.*")
-    parser.add_argument("--only", choices=["tiny", "real"], help="one half of the suite")
+    parser.add_argument("--only", choices=["tiny", "real", "bf16"], help="one part of the suite")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -110,7 +114,7 @@ def main():
 
     with tempfile.TemporaryDirectory() as temporary:
         temporary = pathlib.Path(temporary)
-        if arguments.only != "real":
+        if arguments.only in (None, "tiny"):
             for name in tiny_models.MODELS:
                 subject = tiny_subject(name, tiny_models.make(name, temporary), temporary)
                 prompt = subject.gradient_rows[0]["tokens"][:20]
@@ -127,10 +131,11 @@ def main():
             prompt = tokenizer.apply_chat_template(
                 [{"role": "user", "content": "What is the capital of France?"}],
                 add_generation_prompt=True, return_dict=True)["input_ids"]
-            compare(subject, report, probe, arguments.threads, "float32", [
-                C.logits, C.gradients, C.vector_gradients, C.training_fp32, C.delivered_adapter,
-                lambda c: c.greedy_reply(prompt, 16)]
-                + ([C.weighted_gradients, lambda c: c.training_fp32(with_vector=True)] if arguments.full else []))
+            if arguments.only != "bf16":
+                compare(subject, report, probe, arguments.threads, "float32", [
+                    C.logits, C.gradients, C.vector_gradients, C.training_fp32, C.delivered_adapter,
+                    lambda c: c.greedy_reply(prompt, 16)]
+                    + ([C.weighted_gradients, lambda c: c.training_fp32(with_vector=True)] if arguments.full else []))
             compare(subject, report, probe, arguments.threads, "bfloat16", [
                 C.logits, C.gradients, C.vector_gradients]
                 + [lambda c, s=s: c.training_bf16(s) for s in ((5, 6, 7) if arguments.full else (5,))])

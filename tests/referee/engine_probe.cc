@@ -5,26 +5,27 @@
 //   {"ok": true, ..} or {"ok": false, "error": {"code", "reason", "message"}}.
 // Tensors travel as safetensors files that the request names ("output", "adapter", "vector").
 //
+// clang-format off
 //   load             model, precision, threads, device
 //   initial_adapter  rank, alpha, seed, output
-//   logits           tokens, adapter, rank, alpha, output           -> tensor "logits" [T, V]
-//   gradients        rows, adapter, vector, rank, alpha, output     -> loss; tensors of the adapter's names
+//   logits           tokens, adapter, rank, alpha, output        -> tensor "logits" [T, V]
+//   gradients        rows, adapter, vector, rank, alpha, output  -> loss; tensors named as the adapter's
 //   train            config, rows, validation_rows, vector, initial_adapter, output, folder
 //                    -> evaluations, steps (tokens, wall and CPU seconds after each)
-//   train_vector     config, prohibited, benign, output             -> losses with and without the vector
+//   train_vector     config, prohibited, benign, output          -> losses with and without the vector
 //   sample           prompt, end_tokens, max_tokens, temperature, seed, adapter, rank, alpha -> tokens
 //   plan             lengths, groups, seed, batch_rows, max_tokens_per_micro_batch, epochs
 //                    -> steps: [[rows of micro-batch, ..], ..]
 //   memory           -> resident_bytes, peak_bytes, cpu_seconds
+// clang-format on
 #include <cstdint>
 #include <iostream>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -161,8 +162,8 @@ class Probe {
       evaluations.push_back(
           {{"step", evaluation.step},
            {"training_loss", evaluation.training_loss},
-           {"validation_loss", evaluation.validation_loss ? json(*evaluation.validation_loss)
-                                                          : json(nullptr)}});
+           {"validation_loss",
+            evaluation.validation_loss ? json(*evaluation.validation_loss) : json(nullptr)}});
     }
     return json{{"total_steps", result.progress.total_steps},
                 {"trained_tokens", result.progress.trained_tokens},

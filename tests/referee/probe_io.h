@@ -4,10 +4,9 @@
 #define BALLAST_TESTS_REFEREE_PROBE_IO_H_
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,15 +17,16 @@ namespace ballast::referee {
 
 using nlohmann::json;
 
-// The readers below throw nlohmann::json::exception where a field has the wrong type; engine_probe turns
-// that into one answer PROBE_REQUEST_INVALID. Fields that are left out keep the structs' defaults.
+// The readers below throw nlohmann::json::exception where a field has the wrong type; engine_probe
+// turns that into one answer PROBE_REQUEST_INVALID. Fields that are left out keep the structs'
+// defaults.
 worker::EngineOptions EngineOptionsFrom(const json& request);
 worker::LoraConfig LoraConfigFrom(const json& request);  // "rank", "alpha"
 worker::TrainConfig TrainConfigFrom(const json& config);
 worker::VectorConfig VectorConfigFrom(const json& config);
 
-// "rows": [{"tokens": [..], "supervised": [0/1, ..], "weight": 1.0}, ..] under `key`, or the same array in
-// the file that `key` + "_file" names; empty when neither is there.
+// "rows": [{"tokens": [..], "supervised": [0/1, ..], "weight": 1.0}, ..] under `key`, or the same
+// array in the file that `key` + "_file" names; empty when neither is there.
 absl::StatusOr<std::vector<worker::TokenRow>> RowsFrom(const json& request, const std::string& key);
 
 // The float32 safetensors file at `path`, sorted by name; empty for an empty path.
@@ -45,8 +45,8 @@ absl::Status WriteAdapterFolder(const std::string& folder, const std::string& mo
 // {"code": "INVALID_ARGUMENT", "reason": "TENSOR_MISMATCH", "message": ".."}
 json ErrorJson(const absl::Status& status);
 
-// Seconds of a clock that never goes back, seconds of CPU this process has used in all its threads, and
-// its present and highest resident memory.
+// Seconds of a clock that never goes back, seconds of CPU this process has used in all its threads,
+// and its present and highest resident memory.
 double WallSeconds();
 double CpuSeconds();
 struct Memory {
