@@ -28,6 +28,7 @@
 #include "common/text/tokenizer.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/worker_client.h"
+#include "worker/thread_waiting.h"
 #include "worker/trainer.h"
 #include "worker/vault/envelope_vault.h"
 #include "worker/vault/file_key_provider.h"
@@ -217,4 +218,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace ballast::worker
 
-int main(int argc, char** argv) { return ballast::worker::Main(argc, argv); }
+int main(int argc, char** argv) {
+  ballast::worker::ShortenThreadWaits(argv);
+  return ballast::worker::Main(argc, argv);
+}

@@ -51,7 +51,7 @@ struct TrainConfig {
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
   double max_gradient_norm = 1.0;
   uint64_t seed = 0;            // adapter initialisation and row order
-  int evaluation_points = 10;   // evenly spaced over the steps; the last step is always one
+  int evaluation_points = 10;   // evenly spaced; the last step is always one; step 0 (the base) is extra
   int checkpoint_every_steps = 0;  // 0: none
   VectorPolicy vector_policy = VectorPolicy::kAlways;
 };
@@ -151,8 +151,10 @@ struct EngineOptions {
 
 // Thread safety: not thread-safe, except that callbacks run on the calling thread.
 // Failures: INVALID_ARGUMENT with reasons UNSUPPORTED_ARCHITECTURE, SAFETENSORS_*, TENSOR_MISMATCH for a
-// bad model folder; LOSS_NOT_FINITE (FAILED_PRECONDITION) when training diverges; CANCELLED or ABORTED by
-// order; RESOURCE_EXHAUSTED (OUT_OF_MEMORY). Never throws.
+// bad model folder; TRAIN_CONFIG_INVALID, VECTOR_MISMATCH, ADAPTER_MISMATCH and others for a request that
+// does not fit; CHECKPOINT_MISMATCH (FAILED_PRECONDITION), CHECKPOINT_CORRUPT (DATA_LOSS);
+// LOSS_NOT_FINITE (FAILED_PRECONDITION) when training diverges; by order, CANCELLED (STOPPED) or ABORTED
+// (STOPPED_WITH_CHECKPOINT); RESOURCE_EXHAUSTED (OUT_OF_MEMORY). Never throws.
 class Engine {
  public:
   virtual ~Engine() = default;

@@ -92,6 +92,7 @@ void LinearWeights::LoadAdapter(const LoraLayout& layout, const at::Tensor& para
                                 uint64_t version) {
   TORCH_CHECK(layout.rank() == rank_, "the weights have no room for this adapter");
   if (version == version_) return;
+  const at::Tensor factor = at::scalar_tensor(scale);
   for (int layer = 0; layer < layers(); ++layer) {
     for (int g = 0; g < kGroups; ++g) {
       const auto group = static_cast<Group>(g);
@@ -101,11 +102,12 @@ void LinearWeights::LoadAdapter(const LoraLayout& layout, const at::Tensor& para
         const int64_t out = shape.module_out[m];
         const at::Tensor b =
             parameters.narrow(0, layout.b_offset(layer, group, static_cast<int>(m)), out * rank_);
-        layers_[layer]
-            .groups[g]
-            .narrow(0, row, out)
-            .narrow(1, shape.in + static_cast<int64_t>(m) * rank_, rank_)
-            .copy_(b.view({out, rank_}) * scale);
+        at::Tensor columns = layers_[layer]
+                                 .groups[g]
+                                 .narrow(0, row, out)
+                                 .narrow(1, shape.in + static_cast<int64_t>(m) * rank_, rank_);
+        // Straight into place: a vector in training leaves no copy behind.
+        at::mul_out(columns, b.view({out, rank_}), factor);
         row += out;
       }
     }

@@ -4,8 +4,10 @@
 #define BALLAST_WORKER_TRAIN_TESTING_TINY_H_
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/artifact/safetensors.h"
@@ -80,6 +82,20 @@ inline SecretBuffer AsVector(const Adapter& adapter, const LoraConfig& lora) {
       artifact::WriteSafetensors(tensors, {{"format", "ballast-vector-1"},
                                            {"rank", std::to_string(lora.rank)},
                                            {"alpha", std::to_string(lora.alpha)}}));
+}
+
+// The tensors of a vector's bytes as an adapter, to be used beside the base.
+inline Adapter AsAdapter(const SecretBuffer& vector) {
+  Adapter adapter;
+  const artifact::SafetensorsView view = artifact::ParseSafetensors(vector.view()).value();
+  for (const auto& [name, tensor] : view.tensors) {
+    std::vector<float> values(tensor.bytes.size() / sizeof(float));
+    std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
+    adapter.push_back(
+        {"base_model.model.model." + name.substr(std::string("vector.").size()) + ".weight",
+         tensor.shape, std::move(values)});
+  }
+  return adapter;
 }
 
 }  // namespace ballast::worker::testing
