@@ -20,6 +20,10 @@ import tempfile
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "tests/parity")]
+# All sides wait as the worker does (worker/thread_waiting.h): a spin of milliseconds ruins a run as soon as
+# anything else wants a core. OpenMP reads it when torch is loaded, here and in the programs started below.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import bench_report  # noqa: E402
 import roofline  # noqa: E402

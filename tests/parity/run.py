@@ -17,8 +17,9 @@ import traceback
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
-# Threads that wait by spinning take the cores from whoever else is on the machine; here nothing is timed.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# As the worker does (worker/thread_waiting.h): threads that spin take the cores from whoever else wants them.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import cases  # noqa: E402
 import report as reports  # noqa: E402
