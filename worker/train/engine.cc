@@ -215,11 +215,15 @@ absl::StatusOr<Adapter> TorchEngine::InitialAdapter(const LoraConfig& lora, uint
 absl::StatusOr<LossAndGradients> ComputeGradients(Engine& engine, const std::vector<TokenRow>& rows,
                                                   const Adapter& adapter, const LoraConfig& lora,
                                                   const SecretBuffer* vector) {
-  return static_cast<TorchEngine&>(engine).ComputeGradients(rows, adapter, lora, vector);
+  auto* torch_engine = dynamic_cast<TorchEngine*>(&engine);
+  if (torch_engine == nullptr) return absl::UnimplementedError("this engine cannot be inspected");
+  return torch_engine->ComputeGradients(rows, adapter, lora, vector);
 }
 
 absl::StatusOr<Adapter> InitialAdapter(Engine& engine, const LoraConfig& lora, uint64_t seed) {
-  return static_cast<TorchEngine&>(engine).InitialAdapter(lora, seed);
+  auto* torch_engine = dynamic_cast<TorchEngine*>(&engine);
+  if (torch_engine == nullptr) return absl::UnimplementedError("this engine cannot be inspected");
+  return torch_engine->InitialAdapter(lora, seed);
 }
 
 }  // namespace ballast::worker
