@@ -40,12 +40,13 @@ grpc::Status Call::End(const absl::Status& status) const {
   const absl::Duration took = Now() - start_;
   api_.metrics.CountRpc(method_, status.code(), took);
   // Method, code and reason only: messages may name what belongs to a tenant.
-  if (status.code() == absl::StatusCode::kInternal || status.code() == absl::StatusCode::kDataLoss) {
-    spdlog::error("{} failed: {} {}", method_, absl::StatusCodeToString(status.code()),
-                  ErrorReason(status));
+  const std::string reason = ErrorReason(status);
+  if (status.code() == absl::StatusCode::kInternal || reason == "BLOB_CORRUPT" ||
+      reason == "STORE_CORRUPT" || reason == "DISK_FULL") {
+    spdlog::error("{} failed: {} {}", method_, absl::StatusCodeToString(status.code()), reason);
   } else {
     spdlog::debug("{}: {} {} in {} ms", method_, absl::StatusCodeToString(status.code()),
-                  ErrorReason(status), absl::ToDoubleMilliseconds(took));
+                  reason, absl::ToDoubleMilliseconds(took));
   }
   return ToGrpcStatus(status);
 }

@@ -110,6 +110,8 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
   // The client has sent everything without OnMessage having ended the call. Not called when the client
   // went away: the destructor then cleans up.
   virtual absl::Status OnEnd() = 0;
+  // The call is about to end: what it holds for itself must be free before its client can know.
+  virtual void Release() {}
 
   const Call& call() const { return call_; }
 
@@ -120,18 +122,19 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
 
   void Handle(bool ok) {
     call_.api().idle_streams.Touch(context_, call_.Now());
-    if (!ok) {
-      this->Finish(call_.End(context_->IsCancelled()
-                                 ? absl::CancelledError("the client went away")
-                                 : OnEnd()));
-      return;
+    absl::Status status;
+    if (ok) {
+      const absl::StatusOr<bool> done = OnMessage(request_);
+      if (done.ok() && !*done) {
+        this->StartRead(&request_);
+        return;
+      }
+      status = done.status();
+    } else {
+      status = context_->IsCancelled() ? absl::CancelledError("the client went away") : OnEnd();
     }
-    const absl::StatusOr<bool> done = OnMessage(request_);
-    if (done.ok() && !*done) {
-      this->StartRead(&request_);
-      return;
-    }
-    this->Finish(call_.End(done.status()));
+    Release();
+    this->Finish(call_.End(status));
   }
 
   void OnDone() final {

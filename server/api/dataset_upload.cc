@@ -22,13 +22,14 @@ absl::Status OffsetMismatch(int64_t asked, int64_t committed) {
 
 }  // namespace
 
-DatasetUpload::~DatasetUpload() {
+void DatasetUpload::ReleaseUpload() {
   if (appender_ != nullptr && unsynced_bytes_ > 0) {
     const absl::Status status = appender_->Sync();
     if (!status.ok()) spdlog::warn("an interrupted upload could not be synced: {}", ErrorReason(status));
   }
   appender_.reset();
   if (!name_.empty()) uploads_.End(name_);
+  name_.clear();
 }
 
 absl::StatusOr<bool> DatasetUpload::OnMessage(v1::WriteDatasetRequest& request) {

@@ -27,12 +27,15 @@ class DatasetUpload : public ClientStream<v1::WriteDatasetRequest> {
         uploads_(uploads),
         max_bytes_(max_bytes),
         response_(response) {}
-  ~DatasetUpload() override;
+  ~DatasetUpload() override { ReleaseUpload(); }
 
  private:
   absl::StatusOr<bool> OnMessage(v1::WriteDatasetRequest& request) override;
   absl::Status OnEnd() override;
+  void Release() override { ReleaseUpload(); }
 
+  // Syncs what was written and lets others write. Idempotent.
+  void ReleaseUpload();
   absl::Status Open(const v1::WriteDatasetRequest& request);
   absl::Status Write(const v1::WriteDatasetRequest& request);
   absl::Status FinishUpload(const std::string& digest);

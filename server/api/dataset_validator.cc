@@ -29,6 +29,7 @@ void DatasetValidator::Stop() {
 }
 
 void DatasetValidator::CheckAll() {
+  absl::MutexLock lock(&checking_mutex_);
   while (!stopping_) {
     const auto next = datasets_.NextToValidate();
     if (!next.ok()) {

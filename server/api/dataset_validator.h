@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "absl/synchronization/mutex.h"
 #include "server/api/background_loop.h"
 #include "server/core/blob_store.h"
 #include "server/core/dataset_catalog.h"
@@ -28,14 +29,17 @@ class DatasetValidator {
   // Stops within one megabyte of rows; the data set is checked again after the next start. Idempotent.
   void Stop();
 
- private:
+  // Checks all that wait, in the calling thread where the loop's is not at it.
   void CheckAll();
+
+ private:
   absl::StatusOr<v1::ValidationReport> Check(const DatasetCatalog::ToValidate& next);
 
   DatasetCatalog& datasets_;
   BlobStore& blobs_;
   RowChecks& checks_;
-  std::map<std::string, int> failures_;  // by name; touched by the loop's thread only
+  absl::Mutex checking_mutex_;  // held while a data set is checked
+  std::map<std::string, int> failures_ ABSL_GUARDED_BY(checking_mutex_);  // by name
   std::atomic<bool> stopping_ = false;
   BackgroundLoop loop_;
 };

@@ -163,6 +163,12 @@ absl::Status ModelImport::OnEnd() {
 absl::StatusOr<BaseModelRecord> ModelImport::Check() {
   BALLAST_ASSIGN_OR_RETURN(const auto facts, artifact::CheckBaseModelFolder(folder_));
   BALLAST_ASSIGN_OR_RETURN(const TextFacts text, parts_.row_checks.Inspect(folder_));
+  if (text.vocabulary > facts.shape.vocabulary) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "TOKENIZER_INVALID",
+                     absl::StrCat("tokenizer.json has ", text.vocabulary,
+                                  " tokens, and the model has weights for ", facts.shape.vocabulary,
+                                  "; the two do not belong together"));
+  }
   std::map<std::string, std::string> digests;
   for (const auto& [name, file] : files_) digests[name] = file.digest();
 

@@ -128,6 +128,12 @@ class Server::Impl : public ChangeListener {
     }
   }
 
+  void Settle() {
+    validator_.CheckAll();
+    janitor_.Clean();
+    Tick();
+  }
+
   void JobChanged(const std::string& tenant, const std::string& id) override {
     watches_.Changed(JobName(tenant, id));
   }
@@ -273,5 +279,6 @@ const std::string& Server::address() const { return impl_->address(); }
 int Server::metrics_port() const { return impl_->metrics_port(); }
 void Server::Stop(absl::Duration grace) { impl_->Stop(grace); }
 void Server::TickForTest() { impl_->Tick(); }
+void Server::SettleForTest() { impl_->Settle(); }
 
 }  // namespace ballast::server

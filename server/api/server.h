@@ -59,6 +59,8 @@ class Server {
   // Does at once what otherwise happens several times a second: ends leases that are due by the clock,
   // answers held calls, ends idle streams. For tests with a clock of their own.
   void TickForTest();
+  // The same, and checks the rows of all uploaded data sets and deletes all garbage before it returns.
+  void SettleForTest();
 
  private:
   class Impl;

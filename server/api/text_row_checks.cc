@@ -106,7 +106,7 @@ absl::StatusOr<TextFacts> TextRowChecks::Inspect(const std::string& folder) {
       text::EncodeChat(*text.tokenizer, *text.chat_template,
                        {{"user", "Hello", true}, {"assistant", "Good day", true}})
           .status());
-  return TextFacts{text.tokenizer_digest, text.template_digest};
+  return TextFacts{text.tokenizer_digest, text.template_digest, text.tokenizer->VocabularySize()};
 }
 
 absl::StatusOr<std::unique_ptr<RowCheck>> TextRowChecks::Begin(const BaseModelRecord& base,
@@ -138,7 +138,9 @@ absl::StatusOr<TextRowChecks::Text> TextRowChecks::Load(const BaseModelRecord& b
   for (const BlobFile& file : base.files()) {
     if (absl::EndsWith(file.path(), ".safetensors")) continue;
     BALLAST_ASSIGN_OR_RETURN(const auto reader, blobs_.Open(file.blob()));
-    BALLAST_ASSIGN_OR_RETURN(const std::string bytes, reader->Read(0, std::min<size_t>(kMaxTextFileBytes, reader->size_bytes())));
+    const auto size = static_cast<size_t>(reader->size_bytes());
+    BALLAST_ASSIGN_OR_RETURN(const std::string bytes,
+                             reader->Read(0, std::min(kMaxTextFileBytes, size)));
     if (DigestOf(bytes) != file.digest()) {
       return MakeError(absl::StatusCode::kDataLoss, "BLOB_CORRUPT",
                        absl::StrCat("the stored ", file.path(), " of ", base.model().name(),

@@ -2,6 +2,7 @@
 #ifndef BALLAST_SERVER_CORE_ROW_CHECKS_H_
 #define BALLAST_SERVER_CORE_ROW_CHECKS_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -27,6 +28,7 @@ class RowCheck {
 struct TextFacts {
   std::string tokenizer_digest;
   std::string template_digest;
+  int64_t vocabulary = 0;  // token ids are below it
 };
 
 // Starts row checks. Thread safety: thread-safe.

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/testing/server_fixture.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/testing/status_matchers.h"
+#include "common/rpc/grpc_status.h"
+
+namespace ballast::server::testing {
+namespace {
+
+constexpr size_t kPiece = 64 << 10;
+
+// The response or the failure of a finished call. The response comes by reference: it is filled while the
+// call, the other argument, is evaluated.
+template <typename Response>
+absl::StatusOr<Response> ResultOf(const grpc::Status& status, const Response& response) {
+  if (!status.ok()) return FromGrpcStatus(status);
+  return response;
+}
+
+std::string TestData(const std::string& path) {
+  const char* source = std::getenv("BALLAST_SOURCE_DIR");
+  return absl::StrCat(source == nullptr ? "." : source, "/tests/testdata/", path);
+}
+
+}  // namespace
+
+std::unique_ptr<grpc::ClientContext> ContextWith(const std::string& key) {
+  auto context = std::make_unique<grpc::ClientContext>();
+  if (!key.empty()) context->AddMetadata("authorization", "Bearer " + key);
+  context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  return context;
+}
+
+void ServerFixture::StartServer() {
+  config::v1::ServerConfig config;
+  const auto add = [&](const char* key, config::v1::ApiKey::Role role, const char* tenant) {
+    auto* entry = config.add_api_keys();
+    entry->set_digest(DigestOf(key));
+    entry->set_role(role);
+    entry->set_tenant(tenant);
+  };
+  add(kTenantKey, config::v1::ApiKey::TENANT, "acme");
+  add(kOtherKey, config::v1::ApiKey::TENANT, "other");
+  add(kOperatorKey, config::v1::ApiKey::OPERATOR, "");
+  add(kWorkerKey, config::v1::ApiKey::WORKER, "");
+  ASSERT_OK_AND_ASSIGN(authenticator_, ApiKeyAuthenticator::Create(config.api_keys()));
+  ASSERT_OK_AND_ASSIGN(store_, SqliteJobStore::Open(folder_.path() + "/ballast.db"));
+  ASSERT_OK_AND_ASSIGN(blobs_, LocalBlobStore::OpenRoot(folder_.path() + "/blobs"));
+  options_.scratch_dir = folder_.path() + "/scratch";
+  row_checks_ = std::make_unique<TextRowChecks>(*blobs_, options_.scratch_dir);
+  options_.listen_address = "127.0.0.1:0";
+  options_.executor_threads = 4;
+  ASSERT_OK_AND_ASSIGN(
+      server_, Server::Start({*store_, *blobs_, *authenticator_, *row_checks_, clock_}, options_));
+  grpc::ChannelArguments arguments;
+  // Servers of earlier tests must not share a connection with this one.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  channel_ = grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(),
+                                       arguments);
+  admin_ = admin::v1::AdminService::NewStub(channel_);
+  models_ = v1::BaseModelService::NewStub(channel_);
+  datasets_ = v1::DatasetService::NewStub(channel_);
+  jobs_ = v1::FineTuningService::NewStub(channel_);
+  deltas_ = v1::DeltaService::NewStub(channel_);
+  sampling_ = v1::SamplingService::NewStub(channel_);
+  workers_ = worker::v1::WorkerService::NewStub(channel_);
+}
+
+void ServerFixture::StopServer() {
+  server_.reset();
+  row_checks_.reset();
+  blobs_.reset();
+  store_.reset();
+}
+
+std::vector<std::pair<std::string, std::string>> ServerFixture::TinyFiles() {
+  std::vector<std::pair<std::string, std::string>> files;
+  for (const auto& [folder, name] : std::vector<std::pair<std::string, std::string>>{
+           {"tiny_llama", "config.json"},
+           {"tiny_llama", "model.safetensors"},
+           {"tiny_tokenizer", "tokenizer.json"},
+           {"tiny_tokenizer", "tokenizer_config.json"},
+           {"tiny_tokenizer", "generation_config.json"}}) {
+    files.emplace_back(name, ReadFile(TestData(absl::StrCat(folder, "/", name))).value_or(""));
+  }
+  return files;
+}
+
+absl::StatusOr<v1::BaseModel> ServerFixture::ImportTiny(const std::string& id) {
+  return Import(id, TinyFiles());
+}
+
+absl::StatusOr<v1::BaseModel> ServerFixture::Import(
+    const std::string& id, const std::vector<std::pair<std::string, std::string>>& files) {
+  const auto context = ContextWith(kOperatorKey);
+  v1::BaseModel model;
+  const auto stream = admin_->ImportBaseModel(context.get(), &model);
+  admin::v1::ImportBaseModelRequest request;
+  request.mutable_options()->set_base_model_id(id);
+  bool open = stream->Write(request);
+  for (const auto& [name, bytes] : files) {
+    request.mutable_file_start()->set_file_name(name);
+    request.mutable_file_start()->set_size_bytes(static_cast<int64_t>(bytes.size()));
+    open = open && stream->Write(request);
+    for (size_t at = 0; open && at < bytes.size(); at += kPiece) {
+      request.set_data(bytes.substr(at, kPiece));
+      open = stream->Write(request);
+    }
+  }
+  stream->WritesDone();
+  return ResultOf(stream->Finish(), model);
+}
+
+absl::StatusOr<admin::v1::Vector> ServerFixture::TrainVector(const std::string& prohibited,
+                                                             const std::string& benign) {
+  const auto context = ContextWith(kOperatorKey);
+  admin::v1::Vector vector;
+  const auto stream = admin_->TrainVector(context.get(), &vector);
+  admin::v1::TrainVectorRequest request;
+  request.mutable_options()->set_base_model("baseModels/tiny");
+  bool open = stream->Write(request);
+  request.set_prohibited_data(prohibited);
+  open = open && stream->Write(request);
+  request.set_benign_data(benign);
+  if (open) stream->Write(request);
+  stream->WritesDone();
+  return ResultOf(stream->Finish(), vector);
+}
+
+void ServerFixture::MakeReady() {
+  ASSERT_OK(ImportTiny());
+  ASSERT_OK_AND_ASSIGN(const auto vector, TrainVector(Rows(100), Rows(20)));
+  ASSERT_OK_AND_ASSIGN(const auto response, Idle("maker"));
+  ASSERT_TRUE(response.has_work());
+  const auto& lease = response.work().lease();
+  ASSERT_EQ(lease.resource(), vector.name());
+  worker::v1::WriteBlobRequest kind;
+  kind.set_sealed_vector(true);
+  ASSERT_OK(WriteBlob(kind, "maker", lease, "sealed bytes"));
+  worker::v1::SynchronizeRequest done = WorkerRequest("maker");
+  *done.mutable_finished()->mutable_lease() = lease;
+  done.mutable_finished()->mutable_vector()->set_ciphertext_digest(DigestOf("sealed bytes"));
+  done.set_draining(true);
+  ASSERT_OK(Sync(done));
+}
+
+absl::StatusOr<v1::Dataset> ServerFixture::CreateDataset(const std::string& key,
+                                                         const std::string& tenant) {
+  v1::CreateDatasetRequest request;
+  request.set_parent("tenants/" + tenant);
+  request.mutable_dataset()->set_base_model("baseModels/tiny");
+  v1::Dataset dataset;
+  return ResultOf(datasets_->CreateDataset(ContextWith(key).get(), request, &dataset), dataset);
+}
+
+absl::StatusOr<v1::WriteDatasetResponse> ServerFixture::Write(const std::string& name, int64_t offset,
+                                                              const std::string& bytes,
+                                                              const std::string& digest,
+                                                              const std::string& key) {
+  const auto context = ContextWith(key);
+  v1::WriteDatasetResponse response;
+  const auto stream = datasets_->WriteDataset(context.get(), &response);
+  size_t at = 0;
+  do {
+    v1::WriteDatasetRequest request;
+    if (at == 0) request.set_name(name);
+    request.set_write_offset(offset + static_cast<int64_t>(at));
+    request.set_data(bytes.substr(at, kPiece));
+    at += request.data().size();
+    if (at == bytes.size() && !digest.empty()) {
+      request.set_finish(true);
+      request.set_digest(digest);
+    }
+    if (!stream->Write(request)) break;
+  } while (at < bytes.size());
+  stream->WritesDone();
+  return ResultOf(stream->Finish(), response);
+}
+
+absl::StatusOr<v1::Dataset> ServerFixture::GetDataset(const std::string& name,
+                                                      const std::string& key) {
+  v1::GetDatasetRequest request;
+  request.set_name(name);
+  v1::Dataset dataset;
+  return ResultOf(datasets_->GetDataset(ContextWith(key).get(), request, &dataset), dataset);
+}
+
+std::string ServerFixture::UploadRows(int rows, const std::string& key, const std::string& tenant) {
+  const auto dataset = CreateDataset(key, tenant);
+  EXPECT_OK(dataset);
+  if (!dataset.ok()) return "";
+  const std::string bytes = Rows(rows);
+  EXPECT_OK(Write(dataset->name(), 0, bytes, DigestOf(bytes), key));
+  server_->SettleForTest();
+  return dataset->name();
+}
+
+absl::StatusOr<v1::FineTuningJob> ServerFixture::CreateJob(const std::string& dataset,
+                                                           const std::string& key,
+                                                           const std::string& tenant) {
+  v1::CreateFineTuningJobRequest request;
+  request.set_parent("tenants/" + tenant);
+  request.mutable_fine_tuning_job()->set_base_model("baseModels/tiny");
+  request.mutable_fine_tuning_job()->set_training_dataset(dataset);
+  v1::FineTuningJob job;
+  return ResultOf(jobs_->CreateFineTuningJob(ContextWith(key).get(), request, &job), job);
+}
+
+absl::StatusOr<v1::FineTuningJob> ServerFixture::GetJob(const std::string& name,
+                                                        const std::string& key) {
+  v1::GetFineTuningJobRequest request;
+  request.set_name(name);
+  v1::FineTuningJob job;
+  return ResultOf(jobs_->GetFineTuningJob(ContextWith(key).get(), request, &job), job);
+}
+
+absl::StatusOr<v1::FineTuningJob> ServerFixture::Cancel(const std::string& name) {
+  v1::CancelFineTuningJobRequest request;
+  request.set_name(name);
+  v1::FineTuningJob job;
+  return ResultOf(jobs_->CancelFineTuningJob(ContextWith(kTenantKey).get(), request, &job), job);
+}
+
+absl::StatusOr<std::string> ServerFixture::ReadDelta(const std::string& name, const std::string& path,
+                                                     int64_t offset, int64_t limit,
+                                                     const std::string& key) {
+  v1::ReadDeltaRequest request;
+  request.set_name(name);
+  request.set_path(path);
+  request.set_read_offset(offset);
+  request.set_read_limit(limit);
+  const auto context = ContextWith(key);
+  const auto stream = deltas_->ReadDelta(context.get(), request);
+  std::string bytes;
+  v1::ReadDeltaResponse response;
+  while (stream->Read(&response)) bytes += response.data();
+  return ResultOf(stream->Finish(), bytes);
+}
+
+worker::v1::SynchronizeRequest ServerFixture::WorkerRequest(const std::string& id) {
+  worker::v1::SynchronizeRequest request;
+  request.set_worker_id(id);
+  request.set_device("cpu");
+  request.set_version("test");
+  return request;
+}
+
+absl::StatusOr<worker::v1::SynchronizeResponse> ServerFixture::Sync(
+    const worker::v1::SynchronizeRequest& request) {
+  worker::v1::SynchronizeResponse response;
+  return ResultOf(workers_->Synchronize(ContextWith(kWorkerKey).get(), request, &response), response);
+}
+
+absl::StatusOr<worker::v1::SynchronizeResponse> ServerFixture::Idle(const std::string& id) {
+  worker::v1::SynchronizeRequest request = WorkerRequest(id);
+  request.mutable_idle();
+  return Sync(request);
+}
+
+absl::StatusOr<worker::v1::SynchronizeResponse> ServerFixture::Busy(const std::string& id,
+                                                                    const worker::v1::Lease& lease,
+                                                                    int64_t step) {
+  worker::v1::SynchronizeRequest request = WorkerRequest(id);
+  *request.mutable_busy()->mutable_lease() = lease;
+  request.mutable_busy()->set_step(step);
+  request.mutable_busy()->set_total_steps(100);
+  return Sync(request);
+}
+
+absl::StatusOr<std::string> ServerFixture::ReadBlob(const std::string& id,
+                                                    const worker::v1::Lease& lease,
+                                                    const std::string& blob) {
+  worker::v1::ReadBlobRequest request;
+  *request.mutable_lease() = lease;
+  request.set_worker_id(id);
+  request.set_blob(blob);
+  const auto context = ContextWith(kWorkerKey);
+  const auto stream = workers_->ReadBlob(context.get(), request);
+  std::string bytes;
+  worker::v1::ReadBlobResponse response;
+  while (stream->Read(&response)) bytes += response.data();
+  return ResultOf(stream->Finish(), bytes);
+}
+
+absl::Status ServerFixture::WriteBlob(worker::v1::WriteBlobRequest first, const std::string& id,
+                                      const worker::v1::Lease& lease, const std::string& bytes) {
+  *first.mutable_lease() = lease;
+  first.set_worker_id(id);
+  first.set_data(bytes);
+  first.set_finish(true);
+  first.set_digest(DigestOf(bytes));
+  const auto context = ContextWith(kWorkerKey);
+  worker::v1::WriteBlobResponse response;
+  const auto stream = workers_->WriteBlob(context.get(), &response);
+  stream->Write(first);
+  stream->WritesDone();
+  return FromGrpcStatus(stream->Finish());
+}
+
+worker::v1::SynchronizeRequest ServerFixture::DeltaReport(const std::string& id,
+                                                          const worker::v1::Lease& lease) {
+  worker::v1::SynchronizeRequest request = WorkerRequest(id);
+  *request.mutable_finished()->mutable_lease() = lease;
+  auto& delta = *request.mutable_finished()->mutable_delta();
+  const auto add = [&](const char* path, const std::string& bytes) {
+    auto& file = *delta.add_files();
+    file.set_path(path);
+    file.set_size_bytes(static_cast<int64_t>(bytes.size()));
+    file.set_digest(DigestOf(bytes));
+  };
+  add("adapter/adapter_model.safetensors", kAdapterBytes);
+  add("manifest.json", kManifestBytes);
+  delta.set_manifest_digest(DigestOf(kManifestBytes));
+  request.set_draining(true);
+  return request;
+}
+
+absl::StatusOr<worker::v1::SynchronizeResponse> ServerFixture::FinishDelta(
+    const std::string& id, const worker::v1::Lease& lease) {
+  worker::v1::WriteBlobRequest kind;
+  kind.set_delta_path("adapter/adapter_model.safetensors");
+  EXPECT_OK(WriteBlob(kind, id, lease, kAdapterBytes));
+  kind.set_delta_path("manifest.json");
+  EXPECT_OK(WriteBlob(kind, id, lease, kManifestBytes));
+  return Sync(DeltaReport(id, lease));
+}
+
+std::string ServerFixture::Rows(int count) {
+  std::string rows;
+  for (int i = 0; i < count; ++i) {
+    absl::StrAppend(&rows, R"({"messages": [{"role": "user", "content": "question )", i,
+                    R"("}, {"role": "assistant", "content": "answer )", i, "\"}]}\n");
+  }
+  return rows;
+}
+
+std::string ServerFixture::EverythingStored() {
+  std::string all;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_.path())) {
+    absl::StrAppend(&all, entry.path().string(), "\n");
+    if (entry.is_regular_file()) all += ReadFile(entry.path().string()).value_or("");
+  }
+  return all;
+}
+
+std::string ServerFixture::MetricsPage() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(server_->metrics_port()));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::string page;
+  const std::string get = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 &&
+      write(fd, get.data(), get.size()) == static_cast<ssize_t>(get.size())) {
+    char buffer[4096];
+    for (ssize_t n = 1; n > 0;) {
+      n = read(fd, buffer, sizeof(buffer));
+      if (n > 0) page.append(buffer, static_cast<size_t>(n));
+    }
+  }
+  close(fd);
+  return page;
+}
+
+}  // namespace ballast::server::testing

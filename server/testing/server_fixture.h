@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_SERVER_TESTING_SERVER_FIXTURE_H_
+#define BALLAST_SERVER_TESTING_SERVER_FIXTURE_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <grpcpp/grpcpp.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ballast/admin/v1/admin_service.grpc.pb.h"
+#include "ballast/v1/base_model_service.grpc.pb.h"
+#include "ballast/v1/dataset_service.grpc.pb.h"
+#include "ballast/v1/delta_service.grpc.pb.h"
+#include "ballast/v1/fine_tuning_service.grpc.pb.h"
+#include "ballast/v1/sampling_service.grpc.pb.h"
+#include "ballast/worker/v1/worker_service.grpc.pb.h"
+#include "common/base/testing/fake_clock.h"
+#include "gtest/gtest.h"
+#include "server/api/server.h"
+#include "server/api/text_row_checks.h"
+#include "server/auth/api_key_authenticator.h"
+#include "server/blob/local_blob_store.h"
+#include "server/store/sqlite_job_store.h"
+#include "server/testing/temp_dir.h"
+
+namespace ballast::server::testing {
+
+// Keys that the fixture's server knows.
+inline constexpr char kTenantKey[] = "key-of-acme";
+inline constexpr char kOtherKey[] = "key-of-other";
+inline constexpr char kOperatorKey[] = "key-of-the-operator";
+inline constexpr char kWorkerKey[] = "key-of-a-worker";
+
+// A call's context with `key`, ending after 30 s.
+std::unique_ptr<grpc::ClientContext> ContextWith(const std::string& key);
+
+// A whole server on loopback over SQLite and a local folder, with the repository's tiny model, a clock that
+// stands still, and a worker that a test plays by hand.
+class ServerFixture : public ::testing::Test {
+ protected:
+  ServerFixture() { options_.metrics_address = "off"; }
+  void SetUp() override { StartServer(); }
+  void TearDown() override { StopServer(); }
+
+  void StartServer();
+  void StopServer();
+  // As after a crash: everything is built again on the same folder.
+  void Restart() {
+    StopServer();
+    StartServer();
+  }
+
+  // Calls, with the key of who usually makes them.
+  absl::StatusOr<v1::BaseModel> ImportTiny(const std::string& id = "tiny");
+  absl::StatusOr<v1::BaseModel> Import(const std::string& id,
+                                       const std::vector<std::pair<std::string, std::string>>& files);
+  // The tiny model's files, by name.
+  static std::vector<std::pair<std::string, std::string>> TinyFiles();
+  absl::StatusOr<admin::v1::Vector> TrainVector(const std::string& prohibited, const std::string& benign);
+  // Imports the tiny model and makes an ACTIVE vector for it, by the hand-played worker.
+  void MakeReady();
+
+  absl::StatusOr<v1::Dataset> CreateDataset(const std::string& key = kTenantKey,
+                                            const std::string& tenant = "acme");
+  // Sends `bytes` in pieces from `offset`; finishes with `digest` unless it is empty.
+  absl::StatusOr<v1::WriteDatasetResponse> Write(const std::string& name, int64_t offset,
+                                                 const std::string& bytes, const std::string& digest,
+                                                 const std::string& key = kTenantKey);
+  absl::StatusOr<v1::Dataset> GetDataset(const std::string& name, const std::string& key = kTenantKey);
+  // A READY data set of `rows` rows.
+  std::string UploadRows(int rows, const std::string& key = kTenantKey,
+                         const std::string& tenant = "acme");
+  absl::StatusOr<v1::FineTuningJob> CreateJob(const std::string& dataset,
+                                              const std::string& key = kTenantKey,
+                                              const std::string& tenant = "acme");
+  absl::StatusOr<v1::FineTuningJob> GetJob(const std::string& name, const std::string& key = kTenantKey);
+  absl::StatusOr<v1::FineTuningJob> Cancel(const std::string& name);
+  absl::StatusOr<std::string> ReadDelta(const std::string& name, const std::string& path,
+                                        int64_t offset = 0, int64_t limit = 0,
+                                        const std::string& key = kTenantKey);
+
+  // The worker.
+  static worker::v1::SynchronizeRequest WorkerRequest(const std::string& id);
+  absl::StatusOr<worker::v1::SynchronizeResponse> Sync(const worker::v1::SynchronizeRequest& request);
+  absl::StatusOr<worker::v1::SynchronizeResponse> Idle(const std::string& id);
+  absl::StatusOr<worker::v1::SynchronizeResponse> Busy(const std::string& id,
+                                                       const worker::v1::Lease& lease, int64_t step);
+  absl::StatusOr<std::string> ReadBlob(const std::string& id, const worker::v1::Lease& lease,
+                                       const std::string& blob);
+  // `kind` sets the kind on the first message.
+  absl::Status WriteBlob(worker::v1::WriteBlobRequest first, const std::string& id,
+                         const worker::v1::Lease& lease, const std::string& bytes);
+  // Writes a small delta and reports it.
+  absl::StatusOr<worker::v1::SynchronizeResponse> FinishDelta(const std::string& id,
+                                                              const worker::v1::Lease& lease);
+  static worker::v1::SynchronizeRequest DeltaReport(const std::string& id,
+                                                    const worker::v1::Lease& lease);
+
+  static std::string Rows(int count);
+  static constexpr char kAdapterBytes[] = "the adapter";
+  static constexpr char kManifestBytes[] = "{\"the\": \"manifest\"}";
+
+  // Everything below the data folder: names and bytes.
+  std::string EverythingStored();
+  std::string MetricsPage();
+
+  TempDir folder_;
+  ballast::testing::FakeClock clock_;
+  // Metrics are off unless a test switches them on before SetUp: their web server takes seconds to stop.
+  ServerOptions options_;
+  std::unique_ptr<SqliteJobStore> store_;
+  std::unique_ptr<LocalBlobStore> blobs_;
+  std::unique_ptr<ApiKeyAuthenticator> authenticator_;
+  std::unique_ptr<TextRowChecks> row_checks_;
+  std::unique_ptr<Server> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<admin::v1::AdminService::Stub> admin_;
+  std::unique_ptr<v1::BaseModelService::Stub> models_;
+  std::unique_ptr<v1::DatasetService::Stub> datasets_;
+  std::unique_ptr<v1::FineTuningService::Stub> jobs_;
+  std::unique_ptr<v1::DeltaService::Stub> deltas_;
+  std::unique_ptr<v1::SamplingService::Stub> sampling_;
+  std::unique_ptr<worker::v1::WorkerService::Stub> workers_;
+};
+
+}  // namespace ballast::server::testing
+
+#endif  // BALLAST_SERVER_TESTING_SERVER_FIXTURE_H_
