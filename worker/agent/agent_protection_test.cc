@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vector: no training without it, and nothing of it outside (S1 to S4).
+#include <string>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "worker/agent/agent_fixture.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+using ballast::v1::JobError;
+using ballast::worker::testing::FakeWorkerService;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+TEST_F(AgentTest, ReportsNothingButStepsTokensAndEvaluations) {
+  engine_.HoldAt(2);
+  server_.GiveWork(Job());
+  StartAgent();
+  engine_.WaitForStep(2);
+  engine_.WaitForYields(30);
+  engine_.Release();
+  ASSERT_TRUE(server_.WaitForFinished().has_delta());
+  bool saw_step_two = false;
+  for (const auto& beat : server_.heartbeats()) {
+    saw_step_two = saw_step_two || (beat.step() == 2 && beat.evaluations_size() == 2);
+    EXPECT_EQ(beat.lease().epoch(), 1);
+  }
+  EXPECT_TRUE(saw_step_two);
+}
+
+TEST_F(AgentTest, LeavesNoTraceOfVectorKeyOrRowsInLogAndFiles) {
+  engine_.HoldAt(2);
+  server_.GiveWork(Job());
+  server_.GiveWork(VectorWork());
+  StartAgent(/*checkpoint_steps=*/1);
+  server_.WaitForWritten("checkpoint");
+  engine_.Release();
+  ASSERT_TRUE(server_.WaitForFinished().has_delta());
+  ASSERT_TRUE(server_.WaitForFinished().has_vector());
+  StopAgent();
+  std::string everything = log_.str();
+  ASSERT_THAT(everything, HasSubstr(kJob));
+  EXPECT_THAT(everything, Not(HasSubstr("question")));
+  EXPECT_THAT(everything, Not(HasSubstr(FakeWorkerService::kApiKey)));
+  for (const auto& [name, bytes] : server_.written()) everything += bytes;
+  for (const std::string& secret :
+       {std::string(kClearVector), engine_.seen().trained_vector, std::string(32, 'k')}) {
+    ASSERT_GE(secret.size(), 16u);
+    for (size_t at = 0; at + 16 <= secret.size(); at += 8) {
+      const std::string piece = secret.substr(at, 16);
+      EXPECT_THAT(everything, Not(HasSubstr(piece)));
+      EXPECT_THAT(everything, Not(HasSubstr(absl::BytesToHexString(piece))));
+    }
+  }
+}
+
+TEST_F(AgentTest, DoesNotTrainWithoutAVector) {
+  pb::Work work = Job();
+  work.mutable_fine_tune()->clear_vector();
+  server_.GiveWork(work);
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+}
+
+TEST_F(AgentTest, DoesNotTrainWhenTheKeyIsAnother) {
+  pb::Work work = Job();
+  vault::EnvelopeVault other = MakeVault('o');
+  ASSERT_OK_AND_ASSIGN(
+      const std::string sealed,
+      other.Seal(SecretBuffer::CopyOf(kClearVector), {"vec-1", 2, work.base_model().digest()}));
+  server_.SetBlob("blob-vector", sealed);
+  work.mutable_fine_tune()->mutable_vector()->set_ciphertext_digest(DigestOf(sealed));
+  server_.GiveWork(work);
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+  EXPECT_THAT(log_.str(), HasSubstr("VAULT_KEY_WRONG"));
+}
+
+TEST_F(AgentTest, DoesNotTrainWhenTheCiphertextWasChanged) {
+  server_.GiveWork(Job());
+  const pb::Work work = Job();
+  ASSERT_OK_AND_ASSIGN(std::string sealed, vault_.Seal(SecretBuffer::CopyOf(kClearVector),
+                                                       {"vec-1", 2, work.base_model().digest()}));
+  server_.SetBlob("blob-vector", sealed);  // not what the digest says
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+}
+
+TEST_F(AgentTest, DoesNotTrainWhenTheCiphertextIsDamagedAndItsDigestFits) {
+  pb::Work work = Job();
+  ASSERT_OK_AND_ASSIGN(std::string sealed, vault_.Seal(SecretBuffer::CopyOf(kClearVector),
+                                                       {"vec-1", 2, work.base_model().digest()}));
+  sealed[sealed.size() / 2] ^= 1;
+  server_.SetBlob("blob-vector", sealed);
+  work.mutable_fine_tune()->mutable_vector()->set_ciphertext_digest(DigestOf(sealed));
+  server_.GiveWork(work);
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+  EXPECT_THAT(log_.str(), HasSubstr("VECTOR_CORRUPT"));
+}
+
+TEST_F(AgentTest, DoesNotTrainWithAnotherBasesVector) {
+  pb::Work work = Job();
+  SetVector(work.mutable_fine_tune(), {"vec-1", 2, DigestOf("another base")});
+  server_.GiveWork(work);
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+  // The same vector under a lie about its base does not open.
+  work.mutable_fine_tune()->mutable_vector()->set_base_digest(work.base_model().digest());
+  server_.GiveWork(work);
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+}
+
+TEST_F(AgentTest, DoesNotTrainWithAnotherVersionsCiphertext) {
+  pb::Work work = Job();
+  work.mutable_fine_tune()->mutable_vector()->set_version(3);
+  server_.GiveWork(work);
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+}
+
+TEST_F(AgentTest, TellsTheOwnerThatTrainingDivergedAndNoNumber) {
+  engine_.FailNext(MakeError(absl::StatusCode::kFailedPrecondition, "LOSS_NOT_FINITE",
+                             "loss was 123.456 before it became nan"),
+                   2);
+  server_.GiveWork(Job());
+  StartAgent();
+  const auto finished = server_.WaitForFinished();
+  EXPECT_EQ(finished.error().kind(), JobError::USER);
+  EXPECT_EQ(finished.error().reason(), "LOSS_NOT_FINITE");
+  EXPECT_THAT(finished.error().message(), HasSubstr("Lower the learning rate"));
+  EXPECT_THAT(finished.error().message(), Not(HasSubstr("123.456")));
+  EXPECT_THAT(log_.str(), Not(HasSubstr("123.456")));
+  EXPECT_THAT(server_.written(), IsEmpty());
+}
+
+TEST_F(AgentTest, WritesNothingWhenTheEngineReturnsAForeignTensor) {
+  engine_.AddTensorToResults("base_model.model.model.layers.0.self_attn.q_proj.vector.weight");
+  server_.GiveWork(Job());
+  StartAgent();
+  const auto finished = server_.WaitForFinished();
+  EXPECT_EQ(finished.error().kind(), JobError::PLATFORM);
+  EXPECT_THAT(server_.written(), IsEmpty());
+  EXPECT_THAT(log_.str(), HasSubstr("ARTIFACT_TENSOR_NOT_ALLOWED"));
+}
+
+TEST_F(AgentTest, TrainsAVectorAndSealsIt) {
+  server_.GiveWork(VectorWork());
+  StartAgent();
+  const auto finished = server_.WaitForFinished();
+  ASSERT_TRUE(finished.has_vector()) << finished.DebugString();
+  const std::string sealed = server_.written().at("vector");
+  EXPECT_EQ(finished.vector().ciphertext_digest(), DigestOf(sealed));
+  EXPECT_EQ(finished.vector().prohibited_loss_with(), 0.25);
+  EXPECT_EQ(finished.vector().benign_loss_without(), 1.25);
+  EXPECT_EQ(finished.final_state().evaluations_size(), 0);
+  ASSERT_OK_AND_ASSIGN(const SecretBuffer opened,
+                       vault_.Unseal(sealed, {"vec-9", 3, Base().digest()}));
+  EXPECT_EQ(opened.view(), engine_.seen().trained_vector);
+  const auto config = engine_.seen().vector_config;
+  EXPECT_EQ(config.learning_rate, 2e-3);
+  EXPECT_EQ(config.epochs, 2);
+  EXPECT_EQ(config.lora.rank, 4);
+  EXPECT_EQ(config.lora.alpha, 8);
+  EXPECT_EQ(config.kl_weight, 1.5);
+}
+
+TEST_F(AgentTest, CancelsTheTrainingOfAVector) {
+  engine_.HoldAt(1);
+  server_.GiveWork(VectorWork());
+  StartAgent();
+  engine_.WaitForStep(1);
+  server_.OrderStop(false);
+  EXPECT_TRUE(server_.WaitForFinished().has_cancelled());
+  EXPECT_THAT(server_.written(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace ballast::worker::agent
