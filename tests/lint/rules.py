@@ -55,7 +55,7 @@ HOMES = {
     ),
     "the tokenizer's Rust crate": (re.compile(r"ballast_text\.h$|text_ffi\.h$"), ("common/text/",)),
     # The agent's test listens to the log for what must never be in it.
-    "spdlog": (re.compile(r"^spdlog/"), ("common/base/log.", "worker/agent/agent_fixture.h")),
+    "spdlog": (re.compile(r"^spdlog/"), ("common/base/log.", "worker/testing/agent_fixture.h")),
     "yaml-cpp": (re.compile(r"^yaml-cpp/"), ("common/base/config_file", "client/cli/")),
     "CLI11": (re.compile(r"^CLI/"), ("server/main.cc", "worker/main.cc", "client/cli/")),
     "prometheus-cpp": (re.compile(r"^prometheus/"), ("server/api/", "server/main.cc", "worker/agent/", "worker/main.cc")),

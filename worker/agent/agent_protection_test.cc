@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
-#include "worker/agent/agent_fixture.h"
+#include "worker/testing/agent_fixture.h"
 
 namespace ballast::worker::agent {
 namespace {

@@ -7,7 +7,7 @@
 
 #include <string>
 
-#include "worker/agent/agent_fixture.h"
+#include "worker/testing/agent_fixture.h"
 
 namespace ballast::worker::agent {
 namespace {

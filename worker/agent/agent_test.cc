@@ -10,7 +10,7 @@
 #include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/file.h"
-#include "worker/agent/agent_fixture.h"
+#include "worker/testing/agent_fixture.h"
 
 namespace ballast::worker::agent {
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#ifndef BALLAST_WORKER_AGENT_AGENT_FIXTURE_H_
-#define BALLAST_WORKER_AGENT_AGENT_FIXTURE_H_
+#ifndef BALLAST_WORKER_TESTING_AGENT_FIXTURE_H_
+#define BALLAST_WORKER_TESTING_AGENT_FIXTURE_H_
 
 #include <filesystem>
 #include <memory>
@@ -221,4 +221,4 @@ class AgentTest : public ::testing::Test {
 
 }  // namespace ballast::worker::agent
 
-#endif  // BALLAST_WORKER_AGENT_AGENT_FIXTURE_H_
+#endif  // BALLAST_WORKER_TESTING_AGENT_FIXTURE_H_
