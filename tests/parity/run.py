@@ -105,6 +105,7 @@ def main():
         "BALLAST_SMOLLM2", str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct")),
         help="Hugging Face folder of SmolLM2-135M-Instruct (scripts/convert_smollm2 makes it)")
     parser.add_argument("--full", action="store_true", help="everything; writes docs/results/parity.*")
+    parser.add_argument("--write", action="store_true", help="write docs/results/parity.* without --full, too")
     parser.add_argument("--only", choices=["tiny", "real", "bf16"], help="one part of the suite")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     arguments = parser.parse_args()
@@ -141,13 +142,13 @@ def main():
                 C.logits, C.gradients, C.vector_gradients]
                 + [lambda c, s=s: c.training_bf16(s) for s in ((5, 6, 7) if arguments.full else (5,))])
 
-    if arguments.full and arguments.only is None:
-        write_results(report)
+    if (arguments.full or arguments.write) and arguments.only is None:
+        write_results(report, arguments.full)
     print(f"parity: {report.summary()}")
     return 1 if report.failed or not report.rows else 0
 
 
-def write_results(report):
+def write_results(report, full):
     results = REPOSITORY / "docs/results"
     results.mkdir(parents=True, exist_ok=True)
     about = {
@@ -159,7 +160,7 @@ def write_results(report):
     limits = "".join(f"- `{name}`: {t['what']}.\n" for name, t in reports.TOLERANCES.items())
     (results / "parity.md").write_text(
         "# Parity with transformers and PEFT\n\n"
-        "Written by `tests/parity/run.py --full`; the limits are those of `tests/parity/tolerances.json`.\n"
+        f"Written by `tests/parity/run.py {'--full' if full else '--write'}`; the limits are those of `tests/parity/tolerances.json`.\n"
         f"{', '.join(f'{k} {v}' for k, v in about.items())}.\n\n"
         f"**{report.summary()}**\n\n{report.markdown()}\n## Measures\n\n{limits}")
     first = results / "first.json"
