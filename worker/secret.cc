@@ -19,7 +19,8 @@ SecretBuffer::SecretBuffer(size_t size) : size_(size) {
       mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   data_ = static_cast<char*>(memory);
-  // Best effort: RLIMIT_MEMLOCK may be smaller than a vector; core dumps and forks are always excluded.
+  // Best effort: RLIMIT_MEMLOCK may be smaller than a vector; core dumps and forks are always
+  // excluded.
   mlock(data_, mapped_bytes_);
   madvise(data_, mapped_bytes_, MADV_DONTDUMP);
   madvise(data_, mapped_bytes_, MADV_DONTFORK);

@@ -7,12 +7,12 @@
 
 namespace ballast::worker {
 
-// Bytes of a secret: on pages of their own, kept out of swap where allowed (mlock), out of core dumps and
-// of forked children (madvise), and overwritten with zeros when released. Move-only.
+// Bytes of a secret: on pages of their own, kept out of swap where allowed (mlock), out of core
+// dumps and of forked children (madvise), and overwritten with zeros when released. Move-only.
 class SecretBuffer {
  public:
   SecretBuffer() = default;
-  explicit SecretBuffer(size_t size);            // zeroed
+  explicit SecretBuffer(size_t size);  // zeroed
   static SecretBuffer CopyOf(std::string_view bytes);
   SecretBuffer(SecretBuffer&& other) noexcept;
   SecretBuffer& operator=(SecretBuffer&& other) noexcept;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The seam between the worker's agent (files, leases, gRPC) and its training engine. Free of torch types
-// and of gRPC types, so that the engine could become a process of its own.
+// The seam between the worker's agent (files, leases, gRPC) and its training engine. Free of torch
+// types and of gRPC types, so that the engine could become a process of its own.
 //
 // An Engine is one loaded base model on one device. It trains customers' adapters under a security
-// vector, trains vectors, and samples. The same engine serves one call at a time; Sample may be called
-// from the Yield callback of a running Train (between micro-batches, vector off).
+// vector, trains vectors, and samples. The same engine serves one call at a time; Sample may be
+// called from the Yield callback of a running Train (between micro-batches, vector off).
 #ifndef BALLAST_WORKER_TRAINER_H_
 #define BALLAST_WORKER_TRAINER_H_
 
@@ -32,7 +32,11 @@ struct TokenRow {
 
 enum class VectorPolicy { kAlways, kByRow };
 enum class Schedule { kCosine, kLinear, kConstant };
-enum class Precision { kAuto, kBfloat16, kFloat32 };  // kAuto: bf16 where the processor has it, else fp32
+enum class Precision {
+  kAuto,
+  kBfloat16,
+  kFloat32
+};  // kAuto: bf16 where the processor has it, else fp32
 
 struct LoraConfig {
   int rank = 16;
@@ -43,15 +47,17 @@ struct TrainConfig {
   LoraConfig lora;
   double learning_rate = 2e-4;
   int epochs = 1;
-  int batch_rows = 16;          // rows per optimizer step
-  int max_tokens_per_micro_batch = 2048;  // packing budget; a longer row is a micro-batch of its own
+  int batch_rows = 16;  // rows per optimizer step
+  int max_tokens_per_micro_batch =
+      2048;  // packing budget; a longer row is a micro-batch of its own
   double warmup_ratio = 0.03;
   Schedule schedule = Schedule::kCosine;  // decays to zero
   double weight_decay = 0.0;
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
   double max_gradient_norm = 1.0;
-  uint64_t seed = 0;            // adapter initialisation and row order
-  int evaluation_points = 10;   // evenly spaced; the last step is always one; step 0 (the base) is extra
+  uint64_t seed = 0;  // adapter initialisation and row order
+  int evaluation_points =
+      10;  // evenly spaced; the last step is always one; step 0 (the base) is extra
   int checkpoint_every_steps = 0;  // 0: none
   VectorPolicy vector_policy = VectorPolicy::kAlways;
 };
@@ -64,15 +70,15 @@ struct Evaluation {
 };
 
 struct Progress {
-  int64_t step = 0;         // finished optimizer steps
+  int64_t step = 0;  // finished optimizer steps
   int64_t total_steps = 0;
   int64_t trained_tokens = 0;  // non-padding tokens of finished steps
 };
 
 // A named tensor of an adapter in the customer's hands: float32, row-major.
 struct NamedTensor {
-  std::string name;              // PEFT key
-  std::vector<int64_t> shape;    // A: [rank, in]; B: [out, rank]
+  std::string name;            // PEFT key
+  std::vector<int64_t> shape;  // A: [rank, in]; B: [out, rank]
   std::vector<float> values;
 };
 using Adapter = std::vector<NamedTensor>;  // sorted by name
@@ -82,12 +88,12 @@ struct TrainCallbacks {
   std::function<void(const Progress&)> progress;
   // At evaluation points.
   std::function<void(const Evaluation&)> evaluated;
-  // Every checkpoint_every_steps, and once more before a stop by kStopAndCheckpoint. Opaque bytes to
-  // resume from: adapter, moments, step, random state; never the vector (S3). A failure is logged by the
-  // caller; training goes on.
+  // Every checkpoint_every_steps, and once more before a stop by kStopAndCheckpoint. Opaque bytes
+  // to resume from: adapter, moments, step, random state; never the vector (S3). A failure is
+  // logged by the caller; training goes on.
   std::function<void(int64_t step, std::string bytes)> checkpoint;
-  // Between micro-batches. Within one micro-batch kStop ends Train with CANCELLED, and kStopAndCheckpoint
-  // with ABORTED (STOPPED_WITH_CHECKPOINT) after a last call of checkpoint.
+  // Between micro-batches. Within one micro-batch kStop ends Train with CANCELLED, and
+  // kStopAndCheckpoint with ABORTED (STOPPED_WITH_CHECKPOINT) after a last call of checkpoint.
   enum class Order { kContinue, kStop, kStopAndCheckpoint };
   std::function<Order()> yield;
 };
@@ -102,12 +108,13 @@ struct TrainRequest {
   TrainConfig config;
   std::vector<TokenRow> rows;
   std::vector<TokenRow> validation_rows;
-  // The vector in clear (safetensors of a LoRA, see vault). Null only for tests and benchmarks of the
-  // engine itself: the agent never passes null (a job without a vector is refused).
+  // The vector in clear (safetensors of a LoRA, see vault). Null only for tests and benchmarks of
+  // the engine itself: the agent never passes null (a job without a vector is refused).
   const SecretBuffer* vector = nullptr;
   // Bytes of an earlier checkpoint of the same request, or empty.
   std::string checkpoint;
-  // Test hook of the parity suite: start from this adapter instead of the seed's. Empty in production.
+  // Test hook of the parity suite: start from this adapter instead of the seed's. Empty in
+  // production.
   Adapter initial_adapter;
 };
 
@@ -115,14 +122,15 @@ struct VectorConfig {
   LoraConfig lora;
   double learning_rate = 1e-3;
   int epochs = 8;
-  int batch_rows = 8;        // prohibited rows per step
-  int kl_batch_rows = 8;     // benign rows per step
-  double kl_weight = 1.0;    // weight of KL(base || base + vector) on the benign rows' supervised tokens
+  int batch_rows = 8;     // prohibited rows per step
+  int kl_batch_rows = 8;  // benign rows per step
+  double kl_weight =
+      1.0;  // weight of KL(base || base + vector) on the benign rows' supervised tokens
   double max_gradient_norm = 1.0;
 };
 
 struct VectorResult {
-  SecretBuffer tensors;        // safetensors bytes
+  SecretBuffer tensors;  // safetensors bytes
   // For the operator only, never for a tenant.
   double prohibited_loss_without = 0, prohibited_loss_with = 0;
   double benign_loss_without = 0, benign_loss_with = 0;
@@ -135,26 +143,26 @@ struct SampleConfig {
 };
 
 struct EngineInfo {
-  std::string architecture;   // "LlamaForCausalLM"
+  std::string architecture;  // "LlamaForCausalLM"
   int64_t parameters = 0;
   int64_t vocabulary = 0;
   int64_t context_tokens = 0;
-  std::string device;         // "cpu" or "cuda:0 <name>"
-  std::string precision;      // "bfloat16" or "float32"
+  std::string device;     // "cpu" or "cuda:0 <name>"
+  std::string precision;  // "bfloat16" or "float32"
 };
 
 struct EngineOptions {
   Precision precision = Precision::kAuto;
-  int threads = 0;            // 0: number of cores
-  std::string device;         // "", "cpu" or "cuda"; "" takes CUDA where it is
+  int threads = 0;     // 0: number of cores
+  std::string device;  // "", "cpu" or "cuda"; "" takes CUDA where it is
 };
 
 // Thread safety: not thread-safe, except that callbacks run on the calling thread.
-// Failures: INVALID_ARGUMENT with reasons UNSUPPORTED_ARCHITECTURE, SAFETENSORS_*, TENSOR_MISMATCH for a
-// bad model folder; TRAIN_CONFIG_INVALID, VECTOR_MISMATCH, ADAPTER_MISMATCH and others for a request that
-// does not fit; CHECKPOINT_MISMATCH (FAILED_PRECONDITION), CHECKPOINT_CORRUPT (DATA_LOSS);
-// LOSS_NOT_FINITE (FAILED_PRECONDITION) when training diverges; by order, CANCELLED (STOPPED) or ABORTED
-// (STOPPED_WITH_CHECKPOINT); RESOURCE_EXHAUSTED (OUT_OF_MEMORY). Never throws.
+// Failures: INVALID_ARGUMENT with reasons UNSUPPORTED_ARCHITECTURE, SAFETENSORS_*, TENSOR_MISMATCH
+// for a bad model folder; TRAIN_CONFIG_INVALID, VECTOR_MISMATCH, ADAPTER_MISMATCH and others for a
+// request that does not fit; CHECKPOINT_MISMATCH (FAILED_PRECONDITION), CHECKPOINT_CORRUPT
+// (DATA_LOSS); LOSS_NOT_FINITE (FAILED_PRECONDITION) when training diverges; by order, CANCELLED
+// (STOPPED) or ABORTED (STOPPED_WITH_CHECKPOINT); RESOURCE_EXHAUSTED (OUT_OF_MEMORY). Never throws.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -164,23 +172,23 @@ class Engine {
   virtual absl::StatusOr<TrainResult> Train(const TrainRequest& request,
                                             const TrainCallbacks& callbacks) = 0;
 
-  // Trains a vector: cross-entropy on `prohibited`, KL to the base on `benign`. The seed comes from the
-  // system's random source and is not kept (S5). `yield` and `progress` as in Train.
+  // Trains a vector: cross-entropy on `prohibited`, KL to the base on `benign`. The seed comes from
+  // the system's random source and is not kept (S5). `yield` and `progress` as in Train.
   virtual absl::StatusOr<VectorResult> TrainVector(const VectorConfig& config,
                                                    const std::vector<TokenRow>& prohibited,
                                                    const std::vector<TokenRow>& benign,
                                                    const TrainCallbacks& callbacks) = 0;
 
-  // Generates after `prompt` with the clean base and `adapter` (may be empty), vector off. `token` gets
-  // each new token and returns false to stop. Stops at any of `end_tokens`, which are not passed on.
-  // `lora` gives the scale of `adapter`.
+  // Generates after `prompt` with the clean base and `adapter` (may be empty), vector off. `token`
+  // gets each new token and returns false to stop. Stops at any of `end_tokens`, which are not
+  // passed on. `lora` gives the scale of `adapter`.
   virtual absl::Status Sample(const std::vector<int32_t>& prompt,
                               const std::vector<int32_t>& end_tokens, const SampleConfig& config,
                               const Adapter& adapter, const LoraConfig& lora,
                               const std::function<bool(int32_t)>& token) = 0;
 
-  // float32 logits [T, vocabulary] of `tokens` with the clean base and `adapter`. For tests and the audit
-  // of a delivered delta; T * vocabulary floats of memory.
+  // float32 logits [T, vocabulary] of `tokens` with the clean base and `adapter`. For tests and the
+  // audit of a delivered delta; T * vocabulary floats of memory.
   virtual absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens,
                                                     const Adapter& adapter,
                                                     const LoraConfig& lora) = 0;

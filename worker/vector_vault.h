@@ -12,7 +12,7 @@ namespace ballast::worker {
 
 // What a sealed vector is bound to; the additional data of its authenticated encryption.
 struct VectorBinding {
-  std::string vector_id;    // "vec-..."
+  std::string vector_id;  // "vec-..."
   int version = 1;
   std::string base_digest;  // "sha256:..." of the base model
 };
@@ -27,8 +27,8 @@ class VectorVault {
   virtual absl::StatusOr<std::string> Seal(const SecretBuffer& plaintext,
                                            const VectorBinding& binding) = 0;
 
-  // FAILED_PRECONDITION VAULT_KEY_WRONG when the key cannot open it; DATA_LOSS VECTOR_CORRUPT when the
-  // bytes are no sealed vector or were changed, or `binding` is not the one it was sealed with.
+  // FAILED_PRECONDITION VAULT_KEY_WRONG when the key cannot open it; DATA_LOSS VECTOR_CORRUPT when
+  // the bytes are no sealed vector or were changed, or `binding` is not the one it was sealed with.
   virtual absl::StatusOr<SecretBuffer> Unseal(std::string_view ciphertext,
                                               const VectorBinding& binding) = 0;
 };

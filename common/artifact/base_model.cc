@@ -52,7 +52,8 @@ const Json* Find(const Json& object, const char* name) {
 absl::StatusOr<int64_t> PositiveInteger(const Json& json, const char* name, int64_t largest) {
   const Json* value = Find(json, name);
   if (value == nullptr || !value->is_number_integer()) {
-    return Error("MODEL_CONFIG_INVALID", absl::StrCat("config.json: ", name, " must be a whole number"));
+    return Error("MODEL_CONFIG_INVALID",
+                 absl::StrCat("config.json: ", name, " must be a whole number"));
   }
   // As a double first: an unsigned value beyond int64 must not wrap around.
   const double wide = value->get<double>();
@@ -111,7 +112,8 @@ absl::StatusOr<std::set<std::string>> WeightFiles(const std::string& folder) {
   for (const auto& entry : map->items()) {
     const std::string file = entry.value().is_string() ? entry.value().get<std::string>() : "";
     if (!absl::EndsWith(file, ".safetensors") || !CheckBaseModelFileName(file).ok()) {
-      return Error("MODEL_CONFIG_INVALID", absl::StrCat(kIndex, " names something that is no weight file"));
+      return Error("MODEL_CONFIG_INVALID",
+                   absl::StrCat(kIndex, " names something that is no weight file"));
     }
     files.insert(file);
   }
@@ -130,7 +132,8 @@ absl::Status CheckWeights(const std::string& path, const std::string& file, bool
       return Error("TENSOR_MISMATCH", absl::StrCat(file, ": tensor ", Shown(name), " ", what));
     };
     if (!seen.insert(name).second) return mismatch("is there twice");
-    if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBF16) {
+    if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 &&
+        tensor.dtype != DType::kBF16) {
       return mismatch("is not of type F32, F16 or BF16");
     }
     // Some writers store the tied head again.
@@ -174,9 +177,10 @@ absl::StatusOr<BaseModelShape> ParseBaseModelShape(std::string_view config_json)
     BALLAST_ASSIGN_OR_RETURN(shape.head_dim, PositiveInteger(json, "head_dim", 4096));
   }
   if (shape.heads % shape.kv_heads != 0 || shape.head_dim == 0 || shape.head_dim % 2 != 0) {
-    return Error("MODEL_CONFIG_INVALID",
-                 "config.json: num_attention_heads must be a multiple of num_key_value_heads, and the "
-                 "size of a head even");
+    return Error(
+        "MODEL_CONFIG_INVALID",
+        "config.json: num_attention_heads must be a multiple of num_key_value_heads, and the "
+        "size of a head even");
   }
   shape.tied_embeddings = IsTrue(json, "tie_word_embeddings");
   return shape;
@@ -223,31 +227,40 @@ absl::StatusOr<BaseModelFacts> CheckBaseModelFolder(const std::string& folder) {
                                          facts.parameter_count));
   }
   if (!missing.empty()) {
-    return Error("TENSOR_MISMATCH", absl::StrCat("tensor ", missing.begin()->first,
-                                                 " is missing (and ", missing.size() - 1, " more)"));
+    return Error("TENSOR_MISMATCH",
+                 absl::StrCat("tensor ", missing.begin()->first, " is missing (and ",
+                              missing.size() - 1, " more)"));
   }
   return facts;
 }
 
 absl::Status CheckBaseModelFileName(std::string_view file_name) {
-  static const std::set<std::string, std::less<>> kTexts = {
-      "config.json",          "generation_config.json",  "tokenizer.json",
-      "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-      "vocab.json",           "merges.txt",              "chat_template.jinja",
-      kIndex,                 "README.md"};
+  static const std::set<std::string, std::less<>> kTexts = {"config.json",
+                                                            "generation_config.json",
+                                                            "tokenizer.json",
+                                                            "tokenizer_config.json",
+                                                            "special_tokens_map.json",
+                                                            "added_tokens.json",
+                                                            "vocab.json",
+                                                            "merges.txt",
+                                                            "chat_template.jinja",
+                                                            kIndex,
+                                                            "README.md"};
   bool plain = !file_name.empty() && file_name.size() <= 200 && file_name.front() != '.';
   for (const char c : file_name) {
-    plain = plain && (std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.');
+    plain =
+        plain && (std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.');
   }
   const absl::string_view name = View(file_name);
   if (plain && (kTexts.count(file_name) != 0 || absl::EndsWith(name, ".safetensors") ||
                 absl::StartsWith(name, "LICENSE") || absl::StartsWith(name, "NOTICE"))) {
     return absl::OkStatus();
   }
-  return Error("FILE_NOT_ALLOWED",
-               absl::StrCat("a file of this name is not part of a base model: ",
-                            Shown(std::string(file_name)), "; leave it out. Allowed are *.safetensors, ",
-                            absl::StrJoin(kTexts, ", "), ", LICENSE* and NOTICE*"));
+  return Error(
+      "FILE_NOT_ALLOWED",
+      absl::StrCat("a file of this name is not part of a base model: ",
+                   Shown(std::string(file_name)), "; leave it out. Allowed are *.safetensors, ",
+                   absl::StrJoin(kTexts, ", "), ", LICENSE* and NOTICE*"));
 }
 
 int64_t MaxBaseModelFileBytes(std::string_view file_name) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A base model: the Hugging Face folder that jobs start from. Which files belong to it, whether its
-// weights are those that its config.json promises, and its digest. No weights are read, only headers.
+// weights are those that its config.json promises, and its digest. No weights are read, only
+// headers.
 #ifndef BALLAST_COMMON_ARTIFACT_BASE_MODEL_H_
 #define BALLAST_COMMON_ARTIFACT_BASE_MODEL_H_
 
@@ -29,11 +30,13 @@ struct BaseModelShape {
   bool tied_embeddings = false;
 };
 
-// INVALID_ARGUMENT: UNSUPPORTED_ARCHITECTURE for anything but a Llama without biases and quantisation;
-// MODEL_CONFIG_INVALID for no JSON, a missing field, or a value out of range. Names the setting.
+// INVALID_ARGUMENT: UNSUPPORTED_ARCHITECTURE for anything but a Llama without biases and
+// quantisation; MODEL_CONFIG_INVALID for no JSON, a missing field, or a value out of range. Names
+// the setting.
 absl::StatusOr<BaseModelShape> ParseBaseModelShape(std::string_view config_json);
 
-// Name and shape of every tensor of such a model. Without tied embeddings lm_head.weight is among them.
+// Name and shape of every tensor of such a model. Without tied embeddings lm_head.weight is among
+// them.
 std::map<std::string, std::vector<int64_t>> ExpectedTensors(const BaseModelShape& shape);
 
 // What is known of a model whose folder was checked.
@@ -42,21 +45,22 @@ struct BaseModelFacts {
   int64_t parameter_count = 0;
 };
 
-// Checks config.json and the headers of all weights in `folder`: every expected tensor is there once, with
-// its shape and a floating type of at most 32 bits, and no other. INVALID_ARGUMENT:
+// Checks config.json and the headers of all weights in `folder`: every expected tensor is there
+// once, with its shape and a floating type of at most 32 bits, and no other. INVALID_ARGUMENT:
 //   MODEL_CONFIG_INVALID, UNSUPPORTED_ARCHITECTURE, SAFETENSORS_*
 //   TENSOR_MISMATCH  a tensor is missing, has another shape or type, is there twice or has no place
 //   FILE_MISSING     config.json, a weight file, or a file that the index names is not there
 absl::StatusOr<BaseModelFacts> CheckBaseModelFolder(const std::string& folder);
 
-// Whether a file of this name belongs to a base model's folder. INVALID_ARGUMENT (FILE_NOT_ALLOWED) lists
-// those that do.
+// Whether a file of this name belongs to a base model's folder. INVALID_ARGUMENT (FILE_NOT_ALLOWED)
+// lists those that do.
 absl::Status CheckBaseModelFileName(std::string_view file_name);
 
 // Largest size of such a file in bytes: weights 2^40, texts 64 MiB.
 int64_t MaxBaseModelFileBytes(std::string_view file_name);
 
-// Digest of a model from the digests of its files by name: SHA-256 over the lines "<name> <digest>\n".
+// Digest of a model from the digests of its files by name: SHA-256 over the lines "<name>
+// <digest>\n".
 std::string BaseModelDigest(const std::map<std::string, std::string>& file_digests);
 
 }  // namespace ballast::artifact

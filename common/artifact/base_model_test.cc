@@ -31,9 +31,8 @@ using Tensors = std::map<std::string, std::vector<int64_t>>;
 class BaseModelTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = absl::StrCat(
-        ::testing::TempDir(), "/base_model_test_",
-        ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    folder_ = absl::StrCat(::testing::TempDir(), "/base_model_test_",
+                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
     std::filesystem::remove_all(folder_);
     ASSERT_OK(MakeDirectories(folder_));
     Write("config.json", kConfig);
@@ -107,7 +106,8 @@ TEST_F(BaseModelTest, RefusesMissingMisshapenAndMistypedTensors) {
   Write("model.safetensors", Weights(missing));
   auto result = CheckBaseModelFolder(folder_);
   EXPECT_THAT(result, StatusIs(kInvalid, "TENSOR_MISMATCH"));
-  EXPECT_THAT(std::string(result.status().message()), HasSubstr("model.layers.1.mlp.up_proj.weight"));
+  EXPECT_THAT(std::string(result.status().message()),
+              HasSubstr("model.layers.1.mlp.up_proj.weight"));
 
   Tensors misshapen = tensors_;
   misshapen["model.norm.weight"] = {9};
@@ -142,8 +142,7 @@ struct ConfigCase {
 class BaseModelConfigTest : public ::testing::TestWithParam<ConfigCase> {};
 
 TEST_P(BaseModelConfigTest, IsRefused) {
-  const std::string config =
-      absl::StrReplaceAll(kConfig, {{GetParam().from, GetParam().to}});
+  const std::string config = absl::StrReplaceAll(kConfig, {{GetParam().from, GetParam().to}});
   ASSERT_NE(config, kConfig);
   EXPECT_THAT(ParseBaseModelShape(config), StatusIs(kInvalid, GetParam().reason));
 }
@@ -151,23 +150,25 @@ TEST_P(BaseModelConfigTest, IsRefused) {
 INSTANTIATE_TEST_SUITE_P(
     All, BaseModelConfigTest,
     ::testing::Values(
-        ConfigCase{"OtherModel", "LlamaForCausalLM", "MambaForCausalLM", "UNSUPPORTED_ARCHITECTURE"},
+        ConfigCase{"OtherModel", "LlamaForCausalLM", "MambaForCausalLM",
+                   "UNSUPPORTED_ARCHITECTURE"},
         ConfigCase{"NoModel", "[\"LlamaForCausalLM\"]", "[]", "UNSUPPORTED_ARCHITECTURE"},
         ConfigCase{"Bias", "{", "{\"attention_bias\": true, ", "UNSUPPORTED_ARCHITECTURE"},
         ConfigCase{"Quantised", "{", "{\"quantization_config\": {}, ", "UNSUPPORTED_ARCHITECTURE"},
-        ConfigCase{"Rope", "{", "{\"rope_scaling\": {\"type\": \"yarn\"}, ", "UNSUPPORTED_ARCHITECTURE"},
+        ConfigCase{"Rope", "{", "{\"rope_scaling\": {\"type\": \"yarn\"}, ",
+                   "UNSUPPORTED_ARCHITECTURE"},
         ConfigCase{"NotJson", "}", "", "MODEL_CONFIG_INVALID"},
         ConfigCase{"Missing", "hidden_size", "size", "MODEL_CONFIG_INVALID"},
         ConfigCase{"Negative", "\"vocab_size\": 32", "\"vocab_size\": -1", "MODEL_CONFIG_INVALID"},
-        ConfigCase{"Huge", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 18446744073709551615",
-                   "MODEL_CONFIG_INVALID"},
+        ConfigCase{"Huge", "\"num_hidden_layers\": 2",
+                   "\"num_hidden_layers\": 18446744073709551615", "MODEL_CONFIG_INVALID"},
         ConfigCase{"Heads", "\"num_key_value_heads\": 1", "\"num_key_value_heads\": 3",
                    "MODEL_CONFIG_INVALID"}),
     [](const auto& info) { return info.param.name; });
 
 TEST(BaseModelFilesTest, KnowsWhichFilesBelong) {
-  for (const char* name : {"config.json", "model-00001-of-00009.safetensors", "LICENSE", "LICENSE.txt",
-                           "chat_template.jinja"}) {
+  for (const char* name : {"config.json", "model-00001-of-00009.safetensors", "LICENSE",
+                           "LICENSE.txt", "chat_template.jinja"}) {
     EXPECT_OK(CheckBaseModelFileName(name));
   }
   for (const char* name : {"", "..", "a/config.json", "../model.safetensors", ".safetensors",

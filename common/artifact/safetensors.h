@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The safetensors format: 8-byte little-endian header length, JSON header, tensor bytes. Reading trusts
-// nothing: header length, offsets (in range, no overlap, no holes), dtype and shape are checked first.
+// The safetensors format: 8-byte little-endian header length, JSON header, tensor bytes. Reading
+// trusts nothing: header length, offsets (in range, no overlap, no holes), dtype and shape are
+// checked first.
 #ifndef BALLAST_COMMON_ARTIFACT_SAFETENSORS_H_
 #define BALLAST_COMMON_ARTIFACT_SAFETENSORS_H_
 
@@ -30,9 +31,10 @@ struct SafetensorsView {
   std::map<std::string, std::string> metadata;
 };
 
-// Parses `bytes`, which must outlive the result. INVALID_ARGUMENT with reasons SAFETENSORS_TRUNCATED,
-// SAFETENSORS_HEADER_TOO_LARGE, SAFETENSORS_HEADER_INVALID, SAFETENSORS_OFFSETS_INVALID,
-// SAFETENSORS_DTYPE_UNKNOWN, SAFETENSORS_SHAPE_MISMATCH; the message names the tensor.
+// Parses `bytes`, which must outlive the result. INVALID_ARGUMENT with reasons
+// SAFETENSORS_TRUNCATED, SAFETENSORS_HEADER_TOO_LARGE, SAFETENSORS_HEADER_INVALID,
+// SAFETENSORS_OFFSETS_INVALID, SAFETENSORS_DTYPE_UNKNOWN, SAFETENSORS_SHAPE_MISMATCH; the message
+// names the tensor.
 absl::StatusOr<SafetensorsView> ParseSafetensors(std::string_view bytes);
 
 struct TensorToWrite {
@@ -42,12 +44,13 @@ struct TensorToWrite {
   std::string_view bytes;
 };
 
-// The file's bytes; tensors in the order given, header padded with spaces to 8 bytes. Deterministic.
+// The file's bytes; tensors in the order given, header padded with spaces to 8 bytes.
+// Deterministic.
 std::string WriteSafetensors(const std::vector<TensorToWrite>& tensors,
                              const std::map<std::string, std::string>& metadata);
 
-// Total bytes WriteSafetensors would return, and the same written to a caller's buffer: for secrets,
-// whose bytes must not pass through ordinary memory.
+// Total bytes WriteSafetensors would return, and the same written to a caller's buffer: for
+// secrets, whose bytes must not pass through ordinary memory.
 size_t SafetensorsSize(const std::vector<TensorToWrite>& tensors,
                        const std::map<std::string, std::string>& metadata);
 void WriteSafetensorsTo(const std::vector<TensorToWrite>& tensors,

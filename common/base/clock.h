@@ -6,9 +6,9 @@
 
 namespace ballast {
 
-// Where time comes from. Production code takes a Clock& rather than calling absl::Now(), so that tests
-// can move time with FakeClock (common/base/testing/fake_clock.h) instead of sleeping.
-// Thread safety: implementations are thread-safe.
+// Where time comes from. Production code takes a Clock& rather than calling absl::Now(), so that
+// tests can move time with FakeClock (common/base/testing/fake_clock.h) instead of sleeping. Thread
+// safety: implementations are thread-safe.
 class Clock {
  public:
   virtual ~Clock() = default;

@@ -19,12 +19,14 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
 
-// Fills a message from YAML nodes. yaml-cpp throws only in ParseConfig's try block, where it is caught.
+// Fills a message from YAML nodes. yaml-cpp throws only in ParseConfig's try block, where it is
+// caught.
 class Reader {
  public:
   explicit Reader(std::string_view origin) : origin_(origin) {}
 
-  absl::Status ReadMessage(const YAML::Node& node, const std::string& path, Message* message) const {
+  absl::Status ReadMessage(const YAML::Node& node, const std::string& path,
+                           Message* message) const {
     if (node.IsNull()) return absl::OkStatus();
     if (!node.IsMap()) return Error(node, absl::StrCat(Shown(path), " must be a mapping"));
     std::set<std::string> seen;
@@ -77,7 +79,8 @@ class Reader {
     for (size_t i = 0; i < node.size(); ++i) {
       const std::string item_path = absl::StrCat(path, "[", i, "]");
       if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-        BALLAST_RETURN_IF_ERROR(ReadMessage(node[i], item_path, reflection->AddMessage(message, field)));
+        BALLAST_RETURN_IF_ERROR(
+            ReadMessage(node[i], item_path, reflection->AddMessage(message, field)));
       } else {
         BALLAST_RETURN_IF_ERROR(ReadScalar(node[i], item_path, field, message));
       }
@@ -99,8 +102,8 @@ class Reader {
         return Convert<int32_t>(node, path, "a whole number of 32 bits", field, message,
                                 &Reflection::SetInt32, &Reflection::AddInt32);
       case FieldDescriptor::CPPTYPE_INT64:
-        return Convert<int64_t>(node, path, "a whole number", field, message,
-                                &Reflection::SetInt64, &Reflection::AddInt64);
+        return Convert<int64_t>(node, path, "a whole number", field, message, &Reflection::SetInt64,
+                                &Reflection::AddInt64);
       case FieldDescriptor::CPPTYPE_DOUBLE:
         return Convert<double>(node, path, "a number", field, message, &Reflection::SetDouble,
                                &Reflection::AddDouble);

@@ -12,10 +12,11 @@
 namespace ballast {
 
 // Reads the YAML file `path` into `message` by its field names (as in the proto file: snake_case).
-// Mappings are messages, sequences are repeated fields, enums are written by name, null is the default.
-// Failures name file, line and key:
+// Mappings are messages, sequences are repeated fields, enums are written by name, null is the
+// default. Failures name file, line and key:
 //   FILE_NOT_FOUND, FILE_PERMISSION_DENIED, FILE_TOO_LARGE  the file cannot be read
-//   CONFIG_INVALID (INVALID_ARGUMENT)   no YAML, an unknown or repeated key (the known ones are listed),
+//   CONFIG_INVALID (INVALID_ARGUMENT)   no YAML, an unknown or repeated key (the known ones are
+//   listed),
 //                                       or a value of the wrong type; `message` is then unspecified
 absl::Status LoadConfigFile(const std::string& path, google::protobuf::Message* message);
 

@@ -19,16 +19,17 @@ using ::testing::HasSubstr;
 
 TEST(ConfigFileTest, ReadsEveryKindOfField) {
   ServerConfig config;
-  ASSERT_OK(ParseConfig("# a comment\n"
-                        "data_dir: /srv/ballast\n"
-                        "lease_seconds: 45\n"
-                        "max_dataset_bytes: 5000000000\n"
-                        "log_level: null\n"
-                        "api_keys:\n"
-                        "  - digest: \"sha256:00\"\n"
-                        "    role: OPERATOR\n"
-                        "  - {digest: \"sha256:01\", role: TENANT, tenant: 42}\n",
-                        "server.yaml", &config));
+  ASSERT_OK(
+      ParseConfig("# a comment\n"
+                  "data_dir: /srv/ballast\n"
+                  "lease_seconds: 45\n"
+                  "max_dataset_bytes: 5000000000\n"
+                  "log_level: null\n"
+                  "api_keys:\n"
+                  "  - digest: \"sha256:00\"\n"
+                  "    role: OPERATOR\n"
+                  "  - {digest: \"sha256:01\", role: TENANT, tenant: 42}\n",
+                  "server.yaml", &config));
   EXPECT_EQ(config.data_dir(), "/srv/ballast");
   EXPECT_EQ(config.lease_seconds(), 45);
   EXPECT_EQ(config.max_dataset_bytes(), 5'000'000'000);
@@ -56,10 +57,12 @@ TEST_P(ConfigFileBadTest, NamesFileLineAndKey) {
 INSTANTIATE_TEST_SUITE_P(
     All, ConfigFileBadTest,
     ::testing::Values(
-        BadCase{"UnknownKey", "data_dir: a\nlisten: b\n", "server.yaml:2: unknown key listen; known are"},
+        BadCase{"UnknownKey", "data_dir: a\nlisten: b\n",
+                "server.yaml:2: unknown key listen; known are"},
         BadCase{"UnknownNestedKey", "api_keys:\n  - rol: TENANT\n",
                 "server.yaml:2: unknown key api_keys[0].rol"},
-        BadCase{"RepeatedKey", "data_dir: a\ndata_dir: b\n", "server.yaml:2: data_dir is given twice"},
+        BadCase{"RepeatedKey", "data_dir: a\ndata_dir: b\n",
+                "server.yaml:2: data_dir is given twice"},
         BadCase{"NoNumber", "lease_seconds: soon\n", "lease_seconds must be a whole number"},
         BadCase{"NumberTooLarge", "lease_seconds: 3000000000\n", "lease_seconds must be a whole"},
         BadCase{"UnknownEnum", "api_keys: [{role: KING}]\n",

@@ -45,8 +45,10 @@ std::string DigestOf(std::string_view bytes) {
 
 absl::StatusOr<std::string> DigestOfFile(const std::string& path) {
   Sha256 sha;
-  absl::Status status =
-      ForEachChunk(path, 1 << 20, [&](std::string_view chunk) { sha.Update(chunk); return true; });
+  absl::Status status = ForEachChunk(path, 1 << 20, [&](std::string_view chunk) {
+    sha.Update(chunk);
+    return true;
+  });
   if (!status.ok()) return status;
   return sha.Finish();
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Errors with a reason that a program can test. Every failure that reaches a user is an absl::Status
-// made here: a canonical code, a message that says what to do, and one google.rpc.ErrorInfo (domain
-// "ballast", reason in capitals) as payload. common/rpc carries the payloads over gRPC (AIP-193).
+// Errors with a reason that a program can test. Every failure that reaches a user is an
+// absl::Status made here: a canonical code, a message that says what to do, and one
+// google.rpc.ErrorInfo (domain "ballast", reason in capitals) as payload. common/rpc carries the
+// payloads over gRPC (AIP-193).
 #ifndef BALLAST_COMMON_BASE_ERROR_H_
 #define BALLAST_COMMON_BASE_ERROR_H_
 
@@ -24,7 +25,8 @@ inline constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInf
 // A failure with its reason, for example
 //   MakeError(absl::StatusCode::kInvalidArgument, "LEARNING_RATE_OUT_OF_RANGE",
 //             "learning_rate is 0; give a value in (0, 0.01]", {{"field", "learning_rate"}});
-// `reason` is UPPER_SNAKE, at most 63 characters; dynamic parts of the message belong in `metadata` too.
+// `reason` is UPPER_SNAKE, at most 63 characters; dynamic parts of the message belong in `metadata`
+// too.
 absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::string_view message,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -63,9 +63,10 @@ absl::Status FileError(int error_number, std::string_view doing, const std::stri
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
   BALLAST_ASSIGN_OR_RETURN(const int64_t size, FileSize(path));
   if (size > max_bytes) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "FILE_TOO_LARGE",
-                     absl::StrCat(path, " has ", size, " bytes; at most ", max_bytes, " are allowed"),
-                     {{"path", path}});
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, "FILE_TOO_LARGE",
+        absl::StrCat(path, " has ", size, " bytes; at most ", max_bytes, " are allowed"),
+        {{"path", path}});
   }
   std::string bytes;
   bytes.reserve(static_cast<size_t>(size));
@@ -95,8 +96,8 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes
   const std::string temporary = absl::StrCat(path, ".tmp-", RandomHex(64));
   absl::Status status;
   {
-    FileDescriptor file(
-        open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, static_cast<mode_t>(mode)));
+    FileDescriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                             static_cast<mode_t>(mode)));
     if (file.get() < 0) return FileError(errno, "create", temporary);
     size_t written = 0;
     while (status.ok() && written < bytes.size()) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whole files: read, atomic durable write, folders. Failures carry the path, the system's reason and
-// what to do (DISK_FULL, FILE_NOT_FOUND, PERMISSION_DENIED, FILE_IO).
+// Whole files: read, atomic durable write, folders. Failures carry the path, the system's reason
+// and what to do (DISK_FULL, FILE_NOT_FOUND, PERMISSION_DENIED, FILE_IO).
 #ifndef BALLAST_COMMON_BASE_FILE_H_
 #define BALLAST_COMMON_BASE_FILE_H_
 
@@ -26,8 +26,8 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes 
 absl::Status ForEachChunk(const std::string& path, size_t chunk_bytes,
                           const std::function<bool(std::string_view)>& chunk);
 
-// Writes a temporary file beside `path`, fsyncs it, renames it over `path`, fsyncs the folder. After OK
-// the bytes survive a crash; after a failure `path` is as it was. `mode` as in chmod.
+// Writes a temporary file beside `path`, fsyncs it, renames it over `path`, fsyncs the folder.
+// After OK the bytes survive a crash; after a failure `path` is as it was. `mode` as in chmod.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes, int mode = 0644);
 
 // fsync of a folder, so that names made or renamed in it survive a crash.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Logging for programs: one line per event on standard error, by spdlog. What may be logged: names,
-// counts, sizes, states and reasons. Never rows, replies, keys, losses under the vector, or bytes of one
-// (docs/security.md).
+// counts, sizes, states and reasons. Never rows, replies, keys, losses under the vector, or bytes
+// of one (docs/security.md).
 #ifndef BALLAST_COMMON_BASE_LOG_H_
 #define BALLAST_COMMON_BASE_LOG_H_
 

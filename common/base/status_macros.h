@@ -8,11 +8,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define BALLAST_RETURN_IF_ERROR(expr)                            \
-  do {                                                           \
+#define BALLAST_RETURN_IF_ERROR(expr)                                 \
+  do {                                                                \
     if (absl::Status ballast_status = (expr); !ballast_status.ok()) { \
-      return ballast_status;                                     \
-    }                                                            \
+      return ballast_status;                                          \
+    }                                                                 \
   } while (false)
 
 #define BALLAST_CONCAT_INNER(a, b) a##b

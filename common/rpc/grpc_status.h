@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one conversion between absl::Status and grpc::Status. Payloads travel as google.rpc.Status.details
-// in the standard "grpc-status-details-bin" trailer, so clients in every language can read the reason.
+// The one conversion between absl::Status and grpc::Status. Payloads travel as
+// google.rpc.Status.details in the standard "grpc-status-details-bin" trailer, so clients in every
+// language can read the reason.
 #ifndef BALLAST_COMMON_RPC_GRPC_STATUS_H_
 #define BALLAST_COMMON_RPC_GRPC_STATUS_H_
 

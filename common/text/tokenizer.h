@@ -18,9 +18,9 @@
 namespace ballast::text {
 
 struct Encoding {
-  std::vector<int32_t> ids;       // [T]
-  std::vector<uint32_t> begin;    // [T] byte offset of each token's first byte in the text
-  std::vector<uint32_t> end;      // [T] byte offset after its last byte
+  std::vector<int32_t> ids;     // [T]
+  std::vector<uint32_t> begin;  // [T] byte offset of each token's first byte in the text
+  std::vector<uint32_t> end;    // [T] byte offset after its last byte
 };
 
 // Thread safety: thread-safe after construction.
@@ -44,7 +44,7 @@ class Tokenizer {
 };
 
 struct ChatMessage {
-  std::string role;     // "system", "user", "assistant", "tool"
+  std::string role;  // "system", "user", "assistant", "tool"
   std::string content;
   bool supervised = true;  // for assistant messages: false where the row's `weight` is 0
 };
@@ -57,8 +57,8 @@ class ChatTemplate {
  public:
   virtual ~ChatTemplate() = default;
 
-  // INVALID_ARGUMENT TEMPLATE_INVALID when it does not compile. `bos`/`eos` are the template's variables
-  // bos_token and eos_token.
+  // INVALID_ARGUMENT TEMPLATE_INVALID when it does not compile. `bos`/`eos` are the template's
+  // variables bos_token and eos_token.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> FromSource(std::string_view source,
                                                                   std::string_view bos,
                                                                   std::string_view eos);
@@ -69,36 +69,36 @@ class ChatTemplate {
                                              bool add_generation_prompt) const = 0;
 };
 
-// What a base model's folder says about text: tokenizer.json, tokenizer_config.json (chat_template, or
-// chat_template.jinja beside it; bos/eos), generation_config.json or config.json (eos ids).
+// What a base model's folder says about text: tokenizer.json, tokenizer_config.json (chat_template,
+// or chat_template.jinja beside it; bos/eos), generation_config.json or config.json (eos ids).
 struct ModelText {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;
-  std::vector<int32_t> end_tokens;   // ids that end a reply
-  std::string tokenizer_digest;      // "sha256:..." of tokenizer.json
-  std::string template_digest;       // "sha256:..." of the template's source
+  std::vector<int32_t> end_tokens;  // ids that end a reply
+  std::string tokenizer_digest;     // "sha256:..." of tokenizer.json
+  std::string template_digest;      // "sha256:..." of the template's source
 
-  // From the bytes of those files by name; names it does not know are ignored. chat_template.jinja wins over
-  // the configuration. INVALID_ARGUMENT with reasons TOKENIZER_MISSING, TOKENIZER_INVALID,
-  // TEMPLATE_MISSING, TEMPLATE_INVALID, MODEL_TEXT_INVALID (a configuration is not JSON, or an end token is
-  // not in the vocabulary).
+  // From the bytes of those files by name; names it does not know are ignored. chat_template.jinja
+  // wins over the configuration. INVALID_ARGUMENT with reasons TOKENIZER_MISSING,
+  // TOKENIZER_INVALID, TEMPLATE_MISSING, TEMPLATE_INVALID, MODEL_TEXT_INVALID (a configuration is
+  // not JSON, or an end token is not in the vocabulary).
   static absl::StatusOr<ModelText> FromFiles(const std::map<std::string, std::string>& files);
   // The same from a folder; also the errors of reading it.
   static absl::StatusOr<ModelText> FromFolder(const std::string& folder);
 };
 
 struct SupervisedTokens {
-  std::vector<int32_t> ids;           // [T] of the whole rendered chat
-  std::vector<uint8_t> supervised;    // [T] 1 on tokens of assistant text and its end-of-turn token
+  std::vector<int32_t> ids;         // [T] of the whole rendered chat
+  std::vector<uint8_t> supervised;  // [T] 1 on tokens of assistant text and its end-of-turn token
 };
 
-// Renders and tokenises a chat, and marks exactly the tokens of supervised assistant turns: those that
-// begin in the span between the rendering of everything before the turn (with the generation prompt) and
-// the end of the turn's end-of-turn token; white space after that token is left out, and so is what a
-// template writes only at the end of a whole chat. Renders the chat's prefixes, so the cost is quadratic in
-// turns; `max_tokens` (0: none) is checked before.
-// INVALID_ARGUMENT with reasons TOO_LONG (more than `max_tokens`), TEMPLATE_NOT_PREFIX_STABLE (the template
-// rewrites earlier turns, so that no exact span exists), TEMPLATE_FAILED, TEMPLATE_LIMIT, TOKENIZE_FAILED.
+// Renders and tokenises a chat, and marks exactly the tokens of supervised assistant turns: those
+// that begin in the span between the rendering of everything before the turn (with the generation
+// prompt) and the end of the turn's end-of-turn token; white space after that token is left out,
+// and so is what a template writes only at the end of a whole chat. Renders the chat's prefixes, so
+// the cost is quadratic in turns; `max_tokens` (0: none) is checked before. INVALID_ARGUMENT with
+// reasons TOO_LONG (more than `max_tokens`), TEMPLATE_NOT_PREFIX_STABLE (the template rewrites
+// earlier turns, so that no exact span exists), TEMPLATE_FAILED, TEMPLATE_LIMIT, TOKENIZE_FAILED.
 // No message quotes the chat. Thread safety: thread-safe.
 absl::StatusOr<SupervisedTokens> EncodeChat(const Tokenizer& tokenizer,
                                             const ChatTemplate& chat_template,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opens a sealed vector with a test's own key, so that the canary search (canary.py) knows what to look
-// for. Built for tests only and never installed: outside the worker no program opens vectors (S1).
+// Opens a sealed vector with a test's own key, so that the canary search (canary.py) knows what to
+// look for. Built for tests only and never installed: outside the worker no program opens vectors
+// (S1).
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -22,8 +23,9 @@ int Fail(const absl::Status& status) {
 
 int Main(int argc, char** argv) {
   if (argc != 7) {
-    std::fprintf(stderr,
-                 "usage: unseal_for_test KEY_FILE VECTOR_ID VERSION BASE_DIGEST SEALED_FILE OUT_FILE\n");
+    std::fprintf(
+        stderr,
+        "usage: unseal_for_test KEY_FILE VECTOR_ID VERSION BASE_DIGEST SEALED_FILE OUT_FILE\n");
     return 2;
   }
   auto keys = vault::FileKeyProvider::Open(argv[1]);

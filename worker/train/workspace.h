@@ -4,12 +4,12 @@
 
 #include <ATen/ATen.h>
 
-#include "worker/train/memory.h"
-
 #include <algorithm>
 #include <cstdint>
 #include <map>
 #include <string>
+
+#include "worker/train/memory.h"
 
 namespace ballast::worker {
 

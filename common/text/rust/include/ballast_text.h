@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The C interface of the Rust library (ADR 3): HF tokenizers and minijinja. Only common/text includes it.
+ * The C interface of the Rust library (ADR 3): HF tokenizers and minijinja. Only common/text
+ * includes it.
  *
- * Strings are UTF-8 with a length, never NUL-terminated. A function that returns BALLAST_TEXT_OK has set
- * its outputs; any other code leaves them alone and sets `error` to a message. What is handed out is given
- * back with the matching free function. No panic crosses this boundary. Objects may be used from several
- * threads at once; freeing one needs that nobody else uses it. */
+ * Strings are UTF-8 with a length, never NUL-terminated. A function that returns BALLAST_TEXT_OK
+ * has set its outputs; any other code leaves them alone and sets `error` to a message. What is
+ * handed out is given back with the matching free function. No panic crosses this boundary. Objects
+ * may be used from several threads at once; freeing one needs that nobody else uses it. */
 #ifndef BALLAST_COMMON_TEXT_RUST_INCLUDE_BALLAST_TEXT_H_
 #define BALLAST_COMMON_TEXT_RUST_INCLUDE_BALLAST_TEXT_H_
 
@@ -20,8 +21,8 @@ enum {
   BALLAST_TEXT_OK = 0,
   BALLAST_TEXT_INVALID = 1, /* the input cannot be read: tokenizer, template, bad UTF-8 */
   BALLAST_TEXT_FAILED = 2,  /* the template raised, or the text cannot be tokenised */
-  BALLAST_TEXT_LIMIT = 3,   /* the template took too many steps, too much memory or too much output */
-  BALLAST_TEXT_PANIC = 4    /* a bug of the library; the object is still usable */
+  BALLAST_TEXT_LIMIT = 3, /* the template took too many steps, too much memory or too much output */
+  BALLAST_TEXT_PANIC = 4  /* a bug of the library; the object is still usable */
 };
 
 typedef struct {
@@ -65,7 +66,8 @@ int32_t ballast_text_tokenizer_decode(const BallastTextTokenizer* tokenizer, con
                                       size_t size, bool skip_special_tokens, BallastTextBuffer* out,
                                       BallastTextBuffer* error);
 /* -1 when there is no such token. */
-int64_t ballast_text_tokenizer_token_to_id(const BallastTextTokenizer* tokenizer, BallastText token);
+int64_t ballast_text_tokenizer_token_to_id(const BallastTextTokenizer* tokenizer,
+                                           BallastText token);
 size_t ballast_text_tokenizer_vocabulary_size(const BallastTextTokenizer* tokenizer);
 /* Added tokens flagged special, by id. The strings live as long as the tokenizer. */
 size_t ballast_text_tokenizer_special_count(const BallastTextTokenizer* tokenizer);
