@@ -32,11 +32,8 @@ struct TokenRow {
 
 enum class VectorPolicy { kAlways, kByRow };
 enum class Schedule { kCosine, kLinear, kConstant };
-enum class Precision {
-  kAuto,
-  kBfloat16,
-  kFloat32
-};  // kAuto: bf16 where the processor has it, else fp32
+// kAuto: bf16 where the processor has it, else fp32.
+enum class Precision { kAuto, kBfloat16, kFloat32 };
 
 struct LoraConfig {
   int rank = 16;
@@ -48,16 +45,16 @@ struct TrainConfig {
   double learning_rate = 2e-4;
   int epochs = 1;
   int batch_rows = 16;  // rows per optimizer step
-  int max_tokens_per_micro_batch =
-      2048;  // packing budget; a longer row is a micro-batch of its own
+  // Packing budget; a longer row is a micro-batch of its own.
+  int max_tokens_per_micro_batch = 2048;
   double warmup_ratio = 0.03;
   Schedule schedule = Schedule::kCosine;  // decays to zero
   double weight_decay = 0.0;
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
   double max_gradient_norm = 1.0;
   uint64_t seed = 0;  // adapter initialisation and row order
-  int evaluation_points =
-      10;  // evenly spaced; the last step is always one; step 0 (the base) is extra
+  // Evenly spaced; the last step is always one. Step 0 (the base) comes on top.
+  int evaluation_points = 10;
   int checkpoint_every_steps = 0;  // 0: none
   VectorPolicy vector_policy = VectorPolicy::kAlways;
 };
