@@ -34,8 +34,11 @@ Metrics::Metrics()
                     .Help("Bytes of data sets received.")
                     .Register(*registry_)
                     .Add({})),
-      leases_lost_(AddGauge(*registry_, "ballast_server_leases_lost_total",
-                            "Leases that ended because their worker was silent or forgot them.")),
+      leases_lost_(prometheus::BuildCounter()
+                       .Name("ballast_server_leases_lost_total")
+                       .Help("Leases that ended because their worker was silent or forgot them.")
+                       .Register(*registry_)
+                       .Add({})),
       jobs_(prometheus::BuildGauge()
                 .Name("ballast_server_jobs_count")
                 .Help("Jobs by state; QUEUED is the depth of the queue.")
@@ -75,7 +78,9 @@ void Metrics::CountRpc(const char* method, absl::StatusCode code, absl::Duration
 }
 
 void Metrics::CountUploadedBytes(int64_t bytes) { uploaded_.Increment(static_cast<double>(bytes)); }
-void Metrics::SetLeasesLost(int64_t total) { leases_lost_.Set(static_cast<double>(total)); }
+void Metrics::SetLeasesLost(int64_t total) {
+  leases_lost_.Increment(static_cast<double>(total) - leases_lost_.Value());
+}
 void Metrics::SetJobs(const std::string& state, int64_t count) {
   jobs_.Add({{"state", state}}).Set(static_cast<double>(count));
 }

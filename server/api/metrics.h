@@ -32,6 +32,7 @@ class Metrics {
   // A finished RPC. `method` is "Service/Method".
   void CountRpc(const char* method, absl::StatusCode code, absl::Duration took);
   void CountUploadedBytes(int64_t bytes);
+  // `total` since the start of the server; called by one thread at a time.
   void SetLeasesLost(int64_t total);
   void SetJobs(const std::string& state, int64_t count);
   void SetVectors(const std::string& state, int64_t count);
@@ -45,7 +46,7 @@ class Metrics {
   prometheus::Family<prometheus::Counter>& rpcs_;
   prometheus::Family<prometheus::Histogram>& latency_;
   prometheus::Counter& uploaded_;
-  prometheus::Gauge& leases_lost_;
+  prometheus::Counter& leases_lost_;
   prometheus::Family<prometheus::Gauge>& jobs_;
   prometheus::Family<prometheus::Gauge>& vectors_;
   prometheus::Gauge& validation_queue_;

@@ -38,8 +38,9 @@ ModelImport::ModelImport(const ApiContext& api, grpc::CallbackServerContext* con
       parts_(parts),
       response_(response) {}
 
-ModelImport::~ModelImport() {
+void ModelImport::Clean() {
   if (fd_ >= 0) close(fd_);
+  fd_ = -1;
   std::error_code ignored;
   if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
 }

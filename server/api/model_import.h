@@ -20,11 +20,15 @@ class ModelImport : public ClientStream<admin::v1::ImportBaseModelRequest> {
  public:
   ModelImport(const ApiContext& api, grpc::CallbackServerContext* context,
               const AdminService::Parts& parts, v1::BaseModel* response);
-  ~ModelImport() override;
+  ~ModelImport() override { Clean(); }
 
  private:
   absl::StatusOr<bool> OnMessage(admin::v1::ImportBaseModelRequest& request) override;
   absl::Status OnEnd() override;
+  void Release() override { Clean(); }
+
+  // Removes the staging folder. Idempotent.
+  void Clean();
 
   absl::Status Start(const admin::v1::ImportBaseModelRequest::ImportOptions& options);
   absl::Status BeginFile(const admin::v1::ImportBaseModelRequest::FileStart& start);

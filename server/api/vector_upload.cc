@@ -23,13 +23,14 @@ VectorUpload::VectorUpload(const ApiContext& api, grpc::CallbackServerContext* c
                            const AdminService::Parts& parts, admin::v1::Vector* response)
     : ClientStream(api, "AdminService/TrainVector", context), parts_(parts), response_(response) {}
 
-VectorUpload::~VectorUpload() {
+void VectorUpload::Forget() {
   if (queued_ || id_.empty()) return;
   // Rows of a request that came to nothing are not kept.
   prohibited_.writer.reset();
   benign_.writer.reset();
   const absl::Status status = parts_.blobs.DeletePrefix(VectorBlobs(id_));
   if (!status.ok()) spdlog::warn("rows of a refused vector could not be deleted: {}", ErrorReason(status));
+  id_.clear();
 }
 
 absl::StatusOr<bool> VectorUpload::OnMessage(admin::v1::TrainVectorRequest& request) {

@@ -18,7 +18,7 @@ class VectorUpload : public ClientStream<admin::v1::TrainVectorRequest> {
  public:
   VectorUpload(const ApiContext& api, grpc::CallbackServerContext* context,
                const AdminService::Parts& parts, admin::v1::Vector* response);
-  ~VectorUpload() override;
+  ~VectorUpload() override { Forget(); }
 
  private:
   // The rows of one kind.
@@ -32,6 +32,10 @@ class VectorUpload : public ClientStream<admin::v1::TrainVectorRequest> {
 
   absl::StatusOr<bool> OnMessage(admin::v1::TrainVectorRequest& request) override;
   absl::Status OnEnd() override;
+  void Release() override { Forget(); }
+
+  // Deletes the rows unless they were queued. Idempotent.
+  void Forget();
 
   absl::Status Start(const admin::v1::VectorOptions& options);
   absl::Status Append(Rows& rows, const std::string& data);

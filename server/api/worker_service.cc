@@ -58,6 +58,8 @@ class BlobWrite : public ClientStream<WriteBlobRequest> {
                      "the last message must set finish; nothing was stored, send the blob again");
   }
 
+  void Release() override { writer_.reset(); }
+
   ControlPlane& plane_;
   BlobStore& blobs_;
   worker::v1::WriteBlobResponse* const response_;

@@ -214,6 +214,8 @@ absl::StatusOr<v1::FineTuningJob> ServerFixture::CreateJob(const std::string& da
   request.set_parent("tenants/" + tenant);
   request.mutable_fine_tuning_job()->set_base_model("baseModels/tiny");
   request.mutable_fine_tuning_job()->set_training_dataset(dataset);
+  // No two jobs are created at the same time: the order of the queue is then known.
+  clock_.Advance(absl::Milliseconds(1));
   v1::FineTuningJob job;
   return ResultOf(jobs_->CreateFineTuningJob(ContextWith(key).get(), request, &job), job);
 }
