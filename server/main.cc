@@ -36,7 +36,8 @@ absl::Status ConfigError(const std::string& what) {
 }
 
 absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) {
-  if (config.data_dir().empty()) return ConfigError("data_dir is missing; give the folder to keep data in");
+  if (config.data_dir().empty())
+    return ConfigError("data_dir is missing; give the folder to keep data in");
   if (config.api_keys().empty()) {
     return ConfigError("api_keys is empty, so nobody could call; give at least one");
   }
@@ -44,7 +45,8 @@ absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) 
     return ConfigError("lease_seconds, max_attempts and max_dataset_bytes must not be negative");
   }
   if (config.tls_certificate_file().empty() != config.tls_private_key_file().empty()) {
-    return ConfigError("tls_certificate_file and tls_private_key_file go together; give both or none");
+    return ConfigError(
+        "tls_certificate_file and tls_private_key_file go together; give both or none");
   }
   ServerOptions options;
   if (!config.listen_address().empty()) options.listen_address = config.listen_address();
@@ -74,7 +76,8 @@ void WaitForSignal(const sigset_t& signals) {
 
 absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
   BALLAST_ASSIGN_OR_RETURN(const ServerOptions options, OptionsOf(config));
-  BALLAST_ASSIGN_OR_RETURN(const auto authenticator, ApiKeyAuthenticator::Create(config.api_keys()));
+  BALLAST_ASSIGN_OR_RETURN(const auto authenticator,
+                           ApiKeyAuthenticator::Create(config.api_keys()));
   if (check_only) return absl::OkStatus();
 
   // Before any thread starts, so that all inherit it.
@@ -118,12 +121,14 @@ int main(int argc, char** argv) {
       "  listen_address: 127.0.0.1:7070\n"
       "  api_keys:\n"
       "    - {digest: \"sha256:<hex>\", role: TENANT, tenant: acme}\n"
-      "SIGTERM and SIGINT drain it: running calls get 10 seconds. It stops with 2 when it cannot start.");
+      "SIGTERM and SIGINT drain it: running calls get 10 seconds. It stops with 2 when it cannot "
+      "start.");
   app.set_version_flag("--version", std::string(ballast::Version()));
   std::string config_path;
   bool check_only = false;
   app.add_option("--config", config_path, "The configuration file")->required();
-  app.add_flag("--check-config", check_only, "Only check the configuration, and say what is wrong with it");
+  app.add_flag("--check-config", check_only,
+               "Only check the configuration, and say what is wrong with it");
   CLI11_PARSE(app, argc, argv);
 
   ballast::config::v1::ServerConfig config;

@@ -77,15 +77,15 @@ grpc::ServerUnaryReactor* AdminService::RetireVector(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext* context,
                                                     const admin::v1::ListWorkersRequest* request,
                                                     admin::v1::ListWorkersResponse* response) {
-  return Unary(api_, "AdminService/ListWorkers", context, Allowed::kOperator, response,
-               [this](const Principal&,
-                      absl::Time now) -> absl::StatusOr<admin::v1::ListWorkersResponse> {
-                 admin::v1::ListWorkersResponse list;
-                 for (auto& worker : parts_.plane.ListWorkers(now)) {
-                   *list.add_workers() = std::move(worker);
-                 }
-                 return list;
-               });
+  return Unary(
+      api_, "AdminService/ListWorkers", context, Allowed::kOperator, response,
+      [this](const Principal&, absl::Time now) -> absl::StatusOr<admin::v1::ListWorkersResponse> {
+        admin::v1::ListWorkersResponse list;
+        for (auto& worker : parts_.plane.ListWorkers(now)) {
+          *list.add_workers() = std::move(worker);
+        }
+        return list;
+      });
 }
 
 }  // namespace ballast::server

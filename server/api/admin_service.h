@@ -25,8 +25,8 @@ class AdminService : public admin::v1::AdminService::CallbackService {
     BlobStore& blobs;
     RowChecks& row_checks;
     IdSource& ids;
-    std::string staging_dir;      // local folder for uploads that are not checked yet
-    int64_t max_rows_bytes = 0;   // largest file of rows for a vector
+    std::string staging_dir;     // local folder for uploads that are not checked yet
+    int64_t max_rows_bytes = 0;  // largest file of rows for a vector
   };
 
   // `api` and what `parts` refers to must outlive the service.

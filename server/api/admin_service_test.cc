@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Imports and vectors over gRPC: hostile folders, bad rows, the life of a vector, and that rows do not stay.
+// Imports and vectors over gRPC: hostile folders, bad rows, the life of a vector, and that rows do
+// not stay.
 #include <functional>
 #include <string>
 #include <utility>
@@ -43,7 +44,8 @@ class AdminServiceTest : public ServerFixture {
     admin::v1::GetVectorRequest request;
     request.set_name(name);
     admin::v1::Vector vector;
-    const grpc::Status status = admin_->GetVector(ContextWith(kOperatorKey).get(), request, &vector);
+    const grpc::Status status =
+        admin_->GetVector(ContextWith(kOperatorKey).get(), request, &vector);
     if (!status.ok()) return FromGrpcStatus(status);
     return vector;
   }
@@ -83,7 +85,8 @@ TEST_F(AdminServiceTest, ImportsAModelAndKnowsItAgain) {
 
   Files other = TinyFiles();
   FileOf(other, "README.md") = "another";
-  EXPECT_THAT(Import("tiny", other), StatusIs(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS"));
+  EXPECT_THAT(Import("tiny", other),
+              StatusIs(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS"));
   Restart();
   EXPECT_EQ(Models().base_models_size(), 2);
 }
@@ -120,11 +123,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadImport{"NoTokenizer", [](Files& f) { Remove(f, "tokenizer.json"); }, "FILE_MISSING"},
         BadImport{"BrokenConfig", [](Files& f) { FileOf(f, "config.json") = "{"; },
                   "MODEL_CONFIG_INVALID"},
-        BadImport{"HeaderLargerThanFile",
-                  [](Files& f) {
-                    FileOf(f, "model.safetensors").replace(0, 8, "\xff\xff\xff\xff\xff\xff\xff\x7f", 8);
-                  },
-                  "SAFETENSORS_HEADER_TOO_LARGE"},
+        BadImport{
+            "HeaderLargerThanFile",
+            [](Files& f) {
+              FileOf(f, "model.safetensors").replace(0, 8, "\xff\xff\xff\xff\xff\xff\xff\x7f", 8);
+            },
+            "SAFETENSORS_HEADER_TOO_LARGE"},
         BadImport{"OtherShape",
                   [](Files& f) {
                     FileOf(f, "config.json") = absl::StrReplaceAll(
@@ -136,14 +140,16 @@ INSTANTIATE_TEST_SUITE_P(
         BadImport{"CorruptTemplate",
                   [](Files& f) { FileOf(f, "chat_template.jinja") = "{% for x in %}"; },
                   "TEMPLATE_INVALID"},
-        BadImport{"LoopingTemplate",
-                  [](Files& f) {
-                    FileOf(f, "chat_template.jinja") =
-                        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}"
-                        "{% endfor %}{% endfor %}{% endfor %}";
-                  },
-                  "TEMPLATE_LIMIT"},
-        BadImport{"FileThatIsNone", [](Files& f) { FileOf(f, "run.py") = "x"; }, "FILE_NOT_ALLOWED"},
+        BadImport{
+            "LoopingTemplate",
+            [](Files& f) {
+              FileOf(f, "chat_template.jinja") =
+                  "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}"
+                  "{% endfor %}{% endfor %}{% endfor %}";
+            },
+            "TEMPLATE_LIMIT"},
+        BadImport{"FileThatIsNone", [](Files& f) { FileOf(f, "run.py") = "x"; },
+                  "FILE_NOT_ALLOWED"},
         BadImport{"PathThatLeaves", [](Files& f) { FileOf(f, "../../x.safetensors") = "x"; },
                   "FILE_NOT_ALLOWED"},
         BadImport{"FileTwice", [](Files& f) { f.push_back(f[0]); }, "FILE_REPEATED"}),

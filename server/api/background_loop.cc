@@ -27,13 +27,11 @@ void BackgroundLoop::Loop(absl::Duration period) {
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
-      mutex_.AwaitWithTimeout(
-          absl::Condition(
-              +[](BackgroundLoop* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
-                return self->woken_ || self->stopping_;
-              },
-              this),
-          period);
+      mutex_.AwaitWithTimeout(absl::Condition(
+                                  +[](BackgroundLoop* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
+                                       self->mutex_) { return self->woken_ || self->stopping_; },
+                                  this),
+                              period);
       if (stopping_) return;
       woken_ = false;
     }

@@ -22,7 +22,8 @@ grpc::ServerUnaryReactor* BaseModelService::GetBaseModel(grpc::CallbackServerCon
 grpc::ServerUnaryReactor* BaseModelService::ListBaseModels(grpc::CallbackServerContext* context,
                                                            const v1::ListBaseModelsRequest* request,
                                                            v1::ListBaseModelsResponse* response) {
-  return Unary(api_, "BaseModelService/ListBaseModels", context, Allowed::kTenantOrOperator, response,
+  return Unary(api_, "BaseModelService/ListBaseModels", context, Allowed::kTenantOrOperator,
+               response,
                [this, request](const Principal&, absl::Time) { return models_.List(*request); });
 }
 

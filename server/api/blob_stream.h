@@ -28,7 +28,8 @@ class BlobStream : public grpc::ServerWriteReactor<Response> {
  public:
   // `open` authorises and finds the bytes; it runs on the executor.
   template <typename Open>
-  BlobStream(const ApiContext& api, const char* method, grpc::CallbackServerContext* context, Open open)
+  BlobStream(const ApiContext& api, const char* method, grpc::CallbackServerContext* context,
+             Open open)
       : call_(api, method), context_(context) {
     api.executor.Run([this, open = std::move(open)] {
       absl::StatusOr<BlobRange> range = open(call_.Now());
@@ -64,8 +65,7 @@ class BlobStream : public grpc::ServerWriteReactor<Response> {
       this->Finish(call_.End(CheckDigest()));
       return;
     }
-    const auto wanted =
-        static_cast<size_t>(std::min<int64_t>(kReadChunkBytes, range_.end - next_));
+    const auto wanted = static_cast<size_t>(std::min<int64_t>(kReadChunkBytes, range_.end - next_));
     absl::StatusOr<std::string> bytes = range_.reader->Read(next_, wanted);
     if (bytes.ok() && bytes->size() != wanted) bytes = Corrupt();
     if (!bytes.ok()) {

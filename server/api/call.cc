@@ -7,8 +7,8 @@
 
 namespace ballast::server {
 
-absl::StatusOr<Principal> Authorize(const ApiContext& api, const grpc::CallbackServerContext& context,
-                                    Allowed allowed) {
+absl::StatusOr<Principal> Authorize(const ApiContext& api,
+                                    const grpc::CallbackServerContext& context, Allowed allowed) {
   std::string_view authorization;
   const auto found = context.client_metadata().find("authorization");
   if (found != context.client_metadata().end()) {
@@ -45,8 +45,8 @@ grpc::Status Call::End(const absl::Status& status) const {
       reason == "STORE_CORRUPT" || reason == "DISK_FULL") {
     spdlog::error("{} failed: {} {}", method_, absl::StatusCodeToString(status.code()), reason);
   } else {
-    spdlog::debug("{}: {} {} in {} ms", method_, absl::StatusCodeToString(status.code()),
-                  reason, absl::ToDoubleMilliseconds(took));
+    spdlog::debug("{}: {} {} in {} ms", method_, absl::StatusCodeToString(status.code()), reason,
+                  absl::ToDoubleMilliseconds(took));
   }
   return ToGrpcStatus(status);
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every RPC does the same way: who calls, whether they may, counting, and running off gRPC's threads.
+// What every RPC does the same way: who calls, whether they may, counting, and running off gRPC's
+// threads.
 #ifndef BALLAST_SERVER_API_CALL_H_
 #define BALLAST_SERVER_API_CALL_H_
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
 
 #include <functional>
 #include <string>
 #include <utility>
-
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/server_callback.h>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -41,8 +42,8 @@ struct ApiContext {
 
 // Who calls. UNAUTHENTICATED (API_KEY_MISSING, API_KEY_INVALID), PERMISSION_DENIED (TENANT_ONLY,
 // OPERATOR_ONLY, WORKER_ONLY).
-absl::StatusOr<Principal> Authorize(const ApiContext& api, const grpc::CallbackServerContext& context,
-                                    Allowed allowed);
+absl::StatusOr<Principal> Authorize(const ApiContext& api,
+                                    const grpc::CallbackServerContext& context, Allowed allowed);
 
 // One RPC, from its start to its status. Thread safety: not thread-safe.
 class Call {
@@ -78,8 +79,9 @@ grpc::ServerUnaryReactor* Unary(const ApiContext& api, const char* method,
   api.executor.Run(
       [call, reactor, response, handler = std::move(handler), who = *std::move(principal)] {
         absl::StatusOr<Response> result = handler(who, call.Now());
-        if (result.ok()) *response = *std::move(result);
-        reactor->Finish(call.End(result.status()));
+        const absl::Status status = result.status();
+        if (status.ok()) *response = *std::move(result);
+        reactor->Finish(call.End(status));
       });
   return reactor;
 }
@@ -92,7 +94,8 @@ class Refused : public Reactor {
   void OnDone() override { delete this; }
 };
 
-// A client-streaming RPC whose messages are handled one after another on the executor. Deletes itself.
+// A client-streaming RPC whose messages are handled one after another on the executor. Deletes
+// itself.
 template <typename Request>
 class ClientStream : public grpc::ServerReadReactor<Request> {
  public:
@@ -107,8 +110,8 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
  protected:
   // The next message. An error ends the call; `true` ends it with OK.
   virtual absl::StatusOr<bool> OnMessage(Request& request) = 0;
-  // The client has sent everything without OnMessage having ended the call. Not called when the client
-  // went away: the destructor then cleans up.
+  // The client has sent everything without OnMessage having ended the call. Not called when the
+  // client went away: the destructor then cleans up.
   virtual absl::Status OnEnd() = 0;
   // The call is about to end: what it holds for itself must be free before its client can know.
   virtual void Release() {}

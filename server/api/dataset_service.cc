@@ -15,11 +15,12 @@ namespace ballast::server {
 grpc::ServerUnaryReactor* DatasetService::CreateDataset(grpc::CallbackServerContext* context,
                                                         const v1::CreateDatasetRequest* request,
                                                         v1::Dataset* response) {
-  return Unary(api_, "DatasetService/CreateDataset", context, Allowed::kTenant, response,
-               [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<v1::Dataset> {
-                 BALLAST_RETURN_IF_ERROR(CheckOwnTenant(who, request->parent()));
-                 return datasets_.Create(now, who.tenant, *request);
-               });
+  return Unary(
+      api_, "DatasetService/CreateDataset", context, Allowed::kTenant, response,
+      [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<v1::Dataset> {
+        BALLAST_RETURN_IF_ERROR(CheckOwnTenant(who, request->parent()));
+        return datasets_.Create(now, who.tenant, *request);
+      });
 }
 
 grpc::ServerUnaryReactor* DatasetService::GetDataset(grpc::CallbackServerContext* context,
@@ -27,7 +28,8 @@ grpc::ServerUnaryReactor* DatasetService::GetDataset(grpc::CallbackServerContext
                                                      v1::Dataset* response) {
   return Unary(api_, "DatasetService/GetDataset", context, Allowed::kTenant, response,
                [this, request](const Principal& who, absl::Time) -> absl::StatusOr<v1::Dataset> {
-                 BALLAST_ASSIGN_OR_RETURN(const auto name, ParseDatasetName(request->name(), "name"));
+                 BALLAST_ASSIGN_OR_RETURN(const auto name,
+                                          ParseDatasetName(request->name(), "name"));
                  return datasets_.Get(who.tenant, name);
                });
 }

@@ -25,7 +25,8 @@ absl::Status OffsetMismatch(int64_t asked, int64_t committed) {
 void DatasetUpload::ReleaseUpload() {
   if (appender_ != nullptr && unsynced_bytes_ > 0) {
     const absl::Status status = appender_->Sync();
-    if (!status.ok()) spdlog::warn("an interrupted upload could not be synced: {}", ErrorReason(status));
+    if (!status.ok())
+      spdlog::warn("an interrupted upload could not be synced: {}", ErrorReason(status));
   }
   appender_.reset();
   if (!name_.empty()) uploads_.End(name_);
@@ -65,9 +66,10 @@ absl::Status DatasetUpload::Open(const v1::WriteDatasetRequest& request) {
   // Read again: an upload that has just finished elsewhere must not be appended to.
   BALLAST_ASSIGN_OR_RETURN(const DatasetRecord fresh, datasets_.GetRecordOf(who_.tenant, parsed_));
   if (fresh.dataset().state() != v1::Dataset::AWAITING_UPLOAD) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
-                     absl::StrCat(request.name(),
-                                  " has its bytes already; create another data set for other rows"));
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
+        absl::StrCat(request.name(),
+                     " has its bytes already; create another data set for other rows"));
   }
   blob_ = fresh.blob();
   BALLAST_ASSIGN_OR_RETURN(appender_, blobs_.OpenAppend(blob_));
@@ -113,10 +115,11 @@ absl::Status DatasetUpload::FinishUpload(const std::string& digest) {
     const int64_t size = appender_->size_bytes();
     appender_.reset();
     BALLAST_RETURN_IF_ERROR(blobs_.DeletePrefix(blob_));
-    return MakeError(absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
-                     absl::StrCat("the ", size, " bytes received have the digest ", actual, ", not ",
-                                  digest, "; nothing was kept, upload the file again from 0"),
-                     {{"digest", actual}});
+    return MakeError(
+        absl::StatusCode::kDataLoss, "DIGEST_MISMATCH",
+        absl::StrCat("the ", size, " bytes received have the digest ", actual, ", not ", digest,
+                     "; nothing was kept, upload the file again from 0"),
+        {{"digest", actual}});
   }
   BALLAST_ASSIGN_OR_RETURN(
       *response_->mutable_dataset(),

@@ -56,12 +56,14 @@ void DatasetValidator::CheckAll() {
   }
 }
 
-absl::StatusOr<v1::ValidationReport> DatasetValidator::Check(const DatasetCatalog::ToValidate& next) {
+absl::StatusOr<v1::ValidationReport> DatasetValidator::Check(
+    const DatasetCatalog::ToValidate& next) {
   BALLAST_ASSIGN_OR_RETURN(const auto check,
                            checks_.Begin(next.base, next.dataset.dataset().format()));
   BALLAST_ASSIGN_OR_RETURN(const auto reader, blobs_.Open(next.dataset.blob()));
   if (reader->size_bytes() != next.dataset.dataset().size_bytes()) {
-    return MakeError(absl::StatusCode::kDataLoss, "BLOB_CORRUPT", "the stored file has another size");
+    return MakeError(absl::StatusCode::kDataLoss, "BLOB_CORRUPT",
+                     "the stored file has another size");
   }
   for (int64_t offset = 0; offset < reader->size_bytes() && !stopping_; offset += kChunkBytes) {
     BALLAST_ASSIGN_OR_RETURN(const std::string bytes, reader->Read(offset, kChunkBytes));

@@ -14,19 +14,22 @@
 
 namespace ballast::server {
 
-// Checks the rows of uploaded data sets, one after another, on a thread of its own. What waits is in the
-// store: a restart goes on where it stopped. A data set that cannot be checked (its bytes are damaged)
-// becomes INVALID with the issue CHECK_FAILED after a few tries.
+// Checks the rows of uploaded data sets, one after another, on a thread of its own. What waits is
+// in the store: a restart goes on where it stopped. A data set that cannot be checked (its bytes
+// are damaged) becomes INVALID with the issue CHECK_FAILED after a few tries.
 class DatasetValidator {
  public:
   // All must outlive the object.
   DatasetValidator(DatasetCatalog& datasets, BlobStore& blobs, RowChecks& checks)
       : datasets_(datasets), blobs_(blobs), checks_(checks) {}
 
-  void Start() { loop_.Start([this] { CheckAll(); }, absl::Seconds(5)); }
+  void Start() {
+    loop_.Start([this] { CheckAll(); }, absl::Seconds(5));
+  }
   // Looks for uploaded data sets soon.
   void Wake() { loop_.Wake(); }
-  // Stops within one megabyte of rows; the data set is checked again after the next start. Idempotent.
+  // Stops within one megabyte of rows; the data set is checked again after the next start.
+  // Idempotent.
   void Stop();
 
   // Checks all that wait, in the calling thread where the loop's is not at it.

@@ -50,10 +50,11 @@ absl::StatusOr<BlobRange> DeltaService::OpenFile(const Principal& who,
   }
   if (request.read_offset() < 0 || request.read_offset() > file->size_bytes() ||
       request.read_limit() < 0) {
-    return MakeError(absl::StatusCode::kOutOfRange, "READ_OFFSET_INVALID",
-                     absl::StrCat("the file has ", file->size_bytes(),
-                                  " bytes; read_offset must be from 0 to that, and read_limit not negative"),
-                     {{"size_bytes", absl::StrCat(file->size_bytes())}});
+    return MakeError(
+        absl::StatusCode::kOutOfRange, "READ_OFFSET_INVALID",
+        absl::StrCat("the file has ", file->size_bytes(),
+                     " bytes; read_offset must be from 0 to that, and read_limit not negative"),
+        {{"size_bytes", absl::StrCat(file->size_bytes())}});
   }
   BlobRange range;
   auto reader = blobs_.Open(file->blob());

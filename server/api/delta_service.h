@@ -10,7 +10,8 @@
 
 namespace ballast::server {
 
-// ballast.v1.DeltaService: only files that the job's Finished listed are served. Thread safety: thread-safe.
+// ballast.v1.DeltaService: only files that the job's Finished listed are served. Thread safety:
+// thread-safe.
 class DeltaService : public v1::DeltaService::CallbackService {
  public:
   // All must outlive the service.

@@ -11,8 +11,8 @@
 
 namespace ballast::server {
 
-// Threads that run handlers, so that those that wait for the disk do not hold up gRPC's own threads.
-// Thread safety: thread-safe.
+// Threads that run handlers, so that those that wait for the disk do not hold up gRPC's own
+// threads. Thread safety: thread-safe.
 class Executor {
  public:
   Executor() = default;
@@ -21,7 +21,8 @@ class Executor {
   Executor& operator=(const Executor&) = delete;
 
   void Start(int threads);
-  // Runs what was given before, then ends the threads. Idempotent. Tasks given later run in the caller.
+  // Runs what was given before, then ends the threads. Idempotent. Tasks given later run in the
+  // caller.
   void Stop();
 
   // Runs `task` soon on one of the threads.

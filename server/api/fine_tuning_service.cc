@@ -63,8 +63,8 @@ grpc::ServerUnaryReactor* FineTuningService::CancelFineTuningJob(
 grpc::ServerUnaryReactor* FineTuningService::ListFineTuningJobEvents(
     grpc::CallbackServerContext* context, const v1::ListFineTuningJobEventsRequest* request,
     v1::ListFineTuningJobEventsResponse* response) {
-  return Unary(api_, "FineTuningService/ListFineTuningJobEvents", context, Allowed::kTenant, response,
-               [this, request](const Principal& who, absl::Time) {
+  return Unary(api_, "FineTuningService/ListFineTuningJobEvents", context, Allowed::kTenant,
+               response, [this, request](const Principal& who, absl::Time) {
                  return jobs_.ListEvents(who.tenant, *request);
                });
 }

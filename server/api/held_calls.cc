@@ -136,7 +136,8 @@ void SynchronizeCall::Begin() {
   const absl::Time now = call_.Now();
   const int64_t dispatches = held_.dispatches();
   auto answer = held_.Answer(now, request_);
-  const bool wait = answer.ok() && IsNothing(*answer) && request_.has_idle() && !request_.draining();
+  const bool wait =
+      answer.ok() && IsNothing(*answer) && request_.has_idle() && !request_.draining();
   if (!wait) {
     Answer(std::move(answer));
     return;
@@ -148,12 +149,14 @@ void SynchronizeCall::Begin() {
 }
 
 void SynchronizeCall::Answer(absl::StatusOr<SynchronizeResponse> response) {
-  if (response.ok()) *response_ = *std::move(response);
-  Finish(call_.End(response.status()));
+  const absl::Status status = response.status();
+  if (status.ok()) *response_ = *std::move(response);
+  Finish(call_.End(status));
 }
 
 void SynchronizeCall::OnCancel() {
-  // Off gRPC's thread, and never after OnDone: that waits for this call's Finish, which waits for Drop.
+  // Off gRPC's thread, and never after OnDone: that waits for this call's Finish, which waits for
+  // Drop.
   held_.Drop(this);
 }
 

@@ -29,11 +29,11 @@ class HeldCalls {
   HeldCalls(ControlPlane& plane, SampleBroker& broker) : plane_(plane), broker_(broker) {}
 
   // Answers one exchange from the control plane, with sampling orders put in.
-  absl::StatusOr<worker::v1::SynchronizeResponse> Answer(absl::Time now,
-                                                         const worker::v1::SynchronizeRequest& request);
+  absl::StatusOr<worker::v1::SynchronizeResponse> Answer(
+      absl::Time now, const worker::v1::SynchronizeRequest& request);
 
-  // Takes a call that has nothing to do. An older one of the same worker is answered: it is lost, or the
-  // worker would not have called again.
+  // Takes a call that has nothing to do. An older one of the same worker is answered: it is lost,
+  // or the worker would not have called again.
   void Hold(SynchronizeCall* call, absl::Time deadline);
   // The client of a held call has gone.
   void Drop(SynchronizeCall* call);
@@ -44,7 +44,8 @@ class HeldCalls {
   // Answers all calls, and holds none from now on.
   void Drain();
   int64_t count() const;
-  // Number of Dispatch calls begun: a caller that found nothing to do before one looks again after it.
+  // Number of Dispatch calls begun: a caller that found nothing to do before one looks again after
+  // it.
   int64_t dispatches() const { return dispatches_.load(); }
 
  private:

@@ -2,9 +2,9 @@
 #ifndef BALLAST_SERVER_API_IDLE_STREAMS_H_
 #define BALLAST_SERVER_API_IDLE_STREAMS_H_
 
-#include <map>
-
 #include <grpcpp/server_context.h>
+
+#include <map>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"

@@ -8,15 +8,17 @@
 
 namespace ballast::server {
 
-// Deletes blobs that no record names any more: rows of trained vectors, checkpoints, files of attempts that
-// came to nothing, deleted data sets. What is to go was written down with the change that made it so, and is
-// struck off once it is gone.
+// Deletes blobs that no record names any more: rows of trained vectors, checkpoints, files of
+// attempts that came to nothing, deleted data sets. What is to go was written down with the change
+// that made it so, and is struck off once it is gone.
 class Janitor {
  public:
   // Both must outlive the object.
   Janitor(JobStore& store, BlobStore& blobs) : store_(store), blobs_(blobs) {}
 
-  void Start() { loop_.Start([this] { Clean(); }, absl::Seconds(60)); }
+  void Start() {
+    loop_.Start([this] { Clean(); }, absl::Seconds(60));
+  }
   void Wake() { loop_.Wake(); }
   void Stop() { loop_.Stop(); }
 

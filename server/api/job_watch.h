@@ -14,9 +14,9 @@
 
 namespace ballast::server {
 
-// One call of WatchFineTuningJob: replays events after the cursor, follows the job, and ends after the
-// event of a final state. No thread waits for it: it runs when poked, when a message was written, or never.
-// Deletes itself.
+// One call of WatchFineTuningJob: replays events after the cursor, follows the job, and ends after
+// the event of a final state. No thread waits for it: it runs when poked, when a message was
+// written, or never. Deletes itself.
 class JobWatch : public grpc::ServerWriteReactor<v1::WatchFineTuningJobResponse>, public Watcher {
  public:
   JobWatch(const ApiContext& api, grpc::CallbackServerContext* context, Principal who,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Jobs from creation to delta over gRPC, with a worker played by hand: watches, leases, fencing, restarts.
+// Jobs from creation to delta over gRPC, with a worker played by hand: watches, leases, fencing,
+// restarts.
 #include <atomic>
 #include <memory>
 #include <string>
@@ -89,7 +90,8 @@ TEST_F(JobsTest, FromCreationToDelta) {
 
   // Everything that the work names can be read.
   const std::string id = "w1";
-  EXPECT_EQ(ReadBlob(id, work.lease(), work.fine_tune().training_dataset().blob()).value(), Rows(40));
+  EXPECT_EQ(ReadBlob(id, work.lease(), work.fine_tune().training_dataset().blob()).value(),
+            Rows(40));
   EXPECT_EQ(ReadBlob(id, work.lease(), work.fine_tune().vector().blob()).value(), "sealed bytes");
   for (const auto& file : work.base_model().files()) {
     ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadBlob(id, work.lease(), file.blob()));
@@ -133,9 +135,10 @@ TEST_F(JobsTest, DeltasAreReadByRange) {
   EXPECT_THAT(ReadDelta(delta, "../x"),
               StatusIs(absl::StatusCode::kNotFound, "DELTA_FILE_NOT_FOUND"));
   // Damage is noticed, not delivered.
-  const std::string stored = folder_.path() + "/blobs/blobs/jobs/acme/" +
-                             work.fine_tune().job().name().substr(work.fine_tune().job().name().rfind('/') + 1) +
-                             "/attempts/1/delta/" + path;
+  const std::string stored =
+      folder_.path() + "/blobs/blobs/jobs/acme/" +
+      work.fine_tune().job().name().substr(work.fine_tune().job().name().rfind('/') + 1) +
+      "/attempts/1/delta/" + path;
   ASSERT_OK(WriteFileAtomically(stored, "THE adapter"));
   EXPECT_THAT(ReadDelta(delta, path), StatusIs(absl::StatusCode::kDataLoss, "BLOB_CORRUPT"));
   ASSERT_OK(WriteFileAtomically(stored, "the adapte"));
@@ -381,8 +384,7 @@ TEST_F(JobsTest, ADataSetInUseIsNotDeleted) {
   request.set_name(dataset_);
   google::protobuf::Empty empty;
   const auto erase = [&] {
-    return FromGrpcStatus(
-        datasets_->DeleteDataset(ContextWith(kTenantKey).get(), request, &empty));
+    return FromGrpcStatus(datasets_->DeleteDataset(ContextWith(kTenantKey).get(), request, &empty));
   };
   EXPECT_THAT(erase(), StatusIs(kPrecondition, "DATASET_IN_USE"));
   ASSERT_OK(Cancel(name));
@@ -410,7 +412,8 @@ TEST_F(JobsTest, ARestartLosesNothing) {
   server_->TickForTest();
   const auto next = Take("w3");
   EXPECT_EQ(next.lease().resource(), running);
-  EXPECT_EQ(ReadBlob("w3", next.lease(), next.fine_tune().checkpoint_blob()).value(), "a checkpoint");
+  EXPECT_EQ(ReadBlob("w3", next.lease(), next.fine_tune().checkpoint_blob()).value(),
+            "a checkpoint");
   ASSERT_OK(FinishDelta("w3", next.lease()));
   server_->SettleForTest();
   // Checkpoints go with the job's end.

@@ -19,9 +19,11 @@ absl::Status ParseListenAddress(const std::string& address, ListenAddress* parse
   } else if (host.find(':') != std::string::npos) {
     host.clear();  // an IPv6 address without brackets
   }
-  if (host.empty() || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 || port > 65535) {
+  if (host.empty() || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 ||
+      port > 65535) {
     return FieldError("listen_address", "LISTEN_ADDRESS_INVALID",
-                      absl::StrCat("\"", address, "\" is no address; give host:port, for example "
+                      absl::StrCat("\"", address,
+                                   "\" is no address; give host:port, for example "
                                    "127.0.0.1:7070 or [::1]:7070"));
   }
   parsed->host = host;
@@ -41,10 +43,12 @@ absl::Status CheckListenAddress(const std::string& address, bool tls) {
   ListenAddress parsed;
   BALLAST_RETURN_IF_ERROR(ParseListenAddress(address, &parsed));
   if (tls || IsLoopback(parsed.host)) return absl::OkStatus();
-  return FieldError("listen_address", "TLS_REQUIRED",
-                    absl::StrCat(address, " can be reached from other machines, and keys and data would "
-                                 "travel in clear; give tls_certificate_file and tls_private_key_file, or "
-                                 "listen on 127.0.0.1"));
+  return FieldError(
+      "listen_address", "TLS_REQUIRED",
+      absl::StrCat(address,
+                   " can be reached from other machines, and keys and data would "
+                   "travel in clear; give tls_certificate_file and tls_private_key_file, or "
+                   "listen on 127.0.0.1"));
 }
 
 }  // namespace ballast::server

@@ -8,7 +8,8 @@
 
 namespace ballast::server {
 
-// Host of "host:port" without brackets. INVALID_ARGUMENT (LISTEN_ADDRESS_INVALID) for anything else.
+// Host of "host:port" without brackets. INVALID_ARGUMENT (LISTEN_ADDRESS_INVALID) for anything
+// else.
 struct ListenAddress {
   std::string host;
   int port = 0;

@@ -10,7 +10,8 @@ namespace ballast::server {
 namespace {
 
 const prometheus::Histogram::BucketBoundaries kLatencySeconds = {
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60};
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
+    0.05,   0.1,     0.25,   0.5,   1,      2.5,   10,   60};
 
 prometheus::Gauge& AddGauge(prometheus::Registry& registry, const char* name, const char* help) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
@@ -26,7 +27,8 @@ Metrics::Metrics()
                 .Register(*registry_)),
       latency_(prometheus::BuildHistogram()
                    .Name("ballast_server_rpc_duration_seconds")
-                   .Help("Time from the start of an RPC to its end, by method. Long polls and streams last "
+                   .Help("Time from the start of an RPC to its end, by method. Long polls and "
+                         "streams last "
                          "as long as they are held.")
                    .Register(*registry_)),
       uploaded_(prometheus::BuildCounter()
@@ -49,21 +51,24 @@ Metrics::Metrics()
                    .Register(*registry_)),
       validation_queue_(AddGauge(*registry_, "ballast_server_validation_queue_count",
                                  "Data sets whose rows wait to be checked.")),
-      workers_(AddGauge(*registry_, "ballast_server_workers_count", "Workers seen in the last hour.")),
+      workers_(
+          AddGauge(*registry_, "ballast_server_workers_count", "Workers seen in the last hour.")),
       idle_workers_(AddGauge(*registry_, "ballast_server_idle_workers_count",
                              "Calls of idle workers that are held.")),
-      watchers_(AddGauge(*registry_, "ballast_server_watchers_count", "Watches of jobs that are open.")) {}
+      watchers_(AddGauge(*registry_, "ballast_server_watchers_count",
+                         "Watches of jobs that are open.")) {}
 
 absl::Status Metrics::Serve(const std::string& address) {
   try {
     exposer_ = std::make_unique<prometheus::Exposer>(address, 1);
     exposer_->RegisterCollectable(registry_);
   } catch (const std::exception&) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "PORT_IN_USE",
-                     absl::StrCat("cannot serve metrics on ", address,
-                                  "; the port is taken or the address is none. Change metrics_address, or "
-                                  "switch it \"off\""),
-                     {{"address", address}});
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "PORT_IN_USE",
+        absl::StrCat("cannot serve metrics on ", address,
+                     "; the port is taken or the address is none. Change metrics_address, or "
+                     "switch it \"off\""),
+        {{"address", address}});
   }
   return absl::OkStatus();
 }

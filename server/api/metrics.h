@@ -18,8 +18,8 @@
 
 namespace ballast::server {
 
-// What the server counts, for Prometheus. Names are ballast_server_<what>_<unit>; labels hold method, code
-// and state only, never anything of a tenant (T1). Thread safety: thread-safe.
+// What the server counts, for Prometheus. Names are ballast_server_<what>_<unit>; labels hold
+// method, code and state only, never anything of a tenant (T1). Thread safety: thread-safe.
 class Metrics {
  public:
   Metrics();

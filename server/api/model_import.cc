@@ -65,9 +65,10 @@ absl::StatusOr<bool> ModelImport::OnMessage(ImportBaseModelRequest& request) {
 absl::Status ModelImport::Start(const ImportBaseModelRequest::ImportOptions& options) {
   if (options_.has_value()) return StreamOrder("options come once, in the first message");
   if (!IsResourceId(options.base_model_id())) {
-    return FieldError("options.base_model_id", "BASE_MODEL_ID_INVALID",
-                      "base_model_id must be 1 to 63 lower-case letters, digits, \"-\" and \".\", not "
-                      "beginning with \".\"");
+    return FieldError(
+        "options.base_model_id", "BASE_MODEL_ID_INVALID",
+        "base_model_id must be 1 to 63 lower-case letters, digits, \"-\" and \".\", not "
+        "beginning with \".\"");
   }
   if (!admin::v1::VectorPolicy_IsValid(options.vector_policy())) {
     return FieldError("options.vector_policy", "VECTOR_POLICY_UNKNOWN",
@@ -136,9 +137,10 @@ absl::Status ModelImport::EndFile() {
   if (fd_ < 0) return absl::OkStatus();
   BlobFile& file = files_[current_];
   if (received_bytes_ != file.size_bytes()) {
-    return FieldError("data", "FILE_SIZE_MISMATCH",
-                      absl::StrCat(current_, " has ", received_bytes_, " bytes, and its file_start says ",
-                                   file.size_bytes(), "; send it again"));
+    return FieldError(
+        "data", "FILE_SIZE_MISMATCH",
+        absl::StrCat(current_, " has ", received_bytes_, " bytes, and its file_start says ",
+                     file.size_bytes(), "; send it again"));
   }
   const int code = close(fd_);
   fd_ = -1;

@@ -14,8 +14,8 @@
 
 namespace ballast::server {
 
-// One call of ImportBaseModel: files go to a staging folder, are checked there, and become blobs; the
-// record makes them visible. The staging folder goes with the call.
+// One call of ImportBaseModel: files go to a staging folder, are checked there, and become blobs;
+// the record makes them visible. The staging folder goes with the call.
 class ModelImport : public ClientStream<admin::v1::ImportBaseModelRequest> {
  public:
   ModelImport(const ApiContext& api, grpc::CallbackServerContext* context,

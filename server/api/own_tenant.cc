@@ -11,8 +11,9 @@ namespace ballast::server {
 absl::Status CheckOwnTenant(const Principal& who, const std::string& parent) {
   BALLAST_ASSIGN_OR_RETURN(const std::string tenant, ParseTenantName(parent, "parent"));
   if (tenant == who.tenant) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kNotFound, "TENANT_NOT_FOUND",
-                   absl::StrCat("tenants/", tenant, " does not exist; use the tenant of your API key"));
+  return MakeError(
+      absl::StatusCode::kNotFound, "TENANT_NOT_FOUND",
+      absl::StrCat("tenants/", tenant, " does not exist; use the tenant of your API key"));
 }
 
 }  // namespace ballast::server

@@ -9,8 +9,8 @@
 
 namespace ballast::server {
 
-// OK when `parent` is the caller's own tenant. NOT_FOUND (TENANT_NOT_FOUND) for every other, whether it
-// exists or not; INVALID_ARGUMENT (NAME_INVALID).
+// OK when `parent` is the caller's own tenant. NOT_FOUND (TENANT_NOT_FOUND) for every other,
+// whether it exists or not; INVALID_ARGUMENT (NAME_INVALID).
 absl::Status CheckOwnTenant(const Principal& who, const std::string& parent);
 
 }  // namespace ballast::server

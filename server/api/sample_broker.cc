@@ -24,7 +24,8 @@ absl::Status WorkerLost() {
                    absl::Seconds(5));
 }
 
-// What the customer sees of a worker's failure: the text of a user's error, the reason of any other.
+// What the customer sees of a worker's failure: the text of a user's error, the reason of any
+// other.
 absl::Status StatusOf(const v1::JobError& error) {
   if (error.kind() == v1::JobError::USER) {
     return FieldError("messages", error.reason(), error.message().substr(0, 1000));
@@ -66,8 +67,8 @@ void SampleBroker::Cancel(const std::string& sample_id) {
   entries_.erase(it);
 }
 
-std::vector<worker::v1::SampleOrder> SampleBroker::Take(absl::Time now, const std::string& worker_id,
-                                                        size_t most) {
+std::vector<worker::v1::SampleOrder> SampleBroker::Take(absl::Time now,
+                                                        const std::string& worker_id, size_t most) {
   absl::MutexLock lock(&mutex_);
   std::vector<Entry*> waiting;
   for (auto& [id, entry] : entries_) {
@@ -149,12 +150,11 @@ void SampleBroker::Sweep(absl::Time now) {
       ++it;
       continue;
     }
-    it->second.sink->End(
-        it->second.worker_id.empty()
-            ? WithRetry(MakeError(absl::StatusCode::kUnavailable, "NO_WORKER",
-                                  "no worker took the request in time; ask again"),
-                        absl::Seconds(10))
-            : WorkerLost());
+    it->second.sink->End(it->second.worker_id.empty()
+                             ? WithRetry(MakeError(absl::StatusCode::kUnavailable, "NO_WORKER",
+                                                   "no worker took the request in time; ask again"),
+                                         absl::Seconds(10))
+                             : WorkerLost());
     it = entries_.erase(it);
   }
 }

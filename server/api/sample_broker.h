@@ -15,8 +15,8 @@
 
 namespace ballast::server {
 
-// Who waits for a reply. Called with the broker's lock held: one call at a time, which must not block or
-// call the broker. None comes after End.
+// Who waits for a reply. Called with the broker's lock held: one call at a time, which must not
+// block or call the broker. None comes after End.
 class SampleSink {
  public:
   virtual ~SampleSink() = default;
@@ -24,8 +24,8 @@ class SampleSink {
   virtual void End(const absl::Status& status) = 0;
 };
 
-// Brings sampling orders to workers and their replies back. Orders live in memory: a restart ends them,
-// and who waits is told by the broken connection. Thread safety: thread-safe.
+// Brings sampling orders to workers and their replies back. Orders live in memory: a restart ends
+// them, and who waits is told by the broken connection. Thread safety: thread-safe.
 class SampleBroker {
  public:
   // Time until a worker must have taken an order, and between signs of life afterwards.
@@ -38,20 +38,22 @@ class SampleBroker {
   absl::Status Submit(absl::Time now, worker::v1::SampleOrder order,
                       std::shared_ptr<SampleSink> sink);
 
-  // Nobody waits for the reply any more: the sink, if it is still known, gets its End (CANCELLED). When
-  // this returns no call of the sink is under way and none will come.
+  // Nobody waits for the reply any more: the sink, if it is still known, gets its End (CANCELLED).
+  // When this returns no call of the sink is under way and none will come.
   void Cancel(const std::string& sample_id);
 
   // Orders for a worker to do now, the oldest first; they are its own from then on.
-  std::vector<worker::v1::SampleOrder> Take(absl::Time now, const std::string& worker_id, size_t most);
+  std::vector<worker::v1::SampleOrder> Take(absl::Time now, const std::string& worker_id,
+                                            size_t most);
   bool HasWaiting() const;
 
-  // OK when the worker has the order and the order names the blob. FAILED_PRECONDITION (SAMPLE_GONE),
-  // PERMISSION_DENIED (BLOB_NOT_IN_LEASE).
+  // OK when the worker has the order and the order names the blob. FAILED_PRECONDITION
+  // (SAMPLE_GONE), PERMISSION_DENIED (BLOB_NOT_IN_LEASE).
   absl::Status CheckReadable(absl::Time now, const std::string& sample_id,
                              const std::string& worker_id, const std::string& blob);
 
-  // A message of a reply. CANCELLED (SAMPLE_GONE) when nobody waits or the order is not this worker's.
+  // A message of a reply. CANCELLED (SAMPLE_GONE) when nobody waits or the order is not this
+  // worker's.
   absl::Status Return(absl::Time now, const std::string& sample_id, const std::string& worker_id,
                       const worker::v1::ReturnSampleRequest& message);
   // The worker's stream has ended; without a last message the reply is broken off.

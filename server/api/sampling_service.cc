@@ -28,9 +28,9 @@ constexpr int32_t kMaxTokens = 1024;
 
 class SampleStream;
 
-// What the broker and the stream share: pieces in one direction, and whether the stream is still there.
-// The broker calls with its lock held, and a stream asks the broker to forget it before it goes: so the
-// stream is there as long as a call lasts.
+// What the broker and the stream share: pieces in one direction, and whether the stream is still
+// there. The broker calls with its lock held, and a stream asks the broker to forget it before it
+// goes: so the stream is there as long as a call lasts.
 class SampleQueue : public SampleSink {
  public:
   explicit SampleQueue(SampleStream* stream) : stream_(stream) {}
@@ -49,8 +49,8 @@ class SampleQueue : public SampleSink {
   SampleStream* stream_ ABSL_GUARDED_BY(mutex_);
   std::deque<v1::SampleResponse> pieces_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
-  // A write is under way, the call has ended, or nothing may be written yet: whoever sets it owns the
-  // stream until it is cleared.
+  // A write is under way, the call has ended, or nothing may be written yet: whoever sets it owns
+  // the stream until it is cleared.
   bool busy_ ABSL_GUARDED_BY(mutex_) = true;
 };
 
@@ -81,7 +81,8 @@ class SampleStream : public grpc::ServerWriteReactor<v1::SampleResponse> {
     listener.WorkAdded();
   }
 
-  // Writes the next piece or ends the call, unless somebody owns the stream. `release`: the caller owned it.
+  // Writes the next piece or ends the call, unless somebody owns the stream. `release`: the caller
+  // owned it.
   void Next(bool release) {
     // Kept alive: once the lock is released another thread may end and delete the stream.
     const std::shared_ptr<SampleQueue> queue = queue_;
@@ -167,8 +168,7 @@ grpc::ServerWriteReactor<v1::SampleResponse>* SamplingService::Sample(
     return new Refused<grpc::ServerWriteReactor<v1::SampleResponse>>(
         Call(api_, kMethod).End(who.status()));
   }
-  auto* stream =
-      new SampleStream(api_, context, broker_, absl::StrCat("sample-", ids_.NewId()));
+  auto* stream = new SampleStream(api_, context, broker_, absl::StrCat("sample-", ids_.NewId()));
   api_.executor.Run([this, stream, request, who = *std::move(who)] {
     stream->Submit(OrderOf(who, *request, stream->sample_id()), listener_);
   });
@@ -180,8 +180,9 @@ absl::StatusOr<worker::v1::SampleOrder> SamplingService::OrderOf(const Principal
                                                                  const std::string& sample_id) {
   BALLAST_RETURN_IF_ERROR(CheckOwnTenant(who, request.parent()));
   if (request.messages().empty() || request.messages().rbegin()->content().empty()) {
-    return FieldError("messages", "PROMPT_EMPTY",
-                      "there is nothing to answer; the last message must be the user's and have content");
+    return FieldError(
+        "messages", "PROMPT_EMPTY",
+        "there is nothing to answer; the last message must be the user's and have content");
   }
   size_t bytes = 0;
   for (int i = 0; i < request.messages_size(); ++i) {
@@ -196,15 +197,15 @@ absl::StatusOr<worker::v1::SampleOrder> SamplingService::OrderOf(const Principal
     return FieldError("messages", "UNKNOWN_ROLE", "the last message must be the user's");
   }
   if (bytes > kMaxPromptBytes || request.messages_size() > kMaxMessages) {
-    return FieldError("messages", "PROMPT_TOO_LONG",
-                      absl::StrCat("the chat has ", request.messages_size(), " messages and ", bytes,
-                                   " bytes; at most ", kMaxMessages, " and ", kMaxPromptBytes,
-                                   " are allowed"));
+    return FieldError(
+        "messages", "PROMPT_TOO_LONG",
+        absl::StrCat("the chat has ", request.messages_size(), " messages and ", bytes,
+                     " bytes; at most ", kMaxMessages, " and ", kMaxPromptBytes, " are allowed"));
   }
   if (request.max_tokens() < 0 || request.max_tokens() > kMaxTokens) {
-    return FieldError("max_tokens", "MAX_TOKENS_OUT_OF_RANGE",
-                      absl::StrCat("max_tokens must be from 1 to ", kMaxTokens, ", or 0 for ",
-                                   kDefaultTokens));
+    return FieldError(
+        "max_tokens", "MAX_TOKENS_OUT_OF_RANGE",
+        absl::StrCat("max_tokens must be from 1 to ", kMaxTokens, ", or 0 for ", kDefaultTokens));
   }
   if (!(request.temperature() >= 0 && request.temperature() <= 2)) {
     return FieldError("temperature", "TEMPERATURE_OUT_OF_RANGE", "temperature must be from 0 to 2");

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/server.h"
 
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
 #include <chrono>
 #include <filesystem>
 #include <system_error>
 #include <utility>
-
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -117,7 +117,8 @@ class Server::Impl : public ChangeListener {
     absl::MutexLock lock(&tick_mutex_);
     const absl::Time now = parts_.clock.Now();
     const absl::Status status = plane_->Enter(now);
-    if (!status.ok()) spdlog::error("ending leases failed, it is tried again: {}", ErrorReason(status));
+    if (!status.ok())
+      spdlog::error("ending leases failed, it is tried again: {}", ErrorReason(status));
     held_->Sweep(now);
     broker_.Sweep(now);
     idle_streams_.Sweep(now, kStreamIdle);
@@ -149,14 +150,13 @@ class Server::Impl : public ChangeListener {
  private:
   void MakeServices() {
     base_model_service_ = std::make_unique<BaseModelService>(api_, models_);
-    dataset_service_ = std::make_unique<DatasetService>(api_, datasets_, parts_.blobs,
-                                                        options_.max_dataset_bytes);
+    dataset_service_ =
+        std::make_unique<DatasetService>(api_, datasets_, parts_.blobs, options_.max_dataset_bytes);
     fine_tuning_service_ = std::make_unique<FineTuningService>(api_, jobs_, *plane_, watches_);
     delta_service_ = std::make_unique<DeltaService>(api_, jobs_, parts_.blobs);
     sampling_service_ =
         std::make_unique<SamplingService>(api_, broker_, models_, jobs_, ids_, *this);
-    worker_service_ =
-        std::make_unique<WorkerService>(api_, *plane_, *held_, broker_, parts_.blobs);
+    worker_service_ = std::make_unique<WorkerService>(api_, *plane_, *held_, broker_, parts_.blobs);
     admin_service_ = std::make_unique<AdminService>(
         api_, AdminService::Parts{models_, vectors_, *plane_, parts_.blobs, parts_.row_checks, ids_,
                                   options_.scratch_dir, options_.max_dataset_bytes});
@@ -192,12 +192,13 @@ class Server::Impl : public ChangeListener {
     }
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port == 0) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "PORT_IN_USE",
-                       absl::StrCat("cannot listen on ", options_.listen_address,
-                                    tls ? "; the port is taken, or certificate and key are not valid"
-                                        : "; the port is taken or the address is not of this machine",
-                                    ". Change listen_address or stop the other program"),
-                       {{"address", options_.listen_address}});
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition, "PORT_IN_USE",
+          absl::StrCat("cannot listen on ", options_.listen_address,
+                       tls ? "; the port is taken, or certificate and key are not valid"
+                           : "; the port is taken or the address is not of this machine",
+                       ". Change listen_address or stop the other program"),
+          {{"address", options_.listen_address}});
     }
     const bool v6 = wanted.host.find(':') != std::string::npos;
     address_ = absl::StrCat(v6 ? "[" : "", wanted.host, v6 ? "]" : "", ":", port);

@@ -20,9 +20,9 @@ namespace ballast::server {
 struct ServerOptions {
   std::string listen_address = "127.0.0.1:7070";   // port 0 takes a free one
   std::string metrics_address = "127.0.0.1:7071";  // "off" for none
-  std::string scratch_dir;                         // local folder for what is not stored yet; emptied
-  std::string tls_certificate;                     // PEM; empty: plain, on loopback only
-  std::string tls_private_key;                     // PEM
+  std::string scratch_dir;      // local folder for what is not stored yet; emptied
+  std::string tls_certificate;  // PEM; empty: plain, on loopback only
+  std::string tls_private_key;  // PEM
   absl::Duration lease = absl::Seconds(30);
   int max_attempts = 3;
   int64_t max_dataset_bytes = int64_t{1} << 30;
@@ -52,14 +52,15 @@ class Server {
   const std::string& address() const;
   int metrics_port() const;
 
-  // Health says NOT_SERVING, held calls are answered, watches end, running calls get up to `grace`, then
-  // everything is stopped. Idempotent.
+  // Health says NOT_SERVING, held calls are answered, watches end, running calls get up to `grace`,
+  // then everything is stopped. Idempotent.
   void Stop(absl::Duration grace);
 
-  // Does at once what otherwise happens several times a second: ends leases that are due by the clock,
-  // answers held calls, ends idle streams. For tests with a clock of their own.
+  // Does at once what otherwise happens several times a second: ends leases that are due by the
+  // clock, answers held calls, ends idle streams. For tests with a clock of their own.
   void TickForTest();
-  // The same, and checks the rows of all uploaded data sets and deletes all garbage before it returns.
+  // The same, and checks the rows of all uploaded data sets and deletes all garbage before it
+  // returns.
   void SettleForTest();
 
  private:

@@ -2,10 +2,10 @@
 // The server as a whole: where it listens, metrics, idle streams, second servers.
 #include "server/api/server.h"
 
+#include <grpcpp/grpcpp.h>
+
 #include <memory>
 #include <string>
-
-#include <grpcpp/grpcpp.h>
 
 #include "common/base/error.h"
 #include "common/base/testing/status_matchers.h"
@@ -26,7 +26,8 @@ TEST(ListenAddressTest, PlainListensOnLoopbackOnly) {
   for (const char* address : {"127.0.0.1:0", "127.9.9.9:70", "localhost:7070", "[::1]:7070"}) {
     EXPECT_OK(CheckListenAddress(address, false)) << address;
   }
-  for (const char* address : {"0.0.0.0:7070", "[::]:7070", "192.168.1.1:7070", "example.org:7070"}) {
+  for (const char* address :
+       {"0.0.0.0:7070", "[::]:7070", "192.168.1.1:7070", "example.org:7070"}) {
     EXPECT_THAT(CheckListenAddress(address, false), StatusIs(kInvalid, "TLS_REQUIRED")) << address;
     EXPECT_OK(CheckListenAddress(address, true)) << address;
   }
@@ -65,7 +66,7 @@ TEST_F(ServerTest, AQuietUploadIsEnded) {
   request.set_data("begun");
   ASSERT_TRUE(stream->Write(request));
   // Until the message was taken the clock must not run: its stream would be new again.
-  while (Write(dataset.name(), 999, "x", "").status().code() != absl::StatusCode::kAborted) {
+  while (UploadStatusOf(dataset.name()).committed_bytes() < 5) {
   }
   clock_.Advance(absl::Seconds(61));
   server_->TickForTest();
@@ -92,8 +93,9 @@ TEST_F(MetricsTest, CountsAndTellsNothingOfTenants) {
   const std::string page = MetricsPage();
   EXPECT_THAT(page, HasSubstr("ballast_server_rpcs_total{code=\"OK\",method=\"FineTuningService/"
                               "CreateFineTuningJob\"} 1"));
-  EXPECT_THAT(page, HasSubstr("ballast_server_rpcs_total{code=\"NOT_FOUND\",method=\"FineTuningService/"
-                              "GetFineTuningJob\"} 1"));
+  EXPECT_THAT(page,
+              HasSubstr("ballast_server_rpcs_total{code=\"NOT_FOUND\",method=\"FineTuningService/"
+                        "GetFineTuningJob\"} 1"));
   EXPECT_THAT(page, HasSubstr("ballast_server_jobs_count{state=\"QUEUED\"} 1"));
   EXPECT_THAT(page, HasSubstr("ballast_server_vectors_count{state=\"ACTIVE\"} 1"));
   EXPECT_THAT(page, HasSubstr("ballast_server_validation_queue_count 0"));
@@ -101,7 +103,8 @@ TEST_F(MetricsTest, CountsAndTellsNothingOfTenants) {
   EXPECT_THAT(page, HasSubstr("ballast_server_rpc_duration_seconds_bucket"));
   for (const std::string& secret :
        {std::string("acme"), std::string("tiny"), dataset.substr(dataset.rfind('/') + 1),
-        job.name().substr(job.name().rfind('/') + 1), std::string(kTenantKey), std::string("vec-")}) {
+        job.name().substr(job.name().rfind('/') + 1), std::string(kTenantKey),
+        std::string("vec-")}) {
     EXPECT_THAT(page, Not(HasSubstr(secret)));
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// T1 and roles, every RPC: another tenant's thing and a missing one answer alike, and nobody gets in with no
-// key, a wrong key or a key of another role.
+// T1 and roles, every RPC: another tenant's thing and a missing one answer alike, and nobody gets
+// in with no key, a wrong key or a key of another role.
 #include <functional>
 #include <map>
 #include <string>
@@ -115,7 +115,8 @@ class TenantsTest : public ServerFixture {
          [this](auto* context, const auto& name) {
            v1::WatchFineTuningJobRequest request;
            request.set_name(name);
-           return Drain(jobs_->WatchFineTuningJob(context, request), v1::WatchFineTuningJobResponse());
+           return Drain(jobs_->WatchFineTuningJob(context, request),
+                        v1::WatchFineTuningJobResponse());
          }},
         {"GetDeltaManifest",
          [this](auto* context, const auto& name) {

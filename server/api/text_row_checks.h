@@ -14,8 +14,8 @@
 
 namespace ballast::server {
 
-// Row checks by common/dataset with the tokenizer and chat template of the base model. Keeps the texts of
-// the models used last. Thread safety: thread-safe.
+// Row checks by common/dataset with the tokenizer and chat template of the base model. Keeps the
+// texts of the models used last. Thread safety: thread-safe.
 class TextRowChecks : public RowChecks {
  public:
   // `blobs` must outlive the object. Text files of models are copied below `scratch_dir`.
@@ -36,7 +36,8 @@ class TextRowChecks : public RowChecks {
   BlobStore& blobs_;
   const std::string scratch_dir_;
   absl::Mutex mutex_;  // held while loading: two checks of one model load it once
-  std::list<std::pair<std::string, Text>> recent_ ABSL_GUARDED_BY(mutex_);  // by digest, newest first
+  std::list<std::pair<std::string, Text>> recent_
+      ABSL_GUARDED_BY(mutex_);  // by digest, newest first
 };
 
 }  // namespace ballast::server

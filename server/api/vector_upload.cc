@@ -29,7 +29,8 @@ void VectorUpload::Forget() {
   prohibited_.writer.reset();
   benign_.writer.reset();
   const absl::Status status = parts_.blobs.DeletePrefix(VectorBlobs(id_));
-  if (!status.ok()) spdlog::warn("rows of a refused vector could not be deleted: {}", ErrorReason(status));
+  if (!status.ok())
+    spdlog::warn("rows of a refused vector could not be deleted: {}", ErrorReason(status));
   id_.clear();
 }
 
@@ -92,9 +93,10 @@ absl::Status VectorUpload::CheckRows(Rows& rows) {
     for (const auto& [reason, count] : counts) {
       absl::StrAppend(&reasons, reasons.empty() ? "" : ", ", count, " ", reason);
     }
-    return FieldError(field, "ROWS_INVALID",
-                      absl::StrCat(report.rows_rejected(), " ", rows.name, " rows were rejected (", reasons,
-                                   "); correct or remove them: `ballast dataset check` shows each"));
+    return FieldError(
+        field, "ROWS_INVALID",
+        absl::StrCat(report.rows_rejected(), " ", rows.name, " rows were rejected (", reasons,
+                     "); correct or remove them: `ballast dataset check` shows each"));
   }
   if (report.rows_accepted() < rows.min_rows) {
     return FieldError(field, "TOO_FEW_ROWS",

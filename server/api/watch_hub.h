@@ -18,7 +18,8 @@ class Watcher {
   virtual void Poke() = 0;
 };
 
-// Who follows which job. Thread safety: thread-safe; a watcher is not poked after Remove has returned.
+// Who follows which job. Thread safety: thread-safe; a watcher is not poked after Remove has
+// returned.
 class WatchHub {
  public:
   void Add(const std::string& job, Watcher* watcher);

@@ -16,7 +16,8 @@ namespace {
 using worker::v1::ReturnSampleRequest;
 using worker::v1::WriteBlobRequest;
 
-// One call of WriteBlob. Nothing is stored before its last message has come and its lease still holds.
+// One call of WriteBlob. Nothing is stored before its last message has come and its lease still
+// holds.
 class BlobWrite : public ClientStream<WriteBlobRequest> {
  public:
   BlobWrite(const ApiContext& api, grpc::CallbackServerContext* context, ControlPlane& plane,
@@ -46,9 +47,8 @@ class BlobWrite : public ClientStream<WriteBlobRequest> {
     }
     // The slow part before the lease is taken.
     BALLAST_RETURN_IF_ERROR(writer_->Sync());
-    BALLAST_RETURN_IF_ERROR(plane_.CommitBlob(call().Now(), first_, name_, [&] {
-      return writer_->Commit(request.digest()).status();
-    }));
+    BALLAST_RETURN_IF_ERROR(plane_.CommitBlob(
+        call().Now(), first_, name_, [&] { return writer_->Commit(request.digest()).status(); }));
     response_->set_size_bytes(writer_->size_bytes());
     return true;
   }

@@ -30,9 +30,11 @@ absl::StatusOr<std::unique_ptr<ApiKeyAuthenticator>> ApiKeyAuthenticator::Create
   for (int i = 0; i < keys.size(); ++i) {
     const config::v1::ApiKey& key = keys[i];
     if (!IsDigest(key.digest())) {
-      return Invalid(i, "digest must be \"sha256:\" and the 64 lower-case hex digits of the key's SHA-256");
+      return Invalid(
+          i, "digest must be \"sha256:\" and the 64 lower-case hex digits of the key's SHA-256");
     }
-    if (!seen.insert(key.digest()).second) return Invalid(i, "this digest is given twice; remove one");
+    if (!seen.insert(key.digest()).second)
+      return Invalid(i, "this digest is given twice; remove one");
     Entry entry;
     entry.digest = key.digest();
     entry.principal.label = key.label();
@@ -51,7 +53,8 @@ absl::StatusOr<std::unique_ptr<ApiKeyAuthenticator>> ApiKeyAuthenticator::Create
     }
     if (entry.principal.role == Role::kTenant) {
       if (!IsResourceId(key.tenant())) {
-        return Invalid(i, "a TENANT key needs tenant: 1 to 63 lower-case letters, digits, \"-\" and \".\"");
+        return Invalid(
+            i, "a TENANT key needs tenant: 1 to 63 lower-case letters, digits, \"-\" and \".\"");
       }
       entry.principal.tenant = key.tenant();
     } else if (!key.tenant().empty()) {

@@ -14,12 +14,13 @@
 
 namespace ballast::server {
 
-// Knows callers by API keys, of which it has the SHA-256 only. A key is compared with every configured
-// digest in constant time, so that neither the time taken nor an error tells which keys are close.
+// Knows callers by API keys, of which it has the SHA-256 only. A key is compared with every
+// configured digest in constant time, so that neither the time taken nor an error tells which keys
+// are close.
 class ApiKeyAuthenticator : public Authenticator {
  public:
-  // INVALID_ARGUMENT (CONFIG_INVALID) naming the entry: a digest that is none or is given twice, a missing
-  // role, or a tenant that is missing, malformed, or given for another role.
+  // INVALID_ARGUMENT (CONFIG_INVALID) naming the entry: a digest that is none or is given twice, a
+  // missing role, or a tenant that is missing, malformed, or given for another role.
   static absl::StatusOr<std::unique_ptr<ApiKeyAuthenticator>> Create(
       const google::protobuf::RepeatedPtrField<config::v1::ApiKey>& keys);
 

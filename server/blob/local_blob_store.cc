@@ -127,8 +127,8 @@ class LocalAppender : public BlobAppender {
   absl::Status Append(std::string_view bytes) override {
     const absl::Status status = WriteAll(fd_.get(), bytes, path_);
     if (!status.ok()) {
-      // Part of the bytes may be there: back to what was acknowledged. The offset is the file's end, as
-      // the file is open for appending.
+      // Part of the bytes may be there: back to what was acknowledged. The offset is the file's
+      // end, as the file is open for appending.
       if (ftruncate(fd_.get(), size_bytes_) != 0) return FileError(errno, "truncate", path_);
       return status;
     }
@@ -171,9 +171,9 @@ class LocalReader : public BlobReader {
                               offset + static_cast<int64_t>(filled));
       if (n < 0) {
         if (errno == EINTR) continue;
-        return MakeError(absl::StatusCode::kDataLoss, "BLOB_CORRUPT",
-                         absl::StrCat("the stored bytes of ", name_,
-                                      " cannot be read; tell the operator"));
+        return MakeError(
+            absl::StatusCode::kDataLoss, "BLOB_CORRUPT",
+            absl::StrCat("the stored bytes of ", name_, " cannot be read; tell the operator"));
       }
       if (n == 0) break;
       filled += static_cast<size_t>(n);
@@ -201,7 +201,8 @@ absl::StatusOr<std::unique_ptr<LocalBlobStore>> LocalBlobStore::OpenRoot(const s
   return std::unique_ptr<LocalBlobStore>(new LocalBlobStore(root));
 }
 
-absl::StatusOr<std::string> LocalBlobStore::PathOf(const std::string& name, bool make_folder) const {
+absl::StatusOr<std::string> LocalBlobStore::PathOf(const std::string& name,
+                                                   bool make_folder) const {
   bool ok = !name.empty() && name.size() <= kMaxNameBytes;
   for (const absl::string_view part : absl::StrSplit(name, '/')) {
     ok = ok && !part.empty() && part != "." && part != "..";

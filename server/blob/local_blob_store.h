@@ -10,8 +10,9 @@
 
 namespace ballast::server {
 
-// Blobs as files below a folder, readable by its user alone. A blob is written under another name, synced,
-// renamed into place, and its folder synced; what a crash leaves under other names is deleted by OpenRoot.
+// Blobs as files below a folder, readable by its user alone. A blob is written under another name,
+// synced, renamed into place, and its folder synced; what a crash leaves under other names is
+// deleted by OpenRoot.
 class LocalBlobStore : public BlobStore {
  public:
   // Makes the folder when missing.

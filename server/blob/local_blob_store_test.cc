@@ -18,10 +18,10 @@
 namespace ballast::server {
 namespace {
 
-using ::ballast::testing::StatusIs;
 using ::ballast::server::testing::BlobStoreSuite;
 using ::ballast::server::testing::FullDisk;
 using ::ballast::server::testing::TempDir;
+using ::ballast::testing::StatusIs;
 
 std::unique_ptr<BlobStore> MakeLocal(const std::string& folder) {
   return std::move(LocalBlobStore::OpenRoot(folder + "/store")).value();

@@ -53,7 +53,8 @@ std::string Field(const char* name) {
 
 // Checks low <= value <= high.
 template <typename T>
-void CheckRange(const char* name, const char* reason, T value, T low, T high, Violations& violations) {
+void CheckRange(const char* name, const char* reason, T value, T low, T high,
+                Violations& violations) {
   if (value >= low && value <= high) return;
   violations.Add(Field(name), reason,
                  absl::StrCat(name, " is ", value, "; give a value from ", low, " to ", high));
@@ -66,7 +67,8 @@ absl::Status CheckDataset(const DatasetRecord& record, const BaseModelRecord& ba
       break;
     case v1::Dataset::INVALID:
       return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_INVALID",
-                       absl::StrCat(dataset.name(), " has no row that can be trained on; read its "
+                       absl::StrCat(dataset.name(),
+                                    " has no row that can be trained on; read its "
                                     "report, correct the file and upload it as a new data set"),
                        {{"dataset", dataset.name()}});
     default:
@@ -111,8 +113,9 @@ absl::StatusOr<v1::TrainingLimits> CompleteLimits(const v1::TrainingLimits& aske
   const auto minimum = [&](const char* name, auto value, auto floor, auto ceiling, auto set) {
     if (value == 0) return;
     if (value < floor || value > ceiling) {
-      violations.Add(absl::StrCat("limits.", name), "LIMITS_OUT_OF_RANGE",
-                     absl::StrCat(name, " is ", value, "; give a value from ", floor, " to ", ceiling));
+      violations.Add(
+          absl::StrCat("limits.", name), "LIMITS_OUT_OF_RANGE",
+          absl::StrCat(name, " is ", value, "; give a value from ", floor, " to ", ceiling));
     }
     set(value);
   };
@@ -135,10 +138,10 @@ absl::StatusOr<v1::TrainingLimits> CompleteLimits(const v1::TrainingLimits& aske
   if (asked.max_learning_rate() != 0) {
     if (!(asked.max_learning_rate() > 0 &&
           asked.max_learning_rate() <= defaults.max_learning_rate())) {
-      violations.Add("limits.max_learning_rate", "LIMITS_OUT_OF_RANGE",
-                     absl::StrCat("max_learning_rate is ", asked.max_learning_rate(),
-                                  "; give a value above 0 and at most ",
-                                  defaults.max_learning_rate()));
+      violations.Add(
+          "limits.max_learning_rate", "LIMITS_OUT_OF_RANGE",
+          absl::StrCat("max_learning_rate is ", asked.max_learning_rate(),
+                       "; give a value above 0 and at most ", defaults.max_learning_rate()));
     }
     limits.set_max_learning_rate(asked.max_learning_rate());
   }
@@ -211,9 +214,10 @@ absl::Status Admit(const v1::Hyperparameters& hyper, const BaseModelRecord& base
              violations);
   const double max_alpha = kMaxAlphaPerRank * std::max(hyper.lora_rank(), 1);
   if (!(hyper.lora_alpha() > 0 && hyper.lora_alpha() <= max_alpha)) {
-    violations.Add(Field("lora_alpha"), "LORA_ALPHA_OUT_OF_RANGE",
-                   absl::StrCat("lora_alpha is ", hyper.lora_alpha(),
-                                "; give a value above 0 and at most ", max_alpha, " (4 x lora_rank)"));
+    violations.Add(
+        Field("lora_alpha"), "LORA_ALPHA_OUT_OF_RANGE",
+        absl::StrCat("lora_alpha is ", hyper.lora_alpha(), "; give a value above 0 and at most ",
+                     max_alpha, " (4 x lora_rank)"));
   }
   if (!(hyper.warmup_ratio() >= 0 && hyper.warmup_ratio() < 1)) {
     violations.Add(Field("warmup_ratio"), "WARMUP_RATIO_OUT_OF_RANGE",

@@ -11,8 +11,8 @@
 
 namespace ballast::server {
 
-// The limits of a base model whose operator asked for none. The minima are part of S5: a job of one step
-// or one row would be a query for a gradient under the vector.
+// The limits of a base model whose operator asked for none. The minima are part of S5: a job of one
+// step or one row would be a query for a gradient under the vector.
 v1::TrainingLimits DefaultLimits();
 
 // `asked` with zeros replaced by defaults. An operator may narrow the defaults, not widen them:
@@ -33,9 +33,9 @@ int64_t StepsOf(int64_t rows, int32_t batch_rows, int32_t epochs);
 
 // Checks complete hyper-parameters and data sets against the base. `validation` may be null.
 // INVALID_ARGUMENT with a violation for each field and the first one's reason:
-//   LEARNING_RATE_OUT_OF_RANGE, EPOCHS_OUT_OF_RANGE, BATCH_ROWS_OUT_OF_RANGE, LORA_RANK_OUT_OF_RANGE,
-//   LORA_ALPHA_OUT_OF_RANGE, WARMUP_RATIO_OUT_OF_RANGE, SCHEDULE_UNKNOWN, TOO_FEW_ROWS, TOO_MANY_ROWS,
-//   TOO_FEW_STEPS, TOO_MANY_STEPS, VALIDATION_DATASET_IS_TRAINING.
+//   LEARNING_RATE_OUT_OF_RANGE, EPOCHS_OUT_OF_RANGE, BATCH_ROWS_OUT_OF_RANGE,
+//   LORA_RANK_OUT_OF_RANGE, LORA_ALPHA_OUT_OF_RANGE, WARMUP_RATIO_OUT_OF_RANGE, SCHEDULE_UNKNOWN,
+//   TOO_FEW_ROWS, TOO_MANY_ROWS, TOO_FEW_STEPS, TOO_MANY_STEPS, VALIDATION_DATASET_IS_TRAINING.
 // FAILED_PRECONDITION: DATASET_NOT_READY, DATASET_INVALID, DATASET_BASE_MISMATCH.
 absl::Status Admit(const v1::Hyperparameters& hyperparameters, const BaseModelRecord& base,
                    const DatasetRecord& training, const DatasetRecord* validation);

@@ -106,7 +106,8 @@ TEST_P(AdmissionFieldTest, IsRefusedWithFieldAndReason) {
 INSTANTIATE_TEST_SUITE_P(
     All, AdmissionFieldTest,
     ::testing::Values(
-        FieldCase{"HugeRate", [](auto& h) { h.set_learning_rate(1e9); }, "LEARNING_RATE_OUT_OF_RANGE"},
+        FieldCase{"HugeRate", [](auto& h) { h.set_learning_rate(1e9); },
+                  "LEARNING_RATE_OUT_OF_RANGE"},
         FieldCase{"NegativeRate", [](auto& h) { h.set_learning_rate(-1); },
                   "LEARNING_RATE_OUT_OF_RANGE"},
         FieldCase{"NanRate",
@@ -118,7 +119,8 @@ INSTANTIATE_TEST_SUITE_P(
         FieldCase{"LargeBatch", [](auto& h) { h.set_batch_rows(257); }, "BATCH_ROWS_OUT_OF_RANGE"},
         FieldCase{"Rank", [](auto& h) { h.set_lora_rank(65); }, "LORA_RANK_OUT_OF_RANGE"},
         FieldCase{"Alpha", [](auto& h) { h.set_lora_alpha(64.1); }, "LORA_ALPHA_OUT_OF_RANGE"},
-        FieldCase{"NegativeAlpha", [](auto& h) { h.set_lora_alpha(-1); }, "LORA_ALPHA_OUT_OF_RANGE"},
+        FieldCase{"NegativeAlpha", [](auto& h) { h.set_lora_alpha(-1); },
+                  "LORA_ALPHA_OUT_OF_RANGE"},
         FieldCase{"Warmup", [](auto& h) { h.set_warmup_ratio(1); }, "WARMUP_RATIO_OUT_OF_RANGE"},
         FieldCase{"Schedule",
                   [](auto& h) { h.set_schedule(static_cast<v1::Hyperparameters::Schedule>(9)); },
@@ -145,7 +147,8 @@ TEST(AdmissionTest, HoldsMinimaOfRowsAndSteps) {
   EXPECT_OK(Admit(hyper, Base(), Data("d", 65), nullptr));
   hyper.set_epochs(50);
   hyper.set_batch_rows(4);
-  EXPECT_THAT(Admit(hyper, Base(), Data("d", 900'000), nullptr), StatusIs(kInvalid, "TOO_MANY_STEPS"));
+  EXPECT_THAT(Admit(hyper, Base(), Data("d", 900'000), nullptr),
+              StatusIs(kInvalid, "TOO_MANY_STEPS"));
 }
 
 TEST(AdmissionTest, ChecksDataSets) {
@@ -186,7 +189,8 @@ TEST(AdmissionTest, OperatorsNarrowLimitsAndDoNotWidenThem) {
            [](auto& l) { l.set_max_lora_rank(-1); }}) {
     v1::TrainingLimits bad;
     widen(bad);
-    EXPECT_THAT(CompleteLimits(bad), StatusIs(kInvalid, "LIMITS_OUT_OF_RANGE")) << bad.DebugString();
+    EXPECT_THAT(CompleteLimits(bad), StatusIs(kInvalid, "LIMITS_OUT_OF_RANGE"))
+        << bad.DebugString();
   }
 }
 

@@ -22,8 +22,8 @@ struct Principal {
 class Authenticator {
  public:
   virtual ~Authenticator() = default;
-  // `authorization` is the metadata's value, "Bearer <key>", or empty. UNAUTHENTICATED (API_KEY_MISSING,
-  // API_KEY_INVALID).
+  // `authorization` is the metadata's value, "Bearer <key>", or empty. UNAUTHENTICATED
+  // (API_KEY_MISSING, API_KEY_INVALID).
   virtual absl::StatusOr<Principal> Authenticate(std::string_view authorization) const = 0;
 };
 

@@ -53,7 +53,7 @@ absl::StatusOr<v1::ListBaseModelsResponse> BaseModelCatalog::List(
     // There are few base models: sorted here, and the token is the number of those already listed.
     std::vector<v1::BaseModel> models;
     BALLAST_RETURN_IF_ERROR(ForEachInState<BaseModelRecord>(
-        tx, 0, [&](BaseModelRecord record) -> absl::StatusOr<bool> {
+        tx, 0, [&](const BaseModelRecord& record) -> absl::StatusOr<bool> {
           BALLAST_ASSIGN_OR_RETURN(models.emplace_back(), ToModel(tx, record));
           return true;
         }));
@@ -73,11 +73,10 @@ absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& recor
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(const auto existing, GetRecord<BaseModelRecord>(tx, "", record.id()));
     if (existing.has_value() && existing->model().digest() != record.model().digest()) {
-      return MakeError(
-          absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS",
-          absl::StrCat(record.model().name(), " is another model (", existing->model().digest(),
-                       "); choose another id"),
-          {{"digest", existing->model().digest()}});
+      return MakeError(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS",
+                       absl::StrCat(record.model().name(), " is another model (",
+                                    existing->model().digest(), "); choose another id"),
+                       {{"digest", existing->model().digest()}});
     }
     if (!existing.has_value()) BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
     BALLAST_ASSIGN_OR_RETURN(model, ToModel(tx, existing.has_value() ? *existing : record));

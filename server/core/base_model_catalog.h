@@ -13,8 +13,8 @@
 
 namespace ballast::server {
 
-// The base models that the operator has imported. Failures are those of ballast.v1.BaseModelService and
-// AdminService.ImportBaseModel. Thread safety: thread-safe.
+// The base models that the operator has imported. Failures are those of ballast.v1.BaseModelService
+// and AdminService.ImportBaseModel. Thread safety: thread-safe.
 class BaseModelCatalog {
  public:
   // `store` must outlive the catalog.
@@ -26,8 +26,8 @@ class BaseModelCatalog {
   // The record; NOT_FOUND (BASE_MODEL_NOT_FOUND).
   absl::StatusOr<BaseModelRecord> GetRecordOf(const std::string& id);
 
-  // Makes a model visible whose files are durable. The same id and digest again return the model that is
-  // there; another digest is ALREADY_EXISTS (BASE_MODEL_EXISTS).
+  // Makes a model visible whose files are durable. The same id and digest again return the model
+  // that is there; another digest is ALREADY_EXISTS (BASE_MODEL_EXISTS).
   absl::StatusOr<v1::BaseModel> Add(const BaseModelRecord& record);
 
  private:

@@ -13,23 +13,23 @@
 
 namespace ballast::server {
 
-// A blob being written; not visible until Commit. Destroying it without Commit leaves nothing behind.
-// Thread safety: not thread-safe.
+// A blob being written; not visible until Commit. Destroying it without Commit leaves nothing
+// behind. Thread safety: not thread-safe.
 class BlobWriter {
  public:
   virtual ~BlobWriter() = default;
   virtual absl::Status Append(std::string_view bytes) = 0;
   // Optional, before Commit: makes the bytes durable, so that Commit is quick.
   virtual absl::Status Sync() = 0;
-  // Makes the blob visible and durable in one step, replacing one of the same name. INVALID_ARGUMENT
-  // (DIGEST_MISMATCH) when `digest` is not empty and not the digest of the bytes: nothing changes.
-  // Returns the digest.
+  // Makes the blob visible and durable in one step, replacing one of the same name.
+  // INVALID_ARGUMENT (DIGEST_MISMATCH) when `digest` is not empty and not the digest of the bytes:
+  // nothing changes. Returns the digest.
   virtual absl::StatusOr<std::string> Commit(std::string_view digest) = 0;
   virtual int64_t size_bytes() const = 0;
 };
 
-// A blob that grows at its end over many calls and processes: an upload. What was synced survives a crash.
-// Thread safety: not thread-safe.
+// A blob that grows at its end over many calls and processes: an upload. What was synced survives a
+// crash. Thread safety: not thread-safe.
 class BlobAppender {
  public:
   virtual ~BlobAppender() = default;
@@ -46,16 +46,17 @@ class BlobAppender {
 class BlobReader {
  public:
   virtual ~BlobReader() = default;
-  // Up to `max_bytes` bytes at `offset`; empty at or after the end. DATA_LOSS (BLOB_CORRUPT) when the
-  // bytes cannot be read.
+  // Up to `max_bytes` bytes at `offset`; empty at or after the end. DATA_LOSS (BLOB_CORRUPT) when
+  // the bytes cannot be read.
   virtual absl::StatusOr<std::string> Read(int64_t offset, size_t max_bytes) = 0;
   virtual int64_t size_bytes() const = 0;
 };
 
-// Named bytes on durable storage. Names are "/"-separated parts of letters, digits, "-", "_", "." and ":",
-// none of them empty, "." or ".."; others are refused: INVALID_ARGUMENT (BLOB_NAME_INVALID).
-// Thread safety: thread-safe; several writers of one name: the last Commit wins.
-// Failures: NOT_FOUND (BLOB_NOT_FOUND), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE (FILE_IO).
+// Named bytes on durable storage. Names are "/"-separated parts of letters, digits, "-", "_", "."
+// and ":", none of them empty, "." or ".."; others are refused: INVALID_ARGUMENT
+// (BLOB_NAME_INVALID). Thread safety: thread-safe; several writers of one name: the last Commit
+// wins. Failures: NOT_FOUND (BLOB_NOT_FOUND), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE
+// (FILE_IO).
 class BlobStore {
  public:
   virtual ~BlobStore() = default;
@@ -64,8 +65,8 @@ class BlobStore {
   virtual absl::StatusOr<std::unique_ptr<BlobAppender>> OpenAppend(const std::string& name) = 0;
   virtual absl::StatusOr<std::unique_ptr<BlobReader>> Open(const std::string& name) = 0;
   virtual absl::StatusOr<int64_t> Size(const std::string& name) = 0;
-  // Takes over a local file as a blob; the file is gone from its place afterwards. The bytes must not be
-  // written to any more.
+  // Takes over a local file as a blob; the file is gone from its place afterwards. The bytes must
+  // not be written to any more.
   virtual absl::Status Adopt(const std::string& name, const std::string& local_path) = 0;
   // Deletes the blob `prefix` and all whose name begins with `prefix` + "/". Missing ones are OK.
   virtual absl::Status DeletePrefix(const std::string& prefix) = 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What core needs of the outside world besides stores: random ids, and someone to tell about changes.
+// What core needs of the outside world besides stores: random ids, and someone to tell about
+// changes.
 #ifndef BALLAST_SERVER_CORE_COLLABORATORS_H_
 #define BALLAST_SERVER_CORE_COLLABORATORS_H_
 

@@ -57,7 +57,8 @@ void SetDuration(absl::Duration duration, google::protobuf::Duration* out) {
 }
 
 // True when the stored lease is the one that is spoken of.
-bool Holds(const LeaseRecord& record, const worker::v1::Lease& lease, const std::string& worker_id) {
+bool Holds(const LeaseRecord& record, const worker::v1::Lease& lease,
+           const std::string& worker_id) {
   return record.epoch() == lease.epoch() && record.worker_id() == worker_id;
 }
 
@@ -91,8 +92,7 @@ absl::Status LearnSpeed(Transaction& tx, const JobRecord& record, absl::Duration
   if (!base.has_value()) return absl::OkStatus();
   const double speed = tokens / seconds;
   const double before = base->tokens_per_second();
-  base->set_tokens_per_second(before == 0 ? speed
-                                          : before + kSpeedWeight * (speed - before));
+  base->set_tokens_per_second(before == 0 ? speed : before + kSpeedWeight * (speed - before));
   return ReplaceRecord(tx, *base);
 }
 
@@ -142,17 +142,17 @@ absl::Status ControlPlane::Restore(absl::Time now) {
   };
   return store_.Read([&](Transaction& tx) -> absl::Status {
     for (const auto state : {FineTuningJob::RUNNING, FineTuningJob::CANCELLING}) {
-      BALLAST_RETURN_IF_ERROR(
-          ForEachInState<JobRecord>(tx, state, [&](JobRecord record) -> absl::StatusOr<bool> {
+      BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
+          tx, state, [&](const JobRecord& record) -> absl::StatusOr<bool> {
             restore(record.job().name(), record.lease());
             return true;
           }));
     }
-    return ForEachInState<VectorRecord>(
-        tx, Vector::TRAINING, [&](VectorRecord record) -> absl::StatusOr<bool> {
-          restore(record.vector().name(), record.lease());
-          return true;
-        });
+    return ForEachInState<VectorRecord>(tx, Vector::TRAINING,
+                                        [&](const VectorRecord& record) -> absl::StatusOr<bool> {
+                                          restore(record.vector().name(), record.lease());
+                                          return true;
+                                        });
   });
 }
 
@@ -200,7 +200,8 @@ absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resou
       if (!record.has_value() || !Holds(record->lease(), wire, lease.worker_id)) {
         return absl::OkStatus();
       }
-      return MoveVector(tx, *record, EventOfExpiry(record->lease(), options_.max_attempts), {}, now);
+      return MoveVector(tx, *record, EventOfExpiry(record->lease(), options_.max_attempts), {},
+                        now);
     }
     BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
     if (!record.has_value() || !Holds(record->lease(), wire, lease.worker_id)) {
@@ -278,8 +279,7 @@ absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequ
 
   bool news = false;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto record,
-                             GetRecord<JobRecord>(tx, leased.tenant, leased.id));
+    BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
     if (!record.has_value()) return LeaseLost(busy.lease());
     if (record->job().state() == FineTuningJob::CANCELLING) {
       response.mutable_stop()->set_lease_lost(false);
@@ -364,8 +364,8 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
 
 absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& worker_id,
                                          SynchronizeResponse& response, Notices& notices) {
-  // A worker that holds a lease and says it is idle has either not got our answer, and gets it again, or
-  // has forgotten its work, which is then lost.
+  // A worker that holds a lease and says it is idle has either not got our answer, and gets it
+  // again, or has forgotten its work, which is then lost.
   for (const std::string& resource : leases_.HeldBy(worker_id)) {
     const LiveLease lease = *leases_.FindResource(resource);
     if (lease.heard) {
@@ -442,8 +442,8 @@ absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlo
                                       const std::string& blob,
                                       const std::function<absl::Status()>& commit) {
   BALLAST_RETURN_IF_ERROR(Enter(now));
-  // Held over the commit on purpose: between a check and a commit outside of it the lease could end, and
-  // a stale write would leave a file behind.
+  // Held over the commit on purpose: between a check and a commit outside of it the lease could
+  // end, and a stale write would leave a file behind.
   absl::MutexLock lock(&mutex_);
   if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
   BALLAST_RETURN_IF_ERROR(commit());

@@ -23,12 +23,12 @@
 
 namespace ballast::server {
 
-// Gives work to workers and takes its results. Every entry takes the time as an argument: it first ends
-// the leases that are due, then acts. It has no clock, no thread and no files.
+// Gives work to workers and takes its results. Every entry takes the time as an argument: it first
+// ends the leases that are due, then acts. It has no clock, no thread and no files.
 //
-// Fencing (R1): epochs are in the store; who holds which epoch, until when, and how far the work is are
-// kept in memory. A new ControlPlane on the same store gives every lease that it finds a full term.
-// Thread safety: thread-safe. The listener is called without locks held.
+// Fencing (R1): epochs are in the store; who holds which epoch, until when, and how far the work is
+// are kept in memory. A new ControlPlane on the same store gives every lease that it finds a full
+// term. Thread safety: thread-safe. The listener is called without locks held.
 class ControlPlane {
  public:
   struct Options {
@@ -46,10 +46,10 @@ class ControlPlane {
   // Ends the leases that are due: their work waits again, or fails for good. Call it now and then.
   absl::Status Enter(absl::Time now);
 
-  // One exchange with a worker, answered at once; holding an idle worker's call is up to the caller.
-  // A Busy with a stale lease is answered with stop. A repeated Finished is answered like the first.
-  // INVALID_ARGUMENT (WORKER_ID_INVALID, RESULT_INVALID), FAILED_PRECONDITION (LEASE_LOST).
-  // Results must have been checked against the blob store by the caller.
+  // One exchange with a worker, answered at once; holding an idle worker's call is up to the
+  // caller. A Busy with a stale lease is answered with stop. A repeated Finished is answered like
+  // the first. INVALID_ARGUMENT (WORKER_ID_INVALID, RESULT_INVALID), FAILED_PRECONDITION
+  // (LEASE_LOST). Results must have been checked against the blob store by the caller.
   absl::StatusOr<worker::v1::SynchronizeResponse> Synchronize(
       absl::Time now, const worker::v1::SynchronizeRequest& request);
 
@@ -60,16 +60,18 @@ class ControlPlane {
 
   // Name of the blob that `first`, the first message of a write, is about. FAILED_PRECONDITION
   // (LEASE_LOST), INVALID_ARGUMENT (BLOB_KIND_INVALID).
-  absl::StatusOr<std::string> BlobToWrite(absl::Time now, const worker::v1::WriteBlobRequest& first);
+  absl::StatusOr<std::string> BlobToWrite(absl::Time now,
+                                          const worker::v1::WriteBlobRequest& first);
 
-  // Runs `commit` while the lease is certain to hold, and remembers a checkpoint that it has written.
-  // `first` and `blob` as in BlobToWrite. FAILED_PRECONDITION (LEASE_LOST): `commit` has not run.
+  // Runs `commit` while the lease is certain to hold, and remembers a checkpoint that it has
+  // written. `first` and `blob` as in BlobToWrite. FAILED_PRECONDITION (LEASE_LOST): `commit` has
+  // not run.
   absl::Status CommitBlob(absl::Time now, const worker::v1::WriteBlobRequest& first,
                           const std::string& blob, const std::function<absl::Status()>& commit);
 
   // Blobs of the files of a result, in its order; the caller checks size and digest.
-  absl::StatusOr<std::vector<BlobFile>> ResultBlobs(
-      absl::Time now, const worker::v1::SynchronizeRequest& request);
+  absl::StatusOr<std::vector<BlobFile>> ResultBlobs(absl::Time now,
+                                                    const worker::v1::SynchronizeRequest& request);
 
   // Progress of a leased job or vector that is newer than the store's; empty without a lease.
   std::optional<v1::JobProgress> LiveProgress(const std::string& resource);

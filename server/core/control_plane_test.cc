@@ -251,9 +251,8 @@ TEST_F(ControlPlaneTest, CancelsOfQueuedAndRunningJobs) {
   request.mutable_finished()->mutable_cancelled();
   Sync(request);
   EXPECT_EQ(Job(running).state(), FineTuningJob::CANCELLED);
-  EXPECT_THAT(States(running),
-              ElementsAre(FineTuningJob::QUEUED, FineTuningJob::RUNNING, FineTuningJob::CANCELLING,
-                          FineTuningJob::CANCELLED));
+  EXPECT_THAT(States(running), ElementsAre(FineTuningJob::QUEUED, FineTuningJob::RUNNING,
+                                           FineTuningJob::CANCELLING, FineTuningJob::CANCELLED));
 }
 
 TEST_F(ControlPlaneTest, ACancelThatComesTooLateDelivers) {
@@ -355,7 +354,8 @@ TEST_F(ControlPlaneTest, OnlyBlobsOfTheAttemptAreWritten) {
   write.set_delta_path("adapter/adapter_model.safetensors");
   ASSERT_OK_AND_ASSIGN(const std::string blob, plane_->BlobToWrite(now_, write));
   EXPECT_THAT(blob, HasSubstr("/attempts/1/delta/adapter/adapter_model.safetensors"));
-  for (const char* path : {"", "/etc/passwd", "../x", "a/../b", "a//b", ".hidden", "a/b/c/d/e", "a b"}) {
+  for (const char* path :
+       {"", "/etc/passwd", "../x", "a/../b", "a//b", ".hidden", "a/b/c/d/e", "a b"}) {
     write.set_delta_path(path);
     EXPECT_THAT(plane_->BlobToWrite(now_, write),
                 StatusIs(absl::StatusCode::kInvalidArgument, "BLOB_KIND_INVALID"))
@@ -385,8 +385,7 @@ TEST_F(ControlPlaneTest, ResultsThatDoNotFitAreRefused) {
   request.mutable_finished()->mutable_delta()->mutable_files(0)->set_path("../x");
   refused(request);
   request = FinishedDelta("w1", lease);
-  *request.mutable_finished()->mutable_delta()->add_files() =
-      request.finished().delta().files(0);
+  *request.mutable_finished()->mutable_delta()->add_files() = request.finished().delta().files(0);
   refused(request);
   EXPECT_EQ(Job(name).state(), FineTuningJob::RUNNING);
 }

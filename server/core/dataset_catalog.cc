@@ -32,9 +32,10 @@ void SetState(DatasetRecord& record, Dataset::State state) {
 absl::Status CheckShape(const Dataset& dataset) {
   BALLAST_RETURN_IF_ERROR(CheckDisplayName(dataset.display_name(), "dataset.display_name"));
   if (!Dataset::Format_IsValid(dataset.format())) {
-    return FieldError("dataset.format", "FORMAT_UNKNOWN",
-                      "dataset.format is not one of the known formats; leave it out to have it decided "
-                      "row by row");
+    return FieldError(
+        "dataset.format", "FORMAT_UNKNOWN",
+        "dataset.format is not one of the known formats; leave it out to have it decided "
+        "row by row");
   }
   return absl::OkStatus();
 }
@@ -42,9 +43,10 @@ absl::Status CheckShape(const Dataset& dataset) {
 // The name of a job that has not ended and reads the data set, if there is one.
 absl::StatusOr<std::string> JobThatReads(Transaction& tx, const DatasetRecord& record) {
   std::string found;
-  for (const auto state : {FineTuningJob::QUEUED, FineTuningJob::RUNNING, FineTuningJob::CANCELLING}) {
+  for (const auto state :
+       {FineTuningJob::QUEUED, FineTuningJob::RUNNING, FineTuningJob::CANCELLING}) {
     BALLAST_RETURN_IF_ERROR(
-        ForEachInState<JobRecord>(tx, state, [&](JobRecord job) -> absl::StatusOr<bool> {
+        ForEachInState<JobRecord>(tx, state, [&](const JobRecord& job) -> absl::StatusOr<bool> {
           if (job.job().training_dataset() == record.dataset().name() ||
               job.job().validation_dataset() == record.dataset().name()) {
             found = job.job().name();
@@ -61,8 +63,9 @@ absl::StatusOr<Dataset> DatasetCatalog::Create(absl::Time now, const std::string
                                                const v1::CreateDatasetRequest& request) {
   BALLAST_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
   BALLAST_RETURN_IF_ERROR(CheckShape(request.dataset()));
-  BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
-                           ParseBaseModelName(request.dataset().base_model(), "dataset.base_model"));
+  BALLAST_ASSIGN_OR_RETURN(
+      const std::string base_id,
+      ParseBaseModelName(request.dataset().base_model(), "dataset.base_model"));
   v1::CreateDatasetRequest payload = request;
   payload.clear_request_id();
   const std::string digest = PayloadDigest(payload);
@@ -138,15 +141,17 @@ absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName&
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(const DatasetRecord record, Find(tx, tenant, name));
     if (!etag.empty() && etag != record.dataset().etag()) {
-      return MakeError(absl::StatusCode::kAborted, "ETAG_MISMATCH",
-                       absl::StrCat(record.dataset().name(),
-                                    " has changed since it was read; read it again and decide anew"));
+      return MakeError(
+          absl::StatusCode::kAborted, "ETAG_MISMATCH",
+          absl::StrCat(record.dataset().name(),
+                       " has changed since it was read; read it again and decide anew"));
     }
     BALLAST_ASSIGN_OR_RETURN(const std::string job, JobThatReads(tx, record));
     if (!job.empty()) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_IN_USE",
-                       absl::StrCat(job, " reads this data set; cancel it or wait until it has ended"),
-                       {{"job", job}});
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition, "DATASET_IN_USE",
+          absl::StrCat(job, " reads this data set; cancel it or wait until it has ended"),
+          {{"job", job}});
     }
     BALLAST_RETURN_IF_ERROR(tx.Delete(Kind::kDataset, record.tenant(), record.id()));
     return tx.AddGarbage(record.blob());
@@ -162,9 +167,10 @@ absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name));
     if (record.dataset().state() != Dataset::AWAITING_UPLOAD) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
-                       absl::StrCat(record.dataset().name(),
-                                    " has its bytes already; create another data set for other rows"));
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
+          absl::StrCat(record.dataset().name(),
+                       " has its bytes already; create another data set for other rows"));
     }
     SetState(record, Dataset::VALIDATING);
     record.mutable_dataset()->set_size_bytes(size_bytes);
@@ -195,8 +201,7 @@ absl::Status DatasetCatalog::StoreReport(const ToValidate& checked,
                                          const v1::ValidationReport& report) {
   return store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(
-        auto record,
-        GetRecord<DatasetRecord>(tx, checked.dataset.tenant(), checked.dataset.id()));
+        auto record, GetRecord<DatasetRecord>(tx, checked.dataset.tenant(), checked.dataset.id()));
     if (!record.has_value() || record->dataset().state() != Dataset::VALIDATING) {
       return absl::OkStatus();
     }

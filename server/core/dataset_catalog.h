@@ -16,9 +16,9 @@
 
 namespace ballast::server {
 
-// A tenant's data sets, without their bytes: states and reports. A data set of somebody else and none
-// answer alike, NOT_FOUND (DATASET_NOT_FOUND). Other failures are those of ballast.v1.DatasetService.
-// Thread safety: thread-safe.
+// A tenant's data sets, without their bytes: states and reports. A data set of somebody else and
+// none answer alike, NOT_FOUND (DATASET_NOT_FOUND). Other failures are those of
+// ballast.v1.DatasetService. Thread safety: thread-safe.
 class DatasetCatalog {
  public:
   // All must outlive the catalog.
@@ -34,8 +34,8 @@ class DatasetCatalog {
 
   // The record, in any state.
   absl::StatusOr<DatasetRecord> GetRecordOf(const std::string& tenant, const TenantName& name);
-  // All bytes are durable under the record's blob: VALIDATING. FAILED_PRECONDITION (UPLOAD_FINISHED)
-  // unless it was AWAITING_UPLOAD.
+  // All bytes are durable under the record's blob: VALIDATING. FAILED_PRECONDITION
+  // (UPLOAD_FINISHED) unless it was AWAITING_UPLOAD.
   absl::StatusOr<v1::Dataset> FinishUpload(const std::string& tenant, const TenantName& name,
                                            int64_t size_bytes, const std::string& digest);
 

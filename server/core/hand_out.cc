@@ -68,7 +68,8 @@ absl::Status SayItWaitsForAVector(Transaction& tx, JobRecord& record, absl::Time
   if (record.waits_for_vector()) return absl::OkStatus();
   record.set_waits_for_vector(true);
   v1::JobEvent event;
-  event.set_message("the base model has no active security vector at present; the job waits for one");
+  event.set_message(
+      "the base model has no active security vector at present; the job waits for one");
   BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(event), now));
   changed_jobs.push_back(record.job().name());
   return ReplaceRecord(tx, record);

@@ -26,7 +26,8 @@ absl::StatusOr<JobRecord> Find(Transaction& tx, const std::string& tenant, const
 }
 
 absl::StatusOr<DatasetRecord> FindDataset(Transaction& tx, const std::string& tenant,
-                                          const std::string& dataset_name, const std::string& field) {
+                                          const std::string& dataset_name,
+                                          const std::string& field) {
   BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDatasetName(dataset_name, field));
   if (name.tenant != tenant) return DatasetNotFound(name);
   BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<DatasetRecord>(tx, name.tenant, name.id));
@@ -70,9 +71,9 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
                            ParseBaseModelName(asked.base_model(), "fine_tuning_job.base_model"));
   BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
   if (!base.has_value()) return BaseModelNotFound(base_id);
-  BALLAST_ASSIGN_OR_RETURN(const DatasetRecord training,
-                           FindDataset(tx, tenant, asked.training_dataset(),
-                                       "fine_tuning_job.training_dataset"));
+  BALLAST_ASSIGN_OR_RETURN(
+      const DatasetRecord training,
+      FindDataset(tx, tenant, asked.training_dataset(), "fine_tuning_job.training_dataset"));
   std::optional<DatasetRecord> validation;
   if (!asked.validation_dataset().empty()) {
     BALLAST_ASSIGN_OR_RETURN(validation, FindDataset(tx, tenant, asked.validation_dataset(),
@@ -85,7 +86,8 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
   BALLAST_ASSIGN_OR_RETURN(const auto vector, ActiveVector(tx, *base));
   if (!vector.has_value()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "NO_ACTIVE_VECTOR",
-                     absl::StrCat(base->model().name(), " has no active security vector, and no job "
+                     absl::StrCat(base->model().name(),
+                                  " has no active security vector, and no job "
                                   "runs without one; ask the operator to train one"),
                      {{"base_model", base->model().name()}});
   }
@@ -220,8 +222,8 @@ absl::StatusOr<v1::ListFineTuningJobEventsResponse> JobCatalog::ListEvents(
   v1::ListFineTuningJobEventsResponse response;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     BALLAST_RETURN_IF_ERROR(Find(tx, tenant, name).status());
-    BALLAST_ASSIGN_OR_RETURN(
-        const auto events, tx.ListEvents(name.tenant, name.id, request.after_sequence(), size));
+    BALLAST_ASSIGN_OR_RETURN(const auto events,
+                             tx.ListEvents(name.tenant, name.id, request.after_sequence(), size));
     for (const EventRow& event : events) {
       if (!response.add_events()->ParseFromString(event.bytes)) {
         return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",

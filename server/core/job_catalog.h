@@ -15,9 +15,9 @@
 
 namespace ballast::server {
 
-// A tenant's view of jobs: create, look at, cancel. `tenant` is who calls; a job of somebody else and none
-// answer alike, NOT_FOUND (JOB_NOT_FOUND). Other failures are those of ballast.v1.FineTuningService.
-// Thread safety: thread-safe.
+// A tenant's view of jobs: create, look at, cancel. `tenant` is who calls; a job of somebody else
+// and none answer alike, NOT_FOUND (JOB_NOT_FOUND). Other failures are those of
+// ballast.v1.FineTuningService. Thread safety: thread-safe.
 class JobCatalog {
  public:
   // All must outlive the catalog.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The states of jobs and vectors and what moves them: docs/job_states.md, which the test of this file
-// reads. Pure functions.
+// The states of jobs and vectors and what moves them: docs/job_states.md, which the test of this
+// file reads. Pure functions.
 #ifndef BALLAST_SERVER_CORE_JOB_STATE_H_
 #define BALLAST_SERVER_CORE_JOB_STATE_H_
 
@@ -12,7 +12,8 @@
 
 namespace ballast::server {
 
-// What can happen to something that workers work on. The names are the columns of docs/job_states.md.
+// What can happen to something that workers work on. The names are the columns of
+// docs/job_states.md.
 enum class WorkEvent {
   kTaken,              // a worker got a lease
   kResult,             // the worker reported its result: a delta or a sealed vector
@@ -25,17 +26,22 @@ enum class WorkEvent {
   kLeaseExpiredLast,   // the same, and no attempt is left
   kCancel,             // the owner asked for a cancel
 };
-inline constexpr WorkEvent kAllWorkEvents[] = {
-    WorkEvent::kTaken,      WorkEvent::kResult,       WorkEvent::kUserError,
-    WorkEvent::kPlatformError, WorkEvent::kPlatformErrorLast, WorkEvent::kStopped,
-    WorkEvent::kHandedBack, WorkEvent::kLeaseExpired, WorkEvent::kLeaseExpiredLast,
-    WorkEvent::kCancel};
+inline constexpr WorkEvent kAllWorkEvents[] = {WorkEvent::kTaken,
+                                               WorkEvent::kResult,
+                                               WorkEvent::kUserError,
+                                               WorkEvent::kPlatformError,
+                                               WorkEvent::kPlatformErrorLast,
+                                               WorkEvent::kStopped,
+                                               WorkEvent::kHandedBack,
+                                               WorkEvent::kLeaseExpired,
+                                               WorkEvent::kLeaseExpiredLast,
+                                               WorkEvent::kCancel};
 
 // Column of docs/job_states.md.
 std::string_view Name(WorkEvent event);
 
-// State of a job after `event`, which may be the same one (then nothing happens), or nothing where the
-// event is refused.
+// State of a job after `event`, which may be the same one (then nothing happens), or nothing where
+// the event is refused.
 std::optional<v1::FineTuningJob::State> NextState(v1::FineTuningJob::State state, WorkEvent event);
 
 // The same for a vector.

@@ -46,8 +46,9 @@ struct RequestRow {
   std::string result_name;
 };
 
-// All reads and writes of one transaction; reads see its own writes. Valid only inside JobStore's body.
-// A missing record is an empty optional or OK, never NOT_FOUND. Failures are those of JobStore.
+// All reads and writes of one transaction; reads see its own writes. Valid only inside JobStore's
+// body. A missing record is an empty optional or OK, never NOT_FOUND. Failures are those of
+// JobStore.
 class Transaction {
  public:
   virtual ~Transaction() = default;
@@ -87,8 +88,8 @@ class Transaction {
   virtual absl::Status PutRequest(std::string_view scope, std::string_view request_id,
                                   const RequestRow& request) = 0;
 
-  // Prefixes of blobs that no record names any more, to be deleted after the commit. Adding one twice is
-  // harmless.
+  // Prefixes of blobs that no record names any more, to be deleted after the commit. Adding one
+  // twice is harmless.
   virtual absl::Status AddGarbage(std::string_view blob_prefix) = 0;
   virtual absl::StatusOr<std::vector<std::string>> ListGarbage(int limit) = 0;
   virtual absl::Status RemoveGarbage(std::string_view blob_prefix) = 0;
@@ -96,14 +97,16 @@ class Transaction {
 
 // Durable records with transactions: what the API has acknowledged is here (R3).
 // Thread safety: thread-safe; updates run one after another, reads beside them on the last commit.
-// Failures: RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE (STORE_IO, STORE_BUSY), DATA_LOSS (STORE_CORRUPT).
+// Failures: RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE (STORE_IO, STORE_BUSY), DATA_LOSS
+// (STORE_CORRUPT).
 class JobStore {
  public:
   using Body = std::function<absl::Status(Transaction&)>;
   virtual ~JobStore() = default;
 
-  // Runs `body` in a write transaction. Commits durably when it returns OK; otherwise nothing changes and
-  // its status is returned. `body` is called once and must not call the store otherwise.
+  // Runs `body` in a write transaction. Commits durably when it returns OK; otherwise nothing
+  // changes and its status is returned. `body` is called once and must not call the store
+  // otherwise.
   virtual absl::Status Update(const Body& body) = 0;
 
   // Runs `body` on one consistent state; writing in it fails (INTERNAL, STORE_READ_ONLY).

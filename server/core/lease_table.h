@@ -18,10 +18,10 @@ struct LiveLease {
   int64_t epoch = 0;
   std::string worker_id;
   absl::Time expires;
-  absl::Time started;         // when this server gave it or found it
-  int64_t started_step = 0;   // first step reported, for the estimate of the time left
-  bool heard = false;         // a heartbeat has come since
-  v1::JobProgress progress;   // step, total_steps, trained_tokens, time_left
+  absl::Time started;        // when this server gave it or found it
+  int64_t started_step = 0;  // first step reported, for the estimate of the time left
+  bool heard = false;        // a heartbeat has come since
+  v1::JobProgress progress;  // step, total_steps, trained_tokens, time_left
 };
 
 // The leases that are held, by resource. Thread safety: not thread-safe.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pages of lists (AIP-158). A token says only where a list goes on; it carries no authority, so a forged
-// one shows nothing that its sender could not list anyway.
+// Pages of lists (AIP-158). A token says only where a list goes on; it carries no authority, so a
+// forged one shows nothing that its sender could not list anyway.
 #ifndef BALLAST_SERVER_CORE_PAGING_H_
 #define BALLAST_SERVER_CORE_PAGING_H_
 
@@ -12,8 +12,8 @@
 
 namespace ballast::server {
 
-// Rows to list: `asked`, 50 for 0 (or `default_size`), 1000 above. INVALID_ARGUMENT (PAGE_SIZE_INVALID)
-// below 0.
+// Rows to list: `asked`, 50 for 0 (or `default_size`), 1000 above. INVALID_ARGUMENT
+// (PAGE_SIZE_INVALID) below 0.
 absl::StatusOr<int> PageSize(int32_t asked, int default_size = 50);
 
 // Token for the rows after `position` in the list called `list`.

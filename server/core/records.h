@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The typed view of a Transaction: records of record.proto by kind, and events. States and queue keys
-// are taken from the record, so that they cannot disagree with it.
+// The typed view of a Transaction: records of record.proto by kind, and events. States and queue
+// keys are taken from the record, so that they cannot disagree with it.
 #ifndef BALLAST_SERVER_CORE_RECORDS_H_
 #define BALLAST_SERVER_CORE_RECORDS_H_
 
@@ -82,8 +82,8 @@ absl::Status ForEachInState(Transaction& tx, int state, Visit visit) {
   }
 }
 
-// Appends an event to a job and advances record.last_event. The caller stores the record in the same
-// transaction.
+// Appends an event to a job and advances record.last_event. The caller stores the record in the
+// same transaction.
 absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent event, absl::Time now);
 
 // Newest ACTIVE vector of a base model, if there is one.

@@ -13,7 +13,8 @@ namespace ballast::server {
 
 absl::Status CheckRequestId(std::string_view request_id) {
   bool ok = request_id.size() <= 64;
-  for (const char c : request_id) ok = ok && (std::isalnum(static_cast<unsigned char>(c)) || c == '-');
+  for (const char c : request_id)
+    ok = ok && (std::isalnum(static_cast<unsigned char>(c)) || c == '-');
   if (ok) return absl::OkStatus();
   return FieldError("request_id", "REQUEST_ID_INVALID",
                     "request_id must be a UUID: at most 64 letters, digits and \"-\"");

@@ -15,7 +15,8 @@ using ::ballast::testing::StatusIs;
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
 TEST(ResourceNameTest, ParsesWhatItBuilds) {
-  ASSERT_OK_AND_ASSIGN(const std::string base, ParseBaseModelName(BaseModelName("smollm2-135m"), "f"));
+  ASSERT_OK_AND_ASSIGN(const std::string base,
+                       ParseBaseModelName(BaseModelName("smollm2-135m"), "f"));
   EXPECT_EQ(base, "smollm2-135m");
   ASSERT_OK_AND_ASSIGN(const TenantName job, ParseJobName(JobName("acme", "job-1"), "f"));
   EXPECT_EQ(job.tenant, "acme");
@@ -27,11 +28,11 @@ TEST(ResourceNameTest, ParsesWhatItBuilds) {
 }
 
 TEST(ResourceNameTest, RefusesEverythingElse) {
-  for (const char* name :
-       {"", "tenants", "tenants/acme", "tenants/acme/fineTuningJobs", "tenants/acme/fineTuningJobs/",
-        "tenants//fineTuningJobs/x", "tenants/acme/fineTuningJobs/x/", "tenants/acme/datasets/x",
-        "tenants/../fineTuningJobs/x", "tenants/ACME/fineTuningJobs/x",
-        "tenants/acme/fineTuningJobs/a b", "/tenants/acme/fineTuningJobs/x"}) {
+  for (const char* name : {"", "tenants", "tenants/acme", "tenants/acme/fineTuningJobs",
+                           "tenants/acme/fineTuningJobs/", "tenants//fineTuningJobs/x",
+                           "tenants/acme/fineTuningJobs/x/", "tenants/acme/datasets/x",
+                           "tenants/../fineTuningJobs/x", "tenants/ACME/fineTuningJobs/x",
+                           "tenants/acme/fineTuningJobs/a b", "/tenants/acme/fineTuningJobs/x"}) {
     EXPECT_THAT(ParseJobName(name, "name"), StatusIs(kInvalid, "NAME_INVALID")) << name;
   }
   EXPECT_THAT(ParseJobName(JobName("acme", std::string(64, 'x')), "name"),
@@ -45,8 +46,9 @@ TEST(PagingTest, TokensAreOpaqueAndBelongToTheirList) {
   ASSERT_OK_AND_ASSIGN(const int64_t position, ParsePageToken("jobs", token));
   EXPECT_EQ(position, 41);
   EXPECT_EQ(ParsePageToken("jobs", "").value(), 0);
-  for (const std::string& bad : {std::string("x"), std::string("41"), token + "A", std::string("!!"),
-                                 MakePageToken("jobs", -1), MakePageToken("datasets", 41)}) {
+  for (const std::string& bad :
+       {std::string("x"), std::string("41"), token + "A", std::string("!!"),
+        MakePageToken("jobs", -1), MakePageToken("datasets", 41)}) {
     EXPECT_THAT(ParsePageToken("jobs", bad), StatusIs(kInvalid, "PAGE_TOKEN_INVALID")) << bad;
   }
 }

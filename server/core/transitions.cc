@@ -42,10 +42,10 @@ std::string WhyEnded(WorkEvent event, const JobError& error) {
 }
 
 absl::Status Refused(const std::string& name, const std::string& state, WorkEvent event) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "TRANSITION_REFUSED",
-                   absl::StrCat(name, " is ", state, "; \"", std::string(Name(event)),
-                                "\" is not possible now"),
-                   {{"state", state}});
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "TRANSITION_REFUSED",
+      absl::StrCat(name, " is ", state, "; \"", std::string(Name(event)), "\" is not possible now"),
+      {{"state", state}});
 }
 
 absl::Status AppendMessage(Transaction& tx, JobRecord& record, const std::string& text,
@@ -78,8 +78,8 @@ JobError FinalError(WorkEvent event, const JobError& error, int32_t attempts) {
   JobError exhausted;
   exhausted.set_kind(JobError::PLATFORM);
   exhausted.set_reason("ATTEMPTS_EXHAUSTED");
-  exhausted.set_message(absl::StrCat("gave up after ", attempts, " failed attempts, the last because ",
-                                     WhyEnded(event, error),
+  exhausted.set_message(absl::StrCat("gave up after ", attempts,
+                                     " failed attempts, the last because ", WhyEnded(event, error),
                                      "; create it again, and tell the operator if it fails again"));
   return exhausted;
 }
@@ -122,7 +122,8 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
   }
   if (*next == FineTuningJob::QUEUED) {
     BALLAST_RETURN_IF_ERROR(AppendMessage(
-        tx, record, absl::StrCat(WhyEnded(event, error), "; the job waits for another worker"), now));
+        tx, record, absl::StrCat(WhyEnded(event, error), "; the job waits for another worker"),
+        now));
     if (job.has_progress()) {
       job.mutable_progress()->set_step(record.checkpoint_step());
       job.mutable_progress()->clear_time_left();

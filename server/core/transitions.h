@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Moves jobs and vectors through their states inside a transaction: state, event and garbage together.
+// Moves jobs and vectors through their states inside a transaction: state, event and garbage
+// together.
 #ifndef BALLAST_SERVER_CORE_TRANSITIONS_H_
 #define BALLAST_SERVER_CORE_TRANSITIONS_H_
 
@@ -13,10 +14,10 @@
 
 namespace ballast::server {
 
-// Moves `record` by `event` and stores it with its event and garbage. For kTaken the caller has set epoch
-// and worker. `error` is what the worker reported, for the error events; customers see the reason of a
-// platform error, not its text. FAILED_PRECONDITION (TRANSITION_REFUSED) where docs/job_states.md has no
-// arrow; the record is then unchanged.
+// Moves `record` by `event` and stores it with its event and garbage. For kTaken the caller has set
+// epoch and worker. `error` is what the worker reported, for the error events; customers see the
+// reason of a platform error, not its text. FAILED_PRECONDITION (TRANSITION_REFUSED) where
+// docs/job_states.md has no arrow; the record is then unchanged.
 absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const v1::JobError& error,
                      absl::Time now);
 

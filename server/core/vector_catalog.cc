@@ -37,12 +37,14 @@ absl::Status VectorCatalog::CompleteOptions(admin::v1::VectorOptions* options) {
                                    "; give a value above 0 and at most ", kMaxLearningRate));
   }
   if (options->epochs() < 1 || options->epochs() > kMaxEpochs) {
-    return FieldError("options.epochs", "EPOCHS_OUT_OF_RANGE",
-                      absl::StrCat("epochs is ", options->epochs(), "; give a value from 1 to ", kMaxEpochs));
+    return FieldError(
+        "options.epochs", "EPOCHS_OUT_OF_RANGE",
+        absl::StrCat("epochs is ", options->epochs(), "; give a value from 1 to ", kMaxEpochs));
   }
   if (options->lora_rank() < 1 || options->lora_rank() > kMaxRank) {
-    return FieldError("options.lora_rank", "LORA_RANK_OUT_OF_RANGE",
-                      absl::StrCat("lora_rank is ", options->lora_rank(), "; give a value from 1 to ", kMaxRank));
+    return FieldError(
+        "options.lora_rank", "LORA_RANK_OUT_OF_RANGE",
+        absl::StrCat("lora_rank is ", options->lora_rank(), "; give a value from 1 to ", kMaxRank));
   }
   if (!(options->kl_weight() > 0 && options->kl_weight() <= kMaxKlWeight)) {
     return FieldError("options.kl_weight", "KL_WEIGHT_OUT_OF_RANGE",
@@ -117,11 +119,11 @@ absl::StatusOr<Vector> VectorCatalog::Retire(const std::string& id) {
     BALLAST_ASSIGN_OR_RETURN(record, GetRecord<VectorRecord>(tx, "", id));
     if (!record.has_value()) return VectorNotFound(id);
     if (record->vector().state() != Vector::ACTIVE) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "VECTOR_NOT_ACTIVE",
-                       absl::StrCat(VectorName(id), " is ",
-                                    Vector::State_Name(record->vector().state()),
-                                    "; only an ACTIVE vector can be retired"),
-                       {{"state", Vector::State_Name(record->vector().state())}});
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition, "VECTOR_NOT_ACTIVE",
+          absl::StrCat(VectorName(id), " is ", Vector::State_Name(record->vector().state()),
+                       "; only an ACTIVE vector can be retired"),
+          {{"state", Vector::State_Name(record->vector().state())}});
     }
     record->mutable_vector()->set_state(Vector::RETIRED);
     return ReplaceRecord(tx, *record);

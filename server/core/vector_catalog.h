@@ -22,11 +22,12 @@ class VectorCatalog {
   VectorCatalog(JobStore& store, ChangeListener& listener) : store_(store), listener_(listener) {}
 
   // Puts defaults in place of zeros and checks ranges, before rows are read: INVALID_ARGUMENT
-  // (LEARNING_RATE_OUT_OF_RANGE, EPOCHS_OUT_OF_RANGE, LORA_RANK_OUT_OF_RANGE, KL_WEIGHT_OUT_OF_RANGE).
+  // (LEARNING_RATE_OUT_OF_RANGE, EPOCHS_OUT_OF_RANGE, LORA_RANK_OUT_OF_RANGE,
+  // KL_WEIGHT_OUT_OF_RANGE).
   static absl::Status CompleteOptions(admin::v1::VectorOptions* options);
 
-  // Queues the training of vector `id` (made by the caller, who named the blobs by it) with complete
-  // options; its rows are durable.
+  // Queues the training of vector `id` (made by the caller, who named the blobs by it) with
+  // complete options; its rows are durable.
   absl::StatusOr<admin::v1::Vector> Create(absl::Time now, const std::string& id,
                                            const admin::v1::VectorOptions& options,
                                            const std::string& prohibited_blob,

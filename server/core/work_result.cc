@@ -62,8 +62,9 @@ absl::StatusOr<Leased> ParseLeased(const std::string& resource) {
 }
 
 std::string AttemptPrefix(const Leased& leased, int64_t epoch) {
-  return absl::StrCat(leased.is_vector ? VectorBlobs(leased.id) : JobBlobs(leased.tenant, leased.id),
-                      "/attempts/", epoch);
+  return absl::StrCat(
+      leased.is_vector ? VectorBlobs(leased.id) : JobBlobs(leased.tenant, leased.id), "/attempts/",
+      epoch);
 }
 
 absl::StatusOr<std::string> BlobOfWrite(const worker::v1::WriteBlobRequest& first) {
@@ -74,7 +75,8 @@ absl::StatusOr<std::string> BlobOfWrite(const worker::v1::WriteBlobRequest& firs
       if (leased.is_vector) return KindInvalid("a vector has no delta");
       if (!IsPlainPath(first.delta_path())) {
         return KindInvalid(
-            "delta_path must be relative: at most 4 parts of letters, digits, \"-\", \"_\" and \".\", "
+            "delta_path must be relative: at most 4 parts of letters, digits, \"-\", \"_\" and "
+            "\".\", "
             "none beginning with \".\"");
       }
       return absl::StrCat(prefix, "/delta/", first.delta_path());
@@ -117,7 +119,8 @@ absl::StatusOr<std::vector<BlobFile>> FilesOfResult(const SynchronizeRequest::Fi
         out.set_digest(file.digest());
       }
       if (!manifest) {
-        return ResultInvalid("manifest.json is missing from the delta, or manifest_digest is not its digest");
+        return ResultInvalid(
+            "manifest.json is missing from the delta, or manifest_digest is not its digest");
       }
       return files;
     }
@@ -151,7 +154,8 @@ absl::StatusOr<bool> RecordProgress(Transaction& tx, JobRecord& record,
   progress.set_trained_tokens(busy.trained_tokens());
   bool told = false;
   for (const v1::Evaluation& evaluation : busy.evaluations()) {
-    // A later attempt passes the same points again; each is told once, so that a curve never goes back.
+    // A later attempt passes the same points again; each is told once, so that a curve never goes
+    // back.
     if (evaluation.step() < record.evaluated_until_step()) continue;
     v1::JobEvent event;
     *event.mutable_evaluation() = evaluation;

@@ -27,18 +27,19 @@ absl::StatusOr<Leased> ParseLeased(const std::string& resource);
 // Prefix of the blobs that an attempt writes.
 std::string AttemptPrefix(const Leased& leased, int64_t epoch);
 
-// Blob that the first message of a WriteBlob is about. INVALID_ARGUMENT (BLOB_KIND_INVALID) for a kind
-// that the work does not make or a path that is not relative and plain.
+// Blob that the first message of a WriteBlob is about. INVALID_ARGUMENT (BLOB_KIND_INVALID) for a
+// kind that the work does not make or a path that is not relative and plain.
 absl::StatusOr<std::string> BlobOfWrite(const worker::v1::WriteBlobRequest& first);
 
-// Files of a result, with their blobs; empty for outcomes without files. INVALID_ARGUMENT (RESULT_INVALID)
-// when the outcome does not fit the work, or paths repeat or are not plain, or manifest.json is missing or
-// has another digest than the result says. A vector's size is unknown: -1.
+// Files of a result, with their blobs; empty for outcomes without files. INVALID_ARGUMENT
+// (RESULT_INVALID) when the outcome does not fit the work, or paths repeat or are not plain, or
+// manifest.json is missing or has another digest than the result says. A vector's size is unknown:
+// -1.
 absl::StatusOr<std::vector<BlobFile>> FilesOfResult(
     const worker::v1::SynchronizeRequest::Finished& finished);
 
-// Takes steps and new evaluations over into the job, one event for each evaluation not told yet. True
-// when there was one; the caller stores the record.
+// Takes steps and new evaluations over into the job, one event for each evaluation not told yet.
+// True when there was one; the caller stores the record.
 absl::StatusOr<bool> RecordProgress(Transaction& tx, JobRecord& record,
                                     const worker::v1::SynchronizeRequest::Busy& busy,
                                     absl::Time now);

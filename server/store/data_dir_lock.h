@@ -9,8 +9,8 @@
 
 namespace ballast::server {
 
-// The right of one process to a data folder: an flock on `server.lock` in it, which the system drops when
-// the process ends, however it ends.
+// The right of one process to a data folder: an flock on `server.lock` in it, which the system
+// drops when the process ends, however it ends.
 class DataDirLock {
  public:
   // Makes the folder (private to its user) when missing. FAILED_PRECONDITION (DATA_DIR_IN_USE) when

@@ -26,10 +26,10 @@ SqliteConnection::~SqliteConnection() {
 absl::StatusOr<std::unique_ptr<SqliteConnection>> SqliteConnection::Open(const std::string& path,
                                                                          bool read_only) {
   sqlite3* db = nullptr;
-  // Both kinds are opened for writing: the write-ahead log needs it. query_only keeps readers honest.
-  const int code = sqlite3_open_v2(path.c_str(), &db,
-                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-                                   nullptr);
+  // Both kinds are opened for writing: the write-ahead log needs it. query_only keeps readers
+  // honest.
+  const int code = sqlite3_open_v2(
+      path.c_str(), &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
   std::unique_ptr<SqliteConnection> connection(new SqliteConnection(db, path));
   if (code != SQLITE_OK) return connection->Error(code, "open");
   sqlite3_extended_result_codes(db, 1);
@@ -148,6 +148,8 @@ std::string SqliteStatement::TextAt(int column) const {
   return data == nullptr ? std::string() : std::string(data, static_cast<size_t>(size));
 }
 
-int64_t SqliteStatement::IntAt(int column) const { return sqlite3_column_int64(statement_, column); }
+int64_t SqliteStatement::IntAt(int column) const {
+  return sqlite3_column_int64(statement_, column);
+}
 
 }  // namespace ballast::server

@@ -19,13 +19,14 @@ namespace ballast::server {
 class SqliteStatement;
 
 // An open database. Thread safety: not thread-safe.
-// Failures of all calls: RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE (STORE_IO, STORE_BUSY), DATA_LOSS
-// (STORE_CORRUPT), ALREADY_EXISTS (RECORD_EXISTS) for a broken unique key, NOT_FOUND (RECORD_NOT_FOUND)
-// for a broken foreign key, INTERNAL (STORE_READ_ONLY) for a write to a read-only connection.
+// Failures of all calls: RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE (STORE_IO, STORE_BUSY),
+// DATA_LOSS (STORE_CORRUPT), ALREADY_EXISTS (RECORD_EXISTS) for a broken unique key, NOT_FOUND
+// (RECORD_NOT_FOUND) for a broken foreign key, INTERNAL (STORE_READ_ONLY) for a write to a
+// read-only connection.
 class SqliteConnection {
  public:
-  // Opens or makes the database file: write-ahead log, synchronous=FULL (a commit survives a power cut),
-  // foreign keys, waiting up to 10 s for another process's lock.
+  // Opens or makes the database file: write-ahead log, synchronous=FULL (a commit survives a power
+  // cut), foreign keys, waiting up to 10 s for another process's lock.
   static absl::StatusOr<std::unique_ptr<SqliteConnection>> Open(const std::string& path,
                                                                 bool read_only);
   ~SqliteConnection();
@@ -35,8 +36,8 @@ class SqliteConnection {
   // Runs statements without parameters or results.
   absl::Status Execute(const std::string& sql);
 
-  // A prepared statement, kept for the next time; `sql` is a constant of the program. Valid until the
-  // same text is asked for again.
+  // A prepared statement, kept for the next time; `sql` is a constant of the program. Valid until
+  // the same text is asked for again.
   absl::StatusOr<SqliteStatement*> Prepare(const char* sql);
 
   // The failure that `code` means.
@@ -50,7 +51,8 @@ class SqliteConnection {
   std::map<const char*, std::unique_ptr<SqliteStatement>> statements_;
 };
 
-// A prepared statement with its parameters and the row that it stands on. Thread safety: as its connection.
+// A prepared statement with its parameters and the row that it stands on. Thread safety: as its
+// connection.
 class SqliteStatement {
  public:
   SqliteStatement(SqliteConnection& connection, sqlite3_stmt* statement)

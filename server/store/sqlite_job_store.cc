@@ -13,8 +13,7 @@ absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(const std::
   BALLAST_ASSIGN_OR_RETURN(auto writer, SqliteConnection::Open(path, /*read_only=*/false));
   BALLAST_RETURN_IF_ERROR(MigrateSchema(*writer));
   BALLAST_ASSIGN_OR_RETURN(auto reader, SqliteConnection::Open(path, /*read_only=*/true));
-  return std::unique_ptr<SqliteJobStore>(
-      new SqliteJobStore(std::move(writer), std::move(reader)));
+  return std::unique_ptr<SqliteJobStore>(new SqliteJobStore(std::move(writer), std::move(reader)));
 }
 
 absl::Status SqliteJobStore::Update(const Body& body) {
@@ -23,8 +22,8 @@ absl::Status SqliteJobStore::Update(const Body& body) {
   SqliteTransaction transaction(*writer_);
   absl::Status status = body(transaction);
   if (status.ok()) status = writer_->Execute("COMMIT");
-  // A failed commit (a full disk) leaves the transaction open: it must not leak into the next one. Where
-  // SQLite has rolled back by itself this fails harmlessly.
+  // A failed commit (a full disk) leaves the transaction open: it must not leak into the next one.
+  // Where SQLite has rolled back by itself this fails harmlessly.
   if (!status.ok()) writer_->Execute("ROLLBACK").IgnoreError();
   return status;
 }

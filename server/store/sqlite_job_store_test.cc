@@ -147,8 +147,10 @@ TEST(SqliteJobStoreTest, IsSafeAgainstPowerCuts) {
   TempDir folder;
   ASSERT_OK_AND_ASSIGN(const auto connection,
                        SqliteConnection::Open(folder.path() + "/test.db", false));
-  for (const auto& [pragma, wanted] : std::map<const char*, std::string>{
-           {"PRAGMA journal_mode", "wal"}, {"PRAGMA synchronous", "2"}, {"PRAGMA foreign_keys", "1"}}) {
+  for (const auto& [pragma, wanted] :
+       std::map<const char*, std::string>{{"PRAGMA journal_mode", "wal"},
+                                          {"PRAGMA synchronous", "2"},
+                                          {"PRAGMA foreign_keys", "1"}}) {
     ASSERT_OK_AND_ASSIGN(SqliteStatement* const statement, connection->Prepare(pragma));
     ASSERT_TRUE(statement->Step().value());
     EXPECT_EQ(statement->TextAt(0), wanted) << pragma;

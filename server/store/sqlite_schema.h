@@ -10,8 +10,9 @@ namespace ballast::server {
 // Version that this code writes.
 int SchemaVersion();
 
-// Brings a database from any earlier version to SchemaVersion(), each step in a transaction of its own.
-// FAILED_PRECONDITION (SCHEMA_TOO_NEW) when a later version of the server has been here: it is left alone.
+// Brings a database from any earlier version to SchemaVersion(), each step in a transaction of its
+// own. FAILED_PRECONDITION (SCHEMA_TOO_NEW) when a later version of the server has been here: it is
+// left alone.
 absl::Status MigrateSchema(SqliteConnection& connection);
 
 }  // namespace ballast::server

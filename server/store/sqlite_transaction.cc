@@ -9,8 +9,8 @@
 namespace ballast::server {
 namespace {
 
-// The statements of one table, written out by the preprocessor: table names cannot be parameters, and the
-// connection keeps prepared statements by the address of their text.
+// The statements of one table, written out by the preprocessor: table names cannot be parameters,
+// and the connection keeps prepared statements by the address of their text.
 struct Statements {
   const char* get;
   const char* insert;
@@ -22,23 +22,23 @@ struct Statements {
   const char* count_state;
 };
 
-#define BALLAST_STATEMENTS(table)                                                               \
-  {                                                                                             \
-    "SELECT scope, id, sequence, state, queue_key, record FROM " table                          \
-    " WHERE scope = ? AND id = ?",                                                              \
-        "INSERT INTO " table                                                                    \
-        " (scope, id, sequence, state, queue_key, record) VALUES (?, ?, ?, ?, ?, ?)",           \
-        "UPDATE " table                                                                         \
-        " SET state = ?, queue_key = ?, record = ? WHERE scope = ? AND id = ? RETURNING 1",     \
-        "DELETE FROM " table " WHERE scope = ? AND id = ?",                                     \
-        "SELECT scope, id, sequence, state, queue_key, record FROM " table                      \
-        " WHERE scope = ? AND sequence < ? ORDER BY sequence DESC LIMIT ?",                     \
-        "SELECT scope, id, sequence, state, queue_key, record FROM " table                      \
-        " WHERE state = ? AND (queue_key, scope, id) > (?, ?, ?)"                               \
-        " ORDER BY queue_key, scope, id LIMIT ?",                                               \
-        "SELECT count(*) FROM " table                                                           \
-        " WHERE state = ? AND (queue_key, scope, id) < (?, ?, ?) AND scope = ?",                \
-        "SELECT count(*) FROM " table " WHERE state = ?"                                        \
+#define BALLAST_STATEMENTS(table)                                                           \
+  {                                                                                         \
+    "SELECT scope, id, sequence, state, queue_key, record FROM " table                      \
+    " WHERE scope = ? AND id = ?",                                                          \
+        "INSERT INTO " table                                                                \
+        " (scope, id, sequence, state, queue_key, record) VALUES (?, ?, ?, ?, ?, ?)",       \
+        "UPDATE " table                                                                     \
+        " SET state = ?, queue_key = ?, record = ? WHERE scope = ? AND id = ? RETURNING 1", \
+        "DELETE FROM " table " WHERE scope = ? AND id = ?",                                 \
+        "SELECT scope, id, sequence, state, queue_key, record FROM " table                  \
+        " WHERE scope = ? AND sequence < ? ORDER BY sequence DESC LIMIT ?",                 \
+        "SELECT scope, id, sequence, state, queue_key, record FROM " table                  \
+        " WHERE state = ? AND (queue_key, scope, id) > (?, ?, ?)"                           \
+        " ORDER BY queue_key, scope, id LIMIT ?",                                           \
+        "SELECT count(*) FROM " table                                                       \
+        " WHERE state = ? AND (queue_key, scope, id) < (?, ?, ?) AND scope = ?",            \
+        "SELECT count(*) FROM " table " WHERE state = ?"                                    \
   }
 
 constexpr Statements kStatements[] = {
@@ -97,8 +97,9 @@ absl::StatusOr<std::optional<Row>> SqliteTransaction::Get(Kind kind, std::string
 absl::StatusOr<int64_t> SqliteTransaction::NextSequence(Kind kind, std::string_view scope) {
   BALLAST_ASSIGN_OR_RETURN(
       SqliteStatement* const statement,
-      connection_.Prepare("INSERT INTO sequences (kind, scope, last) VALUES (?, ?, 1)"
-                          " ON CONFLICT (kind, scope) DO UPDATE SET last = last + 1 RETURNING last"));
+      connection_.Prepare(
+          "INSERT INTO sequences (kind, scope, last) VALUES (?, ?, 1)"
+          " ON CONFLICT (kind, scope) DO UPDATE SET last = last + 1 RETURNING last"));
   statement->Int(static_cast<int>(kind)).Text(scope);
   BALLAST_ASSIGN_OR_RETURN(
       const auto values,
@@ -115,7 +116,8 @@ absl::StatusOr<int64_t> SqliteTransaction::Insert(Kind kind, const Row& row) {
 }
 
 absl::Status SqliteTransaction::Replace(Kind kind, const Row& row) {
-  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(For(kind).replace));
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(For(kind).replace));
   statement->Int(row.state).Int(row.queue_key).Blob(row.bytes).Text(row.scope).Text(row.id);
   BALLAST_ASSIGN_OR_RETURN(
       const auto changed,
@@ -168,7 +170,8 @@ absl::Status SqliteTransaction::AppendEvent(std::string_view scope, std::string_
                                             const EventRow& event) {
   BALLAST_ASSIGN_OR_RETURN(
       SqliteStatement* const statement,
-      connection_.Prepare("INSERT INTO job_events (scope, job, sequence, event) VALUES (?, ?, ?, ?)"));
+      connection_.Prepare(
+          "INSERT INTO job_events (scope, job, sequence, event) VALUES (?, ?, ?, ?)"));
   return statement->Text(scope).Text(job).Int(event.sequence).Blob(event.bytes).Run();
 }
 
@@ -178,8 +181,9 @@ absl::StatusOr<std::vector<EventRow>> SqliteTransaction::ListEvents(std::string_
                                                                     int limit) {
   BALLAST_ASSIGN_OR_RETURN(
       SqliteStatement* const statement,
-      connection_.Prepare("SELECT sequence, event FROM job_events"
-                          " WHERE scope = ? AND job = ? AND sequence > ? ORDER BY sequence LIMIT ?"));
+      connection_.Prepare(
+          "SELECT sequence, event FROM job_events"
+          " WHERE scope = ? AND job = ? AND sequence > ? ORDER BY sequence LIMIT ?"));
   statement->Text(scope).Text(job).Int(after_sequence).Int(limit);
   return Collect<EventRow>(*statement, [](const SqliteStatement& s) {
     return EventRow{s.IntAt(0), s.TextAt(1)};
@@ -188,10 +192,9 @@ absl::StatusOr<std::vector<EventRow>> SqliteTransaction::ListEvents(std::string_
 
 absl::StatusOr<std::optional<RequestRow>> SqliteTransaction::GetRequest(
     std::string_view scope, std::string_view request_id) {
-  BALLAST_ASSIGN_OR_RETURN(
-      SqliteStatement* const statement,
-      connection_.Prepare("SELECT payload_digest, result_name FROM requests"
-                          " WHERE scope = ? AND request_id = ?"));
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare("SELECT payload_digest, result_name FROM requests"
+                                               " WHERE scope = ? AND request_id = ?"));
   statement->Text(scope).Text(request_id);
   BALLAST_ASSIGN_OR_RETURN(auto rows, Collect<RequestRow>(*statement, [](const SqliteStatement& s) {
                              return RequestRow{s.TextAt(0), s.TextAt(1)};

@@ -12,7 +12,8 @@
 
 namespace ballast::server {
 
-// The statements of a transaction that its owner has begun and will end. Thread safety: not thread-safe.
+// The statements of a transaction that its owner has begun and will end. Thread safety: not
+// thread-safe.
 class SqliteTransaction : public Transaction {
  public:
   explicit SqliteTransaction(SqliteConnection& connection) : connection_(connection) {}

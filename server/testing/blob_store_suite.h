@@ -13,7 +13,8 @@
 
 namespace ballast::server::testing {
 
-// Makes a store whose blobs are below `folder`; a second one over the same folder sees the same blobs.
+// Makes a store whose blobs are below `folder`; a second one over the same folder sees the same
+// blobs.
 using BlobStoreFactory = std::function<std::unique_ptr<BlobStore>(const std::string& folder)>;
 
 class BlobStoreSuite : public ::testing::TestWithParam<BlobStoreFactory> {

@@ -114,8 +114,9 @@ std::string CoreFixture::CreateVector(const std::string& id) {
   admin::v1::VectorOptions options;
   options.set_base_model("baseModels/base");
   EXPECT_OK(VectorCatalog::CompleteOptions(&options));
-  const auto vector = vectors_->Create(now_, id, options, absl::StrCat("vectors/", id, "/rows/prohibited"),
-                                       absl::StrCat("vectors/", id, "/rows/benign"));
+  const auto vector =
+      vectors_->Create(now_, id, options, absl::StrCat("vectors/", id, "/rows/prohibited"),
+                       absl::StrCat("vectors/", id, "/rows/benign"));
   EXPECT_OK(vector);
   return VectorName(id);
 }
@@ -188,7 +189,8 @@ SynchronizeResponse CoreFixture::Busy(const std::string& worker, const worker::v
   return Sync(request);
 }
 
-SynchronizeRequest CoreFixture::Finished(const std::string& worker, const worker::v1::Lease& lease) {
+SynchronizeRequest CoreFixture::Finished(const std::string& worker,
+                                         const worker::v1::Lease& lease) {
   SynchronizeRequest request = Request(worker);
   *request.mutable_finished()->mutable_lease() = lease;
   return request;

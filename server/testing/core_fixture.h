@@ -38,8 +38,8 @@ class SilentListener : public ChangeListener {
   void GarbageAdded() override {}
 };
 
-// Core on a store in memory: a base model "base" with the ACTIVE vector vec-1, and helpers that stand for
-// customers and workers. Time is `now_`.
+// Core on a store in memory: a base model "base" with the ACTIVE vector vec-1, and helpers that
+// stand for customers and workers. Time is `now_`.
 class CoreFixture : public ::testing::Test {
  protected:
   void SetUp() override;

@@ -84,14 +84,14 @@ class FakeTransaction : public Transaction {
   }
 
   absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& before) override {
-    return static_cast<int64_t>(
-        Select(kind,
-               [&](const Row& row) {
-                 return row.state == state && row.scope == before.scope &&
-                        OrderOf(row) < OrderOf(before);
-               },
-               [](const Row&, const Row&) { return false; }, INT32_MAX)
-            .size());
+    return static_cast<int64_t>(Select(
+                                    kind,
+                                    [&](const Row& row) {
+                                      return row.state == state && row.scope == before.scope &&
+                                             OrderOf(row) < OrderOf(before);
+                                    },
+                                    [](const Row&, const Row&) { return false; }, INT32_MAX)
+                                    .size());
   }
 
   absl::StatusOr<int64_t> CountState(Kind kind, int state) override {
@@ -103,9 +103,11 @@ class FakeTransaction : public Transaction {
   absl::Status AppendEvent(std::string_view scope, std::string_view job,
                            const EventRow& event) override {
     BALLAST_RETURN_IF_ERROR(CheckWritable());
-    if (state_.rows[Kind::kJob].count({std::string(scope), std::string(job)}) == 0) return Missing();
+    if (state_.rows[Kind::kJob].count({std::string(scope), std::string(job)}) == 0)
+      return Missing();
     const bool added =
-        state_.events.emplace(std::tuple(std::string(scope), std::string(job), event.sequence), event.bytes)
+        state_.events
+            .emplace(std::tuple(std::string(scope), std::string(job), event.sequence), event.bytes)
             .second;
     return added ? absl::OkStatus() : Exists();
   }
@@ -114,8 +116,8 @@ class FakeTransaction : public Transaction {
                                                    int64_t after_sequence, int limit) override {
     std::vector<EventRow> events;
     for (const auto& [key, bytes] : state_.events) {
-      if (std::get<0>(key) == scope && std::get<1>(key) == job && std::get<2>(key) > after_sequence &&
-          static_cast<int>(events.size()) < limit) {
+      if (std::get<0>(key) == scope && std::get<1>(key) == job &&
+          std::get<2>(key) > after_sequence && static_cast<int>(events.size()) < limit) {
         events.push_back({std::get<2>(key), bytes});
       }
     }

@@ -7,8 +7,8 @@
 
 namespace ballast::server::testing {
 
-// While it lives no file of this process can grow beyond `bytes`: writes fail with EFBIG, as they fail with
-// ENOSPC on a full disk.
+// While it lives no file of this process can grow beyond `bytes`: writes fail with EFBIG, as they
+// fail with ENOSPC on a full disk.
 class FullDisk {
  public:
   explicit FullDisk(rlim_t bytes) {

@@ -185,8 +185,12 @@ TEST_P(JobStoreSuite, EventsBelongToAJobAndGoWithIt) {
 }
 
 TEST_P(JobStoreSuite, RequestsBelongToAScope) {
-  ASSERT_OK(store_->Update([&](Transaction& tx) { return tx.PutRequest("t", "r", {"d", "name"}); }));
-  EXPECT_THAT(store_->Update([&](Transaction& tx) { return tx.PutRequest("t", "r", {"e", "x"}); }),
+  ASSERT_OK(store_->Update([&](Transaction& tx) {
+    return tx.PutRequest("t", "r", {"d", "name"});
+  }));
+  EXPECT_THAT(store_->Update([&](Transaction& tx) {
+    return tx.PutRequest("t", "r", {"e", "x"});
+  }),
               StatusIs(absl::StatusCode::kAlreadyExists, "RECORD_EXISTS"));
   ASSERT_OK(store_->Update([&](Transaction& tx) { return tx.PutRequest("u", "r", {"e", "x"}); }));
   ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {

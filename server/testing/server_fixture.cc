@@ -21,8 +21,8 @@ namespace {
 
 constexpr size_t kPiece = 64 << 10;
 
-// The response or the failure of a finished call. The response comes by reference: it is filled while the
-// call, the other argument, is evaluated.
+// The response or the failure of a finished call. The response comes by reference: it is filled
+// while the call, the other argument, is evaluated.
 template <typename Response>
 absl::StatusOr<Response> ResultOf(const grpc::Status& status, const Response& response) {
   if (!status.ok()) return FromGrpcStatus(status);
@@ -67,8 +67,8 @@ void ServerFixture::StartServer() {
   grpc::ChannelArguments arguments;
   // Servers of earlier tests must not share a connection with this one.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  channel_ = grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(),
-                                       arguments);
+  channel_ =
+      grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(), arguments);
   admin_ = admin::v1::AdminService::NewStub(channel_);
   models_ = v1::BaseModelService::NewStub(channel_);
   datasets_ = v1::DatasetService::NewStub(channel_);
@@ -165,7 +165,8 @@ absl::StatusOr<v1::Dataset> ServerFixture::CreateDataset(const std::string& key,
   return ResultOf(datasets_->CreateDataset(ContextWith(key).get(), request, &dataset), dataset);
 }
 
-absl::StatusOr<v1::WriteDatasetResponse> ServerFixture::Write(const std::string& name, int64_t offset,
+absl::StatusOr<v1::WriteDatasetResponse> ServerFixture::Write(const std::string& name,
+                                                              int64_t offset,
                                                               const std::string& bytes,
                                                               const std::string& digest,
                                                               const std::string& key) {
@@ -187,6 +188,14 @@ absl::StatusOr<v1::WriteDatasetResponse> ServerFixture::Write(const std::string&
   } while (at < bytes.size());
   stream->WritesDone();
   return ResultOf(stream->Finish(), response);
+}
+
+v1::UploadStatus ServerFixture::UploadStatusOf(const std::string& name) {
+  v1::GetUploadStatusRequest request;
+  request.set_name(name);
+  v1::UploadStatus status;
+  EXPECT_TRUE(datasets_->GetUploadStatus(ContextWith(kTenantKey).get(), request, &status).ok());
+  return status;
 }
 
 absl::StatusOr<v1::Dataset> ServerFixture::GetDataset(const std::string& name,
@@ -235,9 +244,9 @@ absl::StatusOr<v1::FineTuningJob> ServerFixture::Cancel(const std::string& name)
   return ResultOf(jobs_->CancelFineTuningJob(ContextWith(kTenantKey).get(), request, &job), job);
 }
 
-absl::StatusOr<std::string> ServerFixture::ReadDelta(const std::string& name, const std::string& path,
-                                                     int64_t offset, int64_t limit,
-                                                     const std::string& key) {
+absl::StatusOr<std::string> ServerFixture::ReadDelta(const std::string& name,
+                                                     const std::string& path, int64_t offset,
+                                                     int64_t limit, const std::string& key) {
   v1::ReadDeltaRequest request;
   request.set_name(name);
   request.set_path(path);
@@ -262,7 +271,8 @@ worker::v1::SynchronizeRequest ServerFixture::WorkerRequest(const std::string& i
 absl::StatusOr<worker::v1::SynchronizeResponse> ServerFixture::Sync(
     const worker::v1::SynchronizeRequest& request) {
   worker::v1::SynchronizeResponse response;
-  return ResultOf(workers_->Synchronize(ContextWith(kWorkerKey).get(), request, &response), response);
+  return ResultOf(workers_->Synchronize(ContextWith(kWorkerKey).get(), request, &response),
+                  response);
 }
 
 absl::StatusOr<worker::v1::SynchronizeResponse> ServerFixture::Idle(const std::string& id) {

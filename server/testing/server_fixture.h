@@ -2,12 +2,12 @@
 #ifndef BALLAST_SERVER_TESTING_SERVER_FIXTURE_H_
 #define BALLAST_SERVER_TESTING_SERVER_FIXTURE_H_
 
+#include <grpcpp/grpcpp.h>
+
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <grpcpp/grpcpp.h>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -38,8 +38,8 @@ inline constexpr char kWorkerKey[] = "key-of-a-worker";
 // A call's context with `key`, ending after 30 s.
 std::unique_ptr<grpc::ClientContext> ContextWith(const std::string& key);
 
-// A whole server on loopback over SQLite and a local folder, with the repository's tiny model, a clock that
-// stands still, and a worker that a test plays by hand.
+// A whole server on loopback over SQLite and a local folder, with the repository's tiny model, a
+// clock that stands still, and a worker that a test plays by hand.
 class ServerFixture : public ::testing::Test {
  protected:
   ServerFixture() { options_.metrics_address = "off"; }
@@ -56,11 +56,12 @@ class ServerFixture : public ::testing::Test {
 
   // Calls, with the key of who usually makes them.
   absl::StatusOr<v1::BaseModel> ImportTiny(const std::string& id = "tiny");
-  absl::StatusOr<v1::BaseModel> Import(const std::string& id,
-                                       const std::vector<std::pair<std::string, std::string>>& files);
+  absl::StatusOr<v1::BaseModel> Import(
+      const std::string& id, const std::vector<std::pair<std::string, std::string>>& files);
   // The tiny model's files, by name.
   static std::vector<std::pair<std::string, std::string>> TinyFiles();
-  absl::StatusOr<admin::v1::Vector> TrainVector(const std::string& prohibited, const std::string& benign);
+  absl::StatusOr<admin::v1::Vector> TrainVector(const std::string& prohibited,
+                                                const std::string& benign);
   // Imports the tiny model and makes an ACTIVE vector for it, by the hand-played worker.
   void MakeReady();
 
@@ -68,16 +69,20 @@ class ServerFixture : public ::testing::Test {
                                             const std::string& tenant = "acme");
   // Sends `bytes` in pieces from `offset`; finishes with `digest` unless it is empty.
   absl::StatusOr<v1::WriteDatasetResponse> Write(const std::string& name, int64_t offset,
-                                                 const std::string& bytes, const std::string& digest,
+                                                 const std::string& bytes,
+                                                 const std::string& digest,
                                                  const std::string& key = kTenantKey);
-  absl::StatusOr<v1::Dataset> GetDataset(const std::string& name, const std::string& key = kTenantKey);
+  v1::UploadStatus UploadStatusOf(const std::string& name);
+  absl::StatusOr<v1::Dataset> GetDataset(const std::string& name,
+                                         const std::string& key = kTenantKey);
   // A READY data set of `rows` rows.
   std::string UploadRows(int rows, const std::string& key = kTenantKey,
                          const std::string& tenant = "acme");
   absl::StatusOr<v1::FineTuningJob> CreateJob(const std::string& dataset,
                                               const std::string& key = kTenantKey,
                                               const std::string& tenant = "acme");
-  absl::StatusOr<v1::FineTuningJob> GetJob(const std::string& name, const std::string& key = kTenantKey);
+  absl::StatusOr<v1::FineTuningJob> GetJob(const std::string& name,
+                                           const std::string& key = kTenantKey);
   absl::StatusOr<v1::FineTuningJob> Cancel(const std::string& name);
   absl::StatusOr<std::string> ReadDelta(const std::string& name, const std::string& path,
                                         int64_t offset = 0, int64_t limit = 0,
@@ -85,10 +90,12 @@ class ServerFixture : public ::testing::Test {
 
   // The worker.
   static worker::v1::SynchronizeRequest WorkerRequest(const std::string& id);
-  absl::StatusOr<worker::v1::SynchronizeResponse> Sync(const worker::v1::SynchronizeRequest& request);
+  absl::StatusOr<worker::v1::SynchronizeResponse> Sync(
+      const worker::v1::SynchronizeRequest& request);
   absl::StatusOr<worker::v1::SynchronizeResponse> Idle(const std::string& id);
   absl::StatusOr<worker::v1::SynchronizeResponse> Busy(const std::string& id,
-                                                       const worker::v1::Lease& lease, int64_t step);
+                                                       const worker::v1::Lease& lease,
+                                                       int64_t step);
   absl::StatusOr<std::string> ReadBlob(const std::string& id, const worker::v1::Lease& lease,
                                        const std::string& blob);
   // `kind` sets the kind on the first message.
@@ -110,7 +117,8 @@ class ServerFixture : public ::testing::Test {
 
   TempDir folder_;
   ballast::testing::FakeClock clock_;
-  // Metrics are off unless a test switches them on before SetUp: their web server takes seconds to stop.
+  // Metrics are off unless a test switches them on before SetUp: their web server takes seconds to
+  // stop.
   ServerOptions options_;
   std::unique_ptr<SqliteJobStore> store_;
   std::unique_ptr<LocalBlobStore> blobs_;
