@@ -315,23 +315,6 @@ TEST_F(ControlPlaneTest, TheNextAttemptResumesFromTheCheckpoint) {
   EXPECT_OK(plane_->CheckReadable(now_, "w2", work.lease(), work.fine_tune().checkpoint_blob()));
 }
 
-TEST_F(ControlPlaneTest, ACheckpointUnderARetiredVectorIsNotUsed) {
-  CreateJob();
-  const auto work = Idle("w1").work();
-  worker::v1::WriteBlobRequest write;
-  *write.mutable_lease() = work.lease();
-  write.set_worker_id("w1");
-  write.set_checkpoint_step(3);
-  ASSERT_OK(plane_->CommitBlob(now_, write, "jobs/acme/x/attempts/1/checkpoints/3",
-                               [] { return absl::OkStatus(); }));
-  AddActiveVector("vec-2", 2);
-  now_ += absl::Seconds(31);
-  const auto next = Idle("w2").work();
-  EXPECT_EQ(next.fine_tune().vector().vector_id(), "vec-2");
-  EXPECT_EQ(next.fine_tune().checkpoint_blob(), "");
-  EXPECT_NE(next.fine_tune().protection_handle(), work.fine_tune().protection_handle());
-}
-
 TEST_F(ControlPlaneTest, OnlyBlobsOfTheWorkAreRead) {
   CreateJob("acme");
   const auto work = Idle("w1").work();
@@ -388,64 +371,6 @@ TEST_F(ControlPlaneTest, ResultsThatDoNotFitAreRefused) {
   *request.mutable_finished()->mutable_delta()->add_files() = request.finished().delta().files(0);
   refused(request);
   EXPECT_EQ(Job(name).state(), FineTuningJob::RUNNING);
-}
-
-TEST_F(ControlPlaneTest, VectorsGoFirstAndServeOnceTrained) {
-  CreateJob();
-  const std::string vector = CreateVector("vec-9");
-  const auto work = Idle("w1").work();
-  ASSERT_TRUE(work.has_train_vector());
-  EXPECT_EQ(work.lease().resource(), vector);
-  EXPECT_EQ(work.train_vector().version(), 2);
-  EXPECT_EQ(work.train_vector().epochs(), 8);
-  EXPECT_EQ(Vector("vec-9").state(), admin::v1::Vector::TRAINING);
-
-  SynchronizeRequest request = Finished("w1", work.lease());
-  auto& result = *request.mutable_finished()->mutable_vector();
-  result.set_ciphertext_digest(DigestOf("sealed"));
-  result.set_prohibited_loss_with(0.5);
-  const auto next = Sync(request);
-  EXPECT_EQ(Vector("vec-9").state(), admin::v1::Vector::ACTIVE);
-  EXPECT_EQ(Vector("vec-9").report().prohibited_loss_with(), 0.5);
-  EXPECT_THAT(Garbage(), ElementsAre("vectors/vec-9/rows"));
-  // The newest one serves the job that was handed out with the answer.
-  EXPECT_EQ(next.work().fine_tune().vector().vector_id(), "vec-9");
-}
-
-TEST_F(ControlPlaneTest, AVectorThatCannotBeTrainedIsRejectedAndItsRowsGo) {
-  CreateVector("vec-9");
-  const auto work = Idle("w1").work();
-  SynchronizeRequest request = Finished("w1", work.lease());
-  request.mutable_finished()->mutable_error()->set_kind(v1::JobError::USER);
-  request.mutable_finished()->mutable_error()->set_reason("LOSS_NOT_FINITE");
-  Sync(request);
-  EXPECT_EQ(Vector("vec-9").state(), admin::v1::Vector::REJECTED);
-  EXPECT_THAT(Vector("vec-9").error_message(), HasSubstr("LOSS_NOT_FINITE"));
-  EXPECT_THAT(Garbage(), ElementsAre("vectors/vec-9"));
-}
-
-TEST_F(ControlPlaneTest, JobsWaitForAnActiveVectorAndSayItOnce) {
-  const std::string name = CreateJob();
-  ASSERT_OK(vectors_->Retire("vec-1"));
-  EXPECT_TRUE(Idle("w1").has_idle());
-  EXPECT_TRUE(Idle("w1").has_idle());
-  EXPECT_EQ(Job(name).state(), FineTuningJob::QUEUED);
-  int messages = 0;
-  for (const v1::JobEvent& event : Events(name)) messages += event.has_message() ? 1 : 0;
-  EXPECT_EQ(messages, 1);
-  EXPECT_THAT(jobs_->Create(now_, "acme", JobRequest("acme")),
-              StatusIs(kPrecondition, "NO_ACTIVE_VECTOR"));
-  AddActiveVector("vec-2", 2);
-  EXPECT_EQ(Idle("w1").work().lease().resource(), name);
-}
-
-TEST_F(ControlPlaneTest, JobsThatWaitDoNotHoldUpOthers) {
-  // More than one page of jobs on a base without a vector, then one that can run.
-  AddBase("bare", "sha256:bare");
-  for (int i = 0; i < 70; ++i) InsertQueuedJob(absl::StrCat("job-bare-", i), "baseModels/bare");
-  now_ += absl::Seconds(1);
-  const std::string name = CreateJob();
-  EXPECT_EQ(Idle("w1").work().lease().resource(), name);
 }
 
 TEST_F(ControlPlaneTest, ANewServerFindsLeasesAndGivesThemAFullTerm) {
