@@ -173,7 +173,7 @@ absl::StatusOr<v1::FineTuningJob> Follow(const client::Client& client, const std
   }
   ProgressBar bar("job", BarOutput::StandardError());
   v1::JobProgress last;
-  const auto draw = [&](std::string detail) {
+  const auto draw = [&](const std::string& detail) {
     bar.Update(last.total_steps() > 0
                    ? static_cast<double>(last.step()) / static_cast<double>(last.total_steps())
                    : 0,

@@ -313,8 +313,7 @@ void WriteSafetensorsTo(const std::vector<TensorToWrite>& tensors,
   for (size_t i = 0; i < kLengthBytes; ++i, length >>= 8) {
     *out++ = static_cast<char>(length & 0xff);
   }
-  std::memcpy(out, header.data(), header.size());
-  out += header.size();
+  out = std::copy(header.begin(), header.end(), out);
   for (const TensorToWrite& tensor : tensors) {
     if (tensor.bytes.empty()) continue;
     std::memcpy(out, tensor.bytes.data(), tensor.bytes.size());

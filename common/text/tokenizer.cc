@@ -15,7 +15,7 @@ struct TokenizerFree {
 };
 using Handle = std::unique_ptr<BallastTextTokenizer, TokenizerFree>;
 
-absl::Status TokenizeError(int32_t code, std::string message) {
+absl::Status TokenizeError(int32_t code, const std::string& message) {
   return code == BALLAST_TEXT_PANIC
              ? MakeError(absl::StatusCode::kInternal, "TEXT_LIBRARY_FAILED", message)
              : MakeError(absl::StatusCode::kInvalidArgument, "TOKENIZE_FAILED", message);

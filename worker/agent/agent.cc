@@ -223,7 +223,7 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> Agent::RunTask(const pb::Work& 
                    "version of both");
 }
 
-pb::SynchronizeResponse Agent::Report(pb::SynchronizeRequest::Finished finished) {
+pb::SynchronizeResponse Agent::Report(const pb::SynchronizeRequest::Finished& finished) {
   Backoff backoff(client_.options());
   Cancellation never;
   absl::Duration waited_while_stopping;

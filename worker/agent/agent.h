@@ -66,7 +66,7 @@ class Agent {
   pb::SynchronizeResponse DoWork(const pb::Work& work, absl::Duration interval);
   absl::StatusOr<pb::SynchronizeRequest::Finished> RunTask(const pb::Work& work,
                                                            LeaseSession& session);
-  pb::SynchronizeResponse Report(pb::SynchronizeRequest::Finished finished);
+  pb::SynchronizeResponse Report(const pb::SynchronizeRequest::Finished& finished);
   void SayGoodbye();
   // Waits after platform failures; see AgentOptions::first_pause.
   void PauseIfFailing();

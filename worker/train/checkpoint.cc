@@ -152,7 +152,7 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(std::string_view bytes, const LoraLayo
                 checkpoint.evaluations)) {
     return Corrupt("its metadata");
   }
-  const auto read = [&](const std::string& name, std::vector<int64_t> shape, float* target) {
+  const auto read = [&](const std::string& name, const std::vector<int64_t>& shape, float* target) {
     const auto it = view->tensors.find(name);
     if (it == view->tensors.end() || it->second.dtype != artifact::DType::kF32 ||
         it->second.shape != shape) {

@@ -416,7 +416,10 @@ constexpr Kernels<T> Table() {
 
 extern const Kernels<float> kFloatKernels;
 extern const Kernels<Bf16> kBf16Kernels;
+// NOLINTNEXTLINE(misc-definitions-in-headers): included once by each kernels_*.cc, under its own
+// namespace.
 const Kernels<float> kFloatKernels = Table<float>();
+// NOLINTNEXTLINE(misc-definitions-in-headers)
 const Kernels<Bf16> kBf16Kernels = Table<Bf16>();
 
 }  // namespace ballast::worker::BALLAST_KERNELS_NAMESPACE

@@ -14,6 +14,7 @@ void PreferHugePages(const at::Tensor& tensor) {
   const auto begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
   const uintptr_t end = (begin + tensor.nbytes()) / kHugePage * kHugePage;
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): an address rounded up to a page.
   if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 }
 

@@ -61,6 +61,7 @@ absl::Status RandomStart(const LoraLayout& layout, float* flat) {
 
 std::vector<const TokenRow*> Pointers(const std::vector<TokenRow>& rows) {
   std::vector<const TokenRow*> pointers;
+  pointers.reserve(rows.size());
   for (const TokenRow& row : rows) pointers.push_back(&row);
   return pointers;
 }
@@ -86,6 +87,7 @@ std::vector<std::vector<int64_t>> Split(const std::vector<TokenRow>& rows,
 PackedBatch PackRows(const std::vector<TokenRow>& rows, const std::vector<int64_t>& chosen,
                      at::Device device) {
   std::vector<const TokenRow*> pointers;
+  pointers.reserve(rows.size());
   for (const int64_t row : chosen) pointers.push_back(&rows[row]);
   return Pack(pointers, device);
 }
