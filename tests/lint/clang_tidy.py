@@ -21,7 +21,8 @@ NOISE = re.compile(r"^\d+ warnings? (and \d+ errors? )?generated|^Suppressed |^U
 
 def base_commit():
     """What "changed" is counted from: BALLAST_LINT_BASE, or where this branch left origin/main, or, on main
-    itself, the last commit that is older than half a day. None where all of history is younger."""
+    itself, the last commit that is older than half a day, or the one before the last where all of history is
+    younger. None for a history of one commit. scripts/nightly looks at everything."""
 
     def git(*arguments):
         result = subprocess.run(["git", *arguments], cwd=repository.ROOT, capture_output=True, text=True)
@@ -33,7 +34,8 @@ def base_commit():
     fork, head = git("merge-base", "HEAD", "origin/main"), git("rev-parse", "HEAD")
     if fork and fork != head:
         return fork
-    return git("rev-list", "-1", "--before=12 hours ago", "HEAD") or None
+    older = git("rev-list", "-1", "--before=12 hours ago", "HEAD")
+    return older or git("rev-parse", "--verify", "--quiet", "HEAD~1") or None
 
 
 def changed_sources(everything):
