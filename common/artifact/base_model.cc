@@ -30,72 +30,11 @@ absl::Status Error(std::string_view reason, std::string_view message) {
   return MakeError(absl::StatusCode::kInvalidArgument, reason, message);
 }
 
-absl::Status Unsupported(std::string_view what) {
-  return Error("UNSUPPORTED_ARCHITECTURE",
-               absl::StrCat("config.json: ", View(what),
-                            "; LlamaForCausalLM without biases and quantisation is supported"));
-}
-
 // Names from files may be hostile: only short and plain ones are repeated.
 std::string Shown(const std::string& name) {
   bool plain = name.size() <= 200;
   for (const char c : name) plain = plain && std::isprint(static_cast<unsigned char>(c));
   return plain ? name : "(unprintable name)";
-}
-
-// A present, non-null member, or null.
-const Json* Find(const Json& object, const char* name) {
-  const auto it = object.find(name);
-  return it == object.end() || it->is_null() ? nullptr : &*it;
-}
-
-absl::StatusOr<int64_t> PositiveInteger(const Json& json, const char* name, int64_t largest) {
-  const Json* value = Find(json, name);
-  if (value == nullptr || !value->is_number_integer()) {
-    return Error("MODEL_CONFIG_INVALID",
-                 absl::StrCat("config.json: ", name, " must be a whole number"));
-  }
-  // As a double first: an unsigned value beyond int64 must not wrap around.
-  const double wide = value->get<double>();
-  if (wide < 1 || wide > static_cast<double>(largest)) {
-    return Error("MODEL_CONFIG_INVALID",
-                 absl::StrCat("config.json: ", name, " must be from 1 to ", largest));
-  }
-  return value->get<int64_t>();
-}
-
-bool IsTrue(const Json& json, const char* name) {
-  const Json* value = Find(json, name);
-  return value != nullptr && value->is_boolean() && value->get<bool>();
-}
-
-std::string TextOr(const Json& json, const char* name, const std::string& fallback) {
-  const Json* value = Find(json, name);
-  return value != nullptr && value->is_string() ? value->get<std::string>() : fallback;
-}
-
-absl::Status CheckArchitecture(const Json& json, std::string* architecture) {
-  const Json* names = Find(json, "architectures");
-  if (names == nullptr || !names->is_array() || names->empty() || !names->front().is_string()) {
-    return Unsupported("architectures names no model");
-  }
-  *architecture = names->front().get<std::string>();
-  if (*architecture != "LlamaForCausalLM") {
-    return Unsupported(absl::StrCat("architecture ", Shown(architecture->substr(0, 100))));
-  }
-  if (IsTrue(json, "attention_bias")) return Unsupported("attention_bias is set");
-  if (IsTrue(json, "mlp_bias")) return Unsupported("mlp_bias is set");
-  if (TextOr(json, "hidden_act", "silu") != "silu") return Unsupported("hidden_act is not silu");
-  if (Find(json, "quantization_config") != nullptr) return Unsupported("the weights are quantised");
-  for (const char* name : {"rope_scaling", "rope_parameters"}) {
-    const Json* scaling = Find(json, name);
-    if (scaling == nullptr || !scaling->is_object()) continue;
-    const std::string type = TextOr(*scaling, "rope_type", TextOr(*scaling, "type", "default"));
-    if (type != "default" && type != "llama3") {
-      return Unsupported(absl::StrCat("rope scaling of type ", Shown(type)));
-    }
-  }
-  return absl::OkStatus();
 }
 
 // The weight files of a folder.
@@ -104,8 +43,8 @@ absl::StatusOr<std::set<std::string>> WeightFiles(const std::string& folder) {
   if (!FileExists(index_path)) return std::set<std::string>{"model.safetensors"};
   BALLAST_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path, kMaxTextBytes));
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const Json* map = json.is_object() ? Find(json, "weight_map") : nullptr;
-  if (map == nullptr || !map->is_object() || map->empty()) {
+  const auto map = json.find("weight_map");
+  if (map == json.end() || !map->is_object() || map->empty()) {
     return Error("MODEL_CONFIG_INVALID", absl::StrCat(kIndex, " has no object weight_map"));
   }
   std::set<std::string> files;
@@ -154,39 +93,7 @@ absl::Status CheckWeights(const std::string& path, const std::string& file, bool
 
 }  // namespace
 
-absl::StatusOr<BaseModelShape> ParseBaseModelShape(std::string_view config_json) {
-  const Json json = Json::parse(config_json, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) {
-    return Error("MODEL_CONFIG_INVALID", "config.json is not a JSON object");
-  }
-  BaseModelShape shape;
-  BALLAST_RETURN_IF_ERROR(CheckArchitecture(json, &shape.architecture));
-  BALLAST_ASSIGN_OR_RETURN(shape.layers, PositiveInteger(json, "num_hidden_layers", 4096));
-  BALLAST_ASSIGN_OR_RETURN(shape.hidden, PositiveInteger(json, "hidden_size", 1 << 20));
-  BALLAST_ASSIGN_OR_RETURN(shape.intermediate, PositiveInteger(json, "intermediate_size", 1 << 22));
-  BALLAST_ASSIGN_OR_RETURN(shape.heads, PositiveInteger(json, "num_attention_heads", 4096));
-  BALLAST_ASSIGN_OR_RETURN(shape.vocabulary, PositiveInteger(json, "vocab_size", 1 << 24));
-  BALLAST_ASSIGN_OR_RETURN(shape.context_tokens,
-                           PositiveInteger(json, "max_position_embeddings", 1 << 24));
-  shape.kv_heads = shape.heads;
-  if (Find(json, "num_key_value_heads") != nullptr) {
-    BALLAST_ASSIGN_OR_RETURN(shape.kv_heads, PositiveInteger(json, "num_key_value_heads", 4096));
-  }
-  shape.head_dim = shape.hidden / shape.heads;
-  if (Find(json, "head_dim") != nullptr) {
-    BALLAST_ASSIGN_OR_RETURN(shape.head_dim, PositiveInteger(json, "head_dim", 4096));
-  }
-  if (shape.heads % shape.kv_heads != 0 || shape.head_dim == 0 || shape.head_dim % 2 != 0) {
-    return Error(
-        "MODEL_CONFIG_INVALID",
-        "config.json: num_attention_heads must be a multiple of num_key_value_heads, and the "
-        "size of a head even");
-  }
-  shape.tied_embeddings = IsTrue(json, "tie_word_embeddings");
-  return shape;
-}
-
-std::map<std::string, std::vector<int64_t>> ExpectedTensors(const BaseModelShape& s) {
+std::map<std::string, std::vector<int64_t>> ExpectedTensors(const ModelConfig& s) {
   std::map<std::string, std::vector<int64_t>> tensors;
   tensors["model.embed_tokens.weight"] = {s.vocabulary, s.hidden};
   tensors["model.norm.weight"] = {s.hidden};
@@ -216,14 +123,14 @@ absl::StatusOr<BaseModelFacts> CheckBaseModelFolder(const std::string& folder) {
   if (!FileExists(config_path)) return file_missing("config.json");
   BALLAST_ASSIGN_OR_RETURN(const std::string config, ReadFile(config_path, kMaxTextBytes));
   BaseModelFacts facts;
-  BALLAST_ASSIGN_OR_RETURN(facts.shape, ParseBaseModelShape(config));
+  BALLAST_ASSIGN_OR_RETURN(facts.config, ParseModelConfig(config));
   BALLAST_ASSIGN_OR_RETURN(const auto files, WeightFiles(folder));
-  auto missing = ExpectedTensors(facts.shape);
+  auto missing = ExpectedTensors(facts.config);
   std::set<std::string> seen;
   for (const std::string& file : files) {
     const std::string path = absl::StrCat(folder, "/", file);
     if (!FileExists(path)) return file_missing(file);
-    BALLAST_RETURN_IF_ERROR(CheckWeights(path, file, facts.shape.tied_embeddings, missing, seen,
+    BALLAST_RETURN_IF_ERROR(CheckWeights(path, file, facts.config.tied_embeddings, missing, seen,
                                          facts.parameter_count));
   }
   if (!missing.empty()) {

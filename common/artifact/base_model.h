@@ -13,35 +13,17 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/artifact/model_config.h"
 
 namespace ballast::artifact {
 
-// The parts of config.json that decide about names and shapes of tensors.
-struct BaseModelShape {
-  std::string architecture;  // "LlamaForCausalLM"
-  int64_t layers = 0;
-  int64_t hidden = 0;
-  int64_t intermediate = 0;
-  int64_t heads = 0;
-  int64_t kv_heads = 0;
-  int64_t head_dim = 0;
-  int64_t vocabulary = 0;
-  int64_t context_tokens = 0;
-  bool tied_embeddings = false;
-};
-
-// INVALID_ARGUMENT: UNSUPPORTED_ARCHITECTURE for anything but a Llama without biases and
-// quantisation; MODEL_CONFIG_INVALID for no JSON, a missing field, or a value out of range. Names
-// the setting.
-absl::StatusOr<BaseModelShape> ParseBaseModelShape(std::string_view config_json);
-
 // Name and shape of every tensor of such a model. Without tied embeddings lm_head.weight is among
 // them.
-std::map<std::string, std::vector<int64_t>> ExpectedTensors(const BaseModelShape& shape);
+std::map<std::string, std::vector<int64_t>> ExpectedTensors(const ModelConfig& config);
 
 // What is known of a model whose folder was checked.
 struct BaseModelFacts {
-  BaseModelShape shape;
+  ModelConfig config;
   int64_t parameter_count = 0;
 };
 

@@ -36,8 +36,8 @@ class BaseModelTest : public ::testing::Test {
     std::filesystem::remove_all(folder_);
     ASSERT_OK(MakeDirectories(folder_));
     Write("config.json", kConfig);
-    ASSERT_OK_AND_ASSIGN(const BaseModelShape shape, ParseBaseModelShape(kConfig));
-    tensors_ = ExpectedTensors(shape);
+    ASSERT_OK_AND_ASSIGN(const ModelConfig config, ParseModelConfig(kConfig));
+    tensors_ = ExpectedTensors(config);
   }
 
   void Write(const std::string& file, const std::string& bytes) {
@@ -66,8 +66,8 @@ TEST_F(BaseModelTest, AcceptsOneFileAndCountsWeights) {
   ASSERT_OK_AND_ASSIGN(const BaseModelFacts facts, CheckBaseModelFolder(folder_));
   // Embedding 256, final norm 8, and per layer 2 x 8 + 64 + 32 + 32 + 64 + 3 x 128.
   EXPECT_EQ(facts.parameter_count, 256 + 8 + 2 * (16 + 64 + 32 + 32 + 64 + 384));
-  EXPECT_EQ(facts.shape.context_tokens, 64);
-  EXPECT_EQ(facts.shape.kv_heads, 1);
+  EXPECT_EQ(facts.config.context_tokens, 64);
+  EXPECT_EQ(facts.config.kv_heads, 1);
 }
 
 TEST_F(BaseModelTest, AcceptsShards) {
@@ -144,7 +144,7 @@ class BaseModelConfigTest : public ::testing::TestWithParam<ConfigCase> {};
 TEST_P(BaseModelConfigTest, IsRefused) {
   const std::string config = absl::StrReplaceAll(kConfig, {{GetParam().from, GetParam().to}});
   ASSERT_NE(config, kConfig);
-  EXPECT_THAT(ParseBaseModelShape(config), StatusIs(kInvalid, GetParam().reason));
+  EXPECT_THAT(ParseModelConfig(config), StatusIs(kInvalid, GetParam().reason));
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -157,6 +157,14 @@ INSTANTIATE_TEST_SUITE_P(
         ConfigCase{"Quantised", "{", "{\"quantization_config\": {}, ", "UNSUPPORTED_ARCHITECTURE"},
         ConfigCase{"Rope", "{", "{\"rope_scaling\": {\"type\": \"yarn\"}, ",
                    "UNSUPPORTED_ARCHITECTURE"},
+        ConfigCase{"RopeFactor", "{",
+                   "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 0}, ",
+                   "MODEL_CONFIG_INVALID"},
+        ConfigCase{"RopeFactors", "{",
+                   "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"low_freq_factor\": 4}, ",
+                   "MODEL_CONFIG_INVALID"},
+        ConfigCase{"RopeTheta", "{", "{\"rope_theta\": -1, ", "MODEL_CONFIG_INVALID"},
+        ConfigCase{"Epsilon", "{", "{\"rms_norm_eps\": \"small\", ", "MODEL_CONFIG_INVALID"},
         ConfigCase{"NotJson", "}", "", "MODEL_CONFIG_INVALID"},
         ConfigCase{"Missing", "hidden_size", "size", "MODEL_CONFIG_INVALID"},
         ConfigCase{"Negative", "\"vocab_size\": 32", "\"vocab_size\": -1", "MODEL_CONFIG_INVALID"},

@@ -166,11 +166,11 @@ absl::Status ModelImport::OnEnd() {
 absl::StatusOr<BaseModelRecord> ModelImport::Check() {
   BALLAST_ASSIGN_OR_RETURN(const auto facts, artifact::CheckBaseModelFolder(folder_));
   BALLAST_ASSIGN_OR_RETURN(const TextFacts text, parts_.row_checks.Inspect(folder_));
-  if (text.vocabulary > facts.shape.vocabulary) {
+  if (text.vocabulary > facts.config.vocabulary) {
     return MakeError(absl::StatusCode::kInvalidArgument, "TOKENIZER_INVALID",
                      absl::StrCat("tokenizer.json has ", text.vocabulary,
-                                  " tokens, and the model has weights for ", facts.shape.vocabulary,
-                                  "; the two do not belong together"));
+                                  " tokens, and the model has weights for ",
+                                  facts.config.vocabulary, "; the two do not belong together"));
   }
   std::map<std::string, std::string> digests;
   for (const auto& [name, file] : files_) digests[name] = file.digest();
@@ -181,9 +181,9 @@ absl::StatusOr<BaseModelRecord> ModelImport::Check() {
   v1::BaseModel& model = *record.mutable_model();
   model.set_name(BaseModelName(record.id()));
   model.set_digest(artifact::BaseModelDigest(digests));
-  model.set_architecture(facts.shape.architecture);
+  model.set_architecture(facts.config.architecture);
   model.set_parameter_count(facts.parameter_count);
-  model.set_context_tokens(facts.shape.context_tokens);
+  model.set_context_tokens(facts.config.context_tokens);
   model.set_tokenizer_digest(text.tokenizer_digest);
   model.set_template_digest(text.template_digest);
   *model.mutable_limits() = limits_;

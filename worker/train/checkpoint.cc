@@ -71,7 +71,7 @@ bool FromJson(const nlohmann::json& list, std::vector<Evaluation>& evaluations) 
 
 }  // namespace
 
-std::string RequestDigest(const TrainRequest& request, const ModelConfig& model,
+std::string RequestDigest(const TrainRequest& request, const artifact::ModelConfig& model,
                           std::string_view precision) {
   const TrainConfig& config = request.config;
   // Numbers as JSON writes them are exact for doubles; keys are sorted.

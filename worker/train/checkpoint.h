@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/artifact/model_config.h"
 #include "worker/train/lora.h"
-#include "worker/train/model_config.h"
 #include "worker/trainer.h"
 
 namespace ballast::worker {
@@ -25,7 +25,7 @@ struct Checkpoint {
 
 // Identifies what a checkpoint belongs to: configuration, rows, model and precision. Independent of
 // the vector.
-std::string RequestDigest(const TrainRequest& request, const ModelConfig& model,
+std::string RequestDigest(const TrainRequest& request, const artifact::ModelConfig& model,
                           std::string_view precision);
 
 // Safetensors: the adapter under its PEFT names, then the moments, flat; the rest as metadata.

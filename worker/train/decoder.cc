@@ -47,7 +47,7 @@ at::Tensor Decoder::Apply(int layer, Group group, const at::Tensor& input) const
 }
 
 at::Tensor Decoder::Attend(int layer, const at::Tensor& qkv) {
-  const ModelConfig& config = model_.config;
+  const artifact::ModelConfig& config = model_.config;
   const int64_t tokens = qkv.size(0), groups = config.kv_heads, repeat = config.queries_per_kv(),
                 d = config.head_dim, total = length_ + tokens;
   const at::Tensor positions =
@@ -70,7 +70,7 @@ at::Tensor Decoder::Attend(int layer, const at::Tensor& qkv) {
 }
 
 at::Tensor Decoder::Feed(const std::vector<int32_t>& tokens) {
-  const ModelConfig& config = model_.config;
+  const artifact::ModelConfig& config = model_.config;
   const Ops& ops = *model_.ops;
   std::vector<at::Tensor> results;
   for (size_t begin = 0; begin < tokens.size(); begin += kFeedTokens) {

@@ -8,8 +8,8 @@
 
 namespace ballast::worker {
 
-LinearWeights::LinearWeights(const ModelConfig& config, at::ScalarType type, at::Device device,
-                             bool secret)
+LinearWeights::LinearWeights(const artifact::ModelConfig& config, at::ScalarType type,
+                             at::Device device, bool secret)
     : config_(config), type_(type), device_(device), secret_(secret) {
   layers_.reserve(config.layers);
   for (int64_t layer = 0; layer < config.layers; ++layer) layers_.push_back(MakeLayer(0));

@@ -20,7 +20,7 @@ std::string_view ModuleName(Module module) {
   return kNames[module];
 }
 
-GroupShape ShapeOf(const ModelConfig& config, Group group) {
+GroupShape ShapeOf(const artifact::ModelConfig& config, Group group) {
   const int64_t q = config.heads * config.head_dim, kv = config.kv_heads * config.head_dim;
   switch (group) {
     case kQkv:
@@ -37,7 +37,7 @@ GroupShape ShapeOf(const ModelConfig& config, Group group) {
   }
 }
 
-LoraLayout::LoraLayout(const ModelConfig& config, int64_t rank) : rank_(rank) {
+LoraLayout::LoraLayout(const artifact::ModelConfig& config, int64_t rank) : rank_(rank) {
   for (int g = 0; g < kGroups; ++g) groups_[g] = ShapeOf(config, static_cast<Group>(g));
   for (int layer = 0; layer < config.layers; ++layer) {
     for (const GroupShape& group : groups_) {
@@ -127,7 +127,7 @@ absl::Status ImportAdapter(const LoraLayout& layout, const Adapter& adapter, flo
   return absl::OkStatus();
 }
 
-absl::Status CheckLora(const LoraConfig& lora, const ModelConfig& config) {
+absl::Status CheckLora(const LoraConfig& lora, const artifact::ModelConfig& config) {
   if (lora.rank < 1 || lora.rank > std::min<int64_t>(512, config.hidden)) {
     return FieldError("lora.rank", "LORA_RANK_OUT_OF_RANGE",
                       absl::StrCat("lora rank is ", lora.rank, "; give a value from 1 to ",

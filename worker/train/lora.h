@@ -14,7 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "worker/train/model_config.h"
+#include "common/artifact/model_config.h"
 #include "worker/trainer.h"
 
 namespace ballast::worker {
@@ -32,7 +32,7 @@ struct GroupShape {
 
 // "self_attn.q_proj" and so on.
 std::string_view ModuleName(Module module);
-GroupShape ShapeOf(const ModelConfig& config, Group group);
+GroupShape ShapeOf(const artifact::ModelConfig& config, Group group);
 
 // One LoRA tensor in the flat buffer.
 struct LoraSlot {
@@ -47,7 +47,7 @@ struct LoraSlot {
 // then the B of each.
 class LoraLayout {
  public:
-  LoraLayout(const ModelConfig& config, int64_t rank);
+  LoraLayout(const artifact::ModelConfig& config, int64_t rank);
 
   int64_t rank() const { return rank_; }
   int64_t size() const { return size_; }  // floats
@@ -88,7 +88,7 @@ absl::Status ImportAdapter(const LoraLayout& layout, const Adapter& adapter, flo
 
 // INVALID_ARGUMENT for a rank or alpha out of range (LORA_RANK_OUT_OF_RANGE,
 // LORA_ALPHA_OUT_OF_RANGE).
-absl::Status CheckLora(const LoraConfig& lora, const ModelConfig& config);
+absl::Status CheckLora(const LoraConfig& lora, const artifact::ModelConfig& config);
 
 }  // namespace ballast::worker
 

@@ -3,7 +3,6 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <set>
@@ -18,6 +17,7 @@
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/train/memory.h"
+#include "worker/train/rotary.h"
 
 namespace ballast::worker {
 namespace {
@@ -163,32 +163,15 @@ absl::Status ReadLayers(ModelFolder& folder, Model& model) {
   return absl::OkStatus();
 }
 
-RotaryTable MakeRotaryTable(const ModelConfig& config, at::Device device) {
-  const std::vector<float> frequencies = RotaryFrequencies(config);
-  const auto half = static_cast<int64_t>(frequencies.size());
-  RotaryTable table{at::empty({config.context_tokens, half}, at::kFloat),
-                    at::empty({config.context_tokens, half}, at::kFloat)};
-  auto* cos = table.cos.mutable_data_ptr<float>();
-  auto* sin = table.sin.mutable_data_ptr<float>();
-  for (int64_t position = 0; position < config.context_tokens; ++position) {
-    for (int64_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(position) * frequencies[i];
-      cos[position * half + i] = std::cos(angle);
-      sin[position * half + i] = std::sin(angle);
-    }
-  }
-  return {table.cos.to(device), table.sin.to(device)};
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, at::ScalarType type,
                                                  at::Device device) {
   BALLAST_ASSIGN_OR_RETURN(const std::string json, ReadFile(folder + "/config.json", 1 << 20));
   auto model = std::make_unique<Model>();
-  BALLAST_ASSIGN_OR_RETURN(model->config, ParseModelConfig(json));
+  BALLAST_ASSIGN_OR_RETURN(model->config, artifact::ParseModelConfig(json));
   BALLAST_ASSIGN_OR_RETURN(ModelFolder tensors, ModelFolder::Open(folder));
-  const ModelConfig& config = model->config;
+  const artifact::ModelConfig& config = model->config;
   model->type = type;
   model->device = device;
   model->ops = MakeOps(device);

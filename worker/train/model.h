@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/artifact/model_config.h"
 #include "worker/secret.h"
 #include "worker/train/lora.h"
-#include "worker/train/model_config.h"
 #include "worker/train/ops.h"
 
 namespace ballast::worker {
@@ -30,7 +30,8 @@ class LinearWeights {
   // Copies hold the base merged with a vector when `secret`: their pages are excluded from core
   // dumps and zeroed when released. A secret copy is for CPU tensors; on another device the storage
   // is zeroed by hand instead.
-  LinearWeights(const ModelConfig& config, at::ScalarType type, at::Device device, bool secret);
+  LinearWeights(const artifact::ModelConfig& config, at::ScalarType type, at::Device device,
+                bool secret);
   ~LinearWeights();
   LinearWeights(const LinearWeights&) = delete;
   LinearWeights& operator=(const LinearWeights&) = delete;
@@ -59,7 +60,7 @@ class LinearWeights {
   Layer MakeLayer(int64_t rank) const;
   void Release(Layer& layer) const;
 
-  ModelConfig config_;
+  artifact::ModelConfig config_;
   at::ScalarType type_;
   at::Device device_;
   bool secret_;
@@ -69,7 +70,7 @@ class LinearWeights {
 };
 
 struct Model {
-  ModelConfig config;
+  artifact::ModelConfig config;
   at::ScalarType type = at::kFloat;  // compute type: float32 or bfloat16
   at::Device device = at::kCPU;
   std::unique_ptr<Ops> ops;

@@ -6,12 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "common/artifact/model_config.h"
 #include "common/artifact/safetensors.h"
 #include "common/base/file.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "worker/train/model_config.h"
+#include "worker/train/rotary.h"
 #include "worker/train/testing/tiny.h"
 #include "worker/trainer.h"
 
@@ -183,9 +184,9 @@ TEST_F(ModelTest, SaysWhatIsMissing) {
 // The stretched frequencies of Llama 3.1 as published: long waves by the factor, short ones
 // unchanged.
 TEST(RotaryFrequenciesTest, Llama3Scaling) {
-  ModelConfig config{.heads = 1, .kv_heads = 1, .head_dim = 128, .rope_theta = 500000.0};
+  artifact::ModelConfig config{.heads = 1, .kv_heads = 1, .head_dim = 128, .rope_theta = 500000.0};
   const std::vector<float> plain = RotaryFrequencies(config);
-  config.rope_scaling = Llama3RopeScaling{.factor = 8, .original_context = 8192};
+  config.rope_scaling = artifact::Llama3RopeScaling{.factor = 8, .original_context = 8192};
   const std::vector<float> scaled = RotaryFrequencies(config);
   EXPECT_EQ(scaled.front(), plain.front());
   EXPECT_NEAR(scaled.back(), plain.back() / 8, 1e-12);

@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "worker/train/rotary.h"
+
 namespace ballast::worker {
 
 struct AdamWStep {
@@ -21,11 +23,6 @@ struct AdamWStep {
   float learning_rate = 0;
   float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f, weight_decay = 0;
   int64_t step = 1;  // counted from 1, for the bias corrections
-};
-
-// Tables of a rotary embedding: float32 [positions, D / 2].
-struct RotaryTable {
-  at::Tensor cos, sin;
 };
 
 // Thread safety: stateless; parallel inside.

@@ -77,7 +77,7 @@ PackedBatch Pack(const std::vector<const TokenRow*>& rows, at::Device device) {
   return batch;
 }
 
-absl::Status CheckRows(const std::vector<TokenRow>& rows, const ModelConfig& config,
+absl::Status CheckRows(const std::vector<TokenRow>& rows, const artifact::ModelConfig& config,
                        std::string_view what) {
   double supervised = 0;
   for (size_t i = 0; i < rows.size(); ++i) {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "worker/train/model_config.h"
+#include "common/artifact/model_config.h"
 #include "worker/trainer.h"
 
 namespace ballast::worker {
@@ -44,7 +44,7 @@ PackedBatch Pack(const std::vector<const TokenRow*>& rows, at::Device device);
 // INVALID_ARGUMENT: ROW_INVALID (sizes differ, weight negative or not finite), ROW_TOO_LONG,
 // TOKEN_OUT_OF_RANGE, and NO_SUPERVISED_TOKENS where no row has a target of positive weight. `what`
 // names the rows in messages.
-absl::Status CheckRows(const std::vector<TokenRow>& rows, const ModelConfig& config,
+absl::Status CheckRows(const std::vector<TokenRow>& rows, const artifact::ModelConfig& config,
                        std::string_view what);
 
 }  // namespace ballast::worker

@@ -44,7 +44,7 @@ absl::Status OutOfRange(std::string_view field, std::string_view expected) {
 
 }  // namespace
 
-absl::Status CheckTrainConfig(const TrainConfig& config, const ModelConfig& model) {
+absl::Status CheckTrainConfig(const TrainConfig& config, const artifact::ModelConfig& model) {
   BALLAST_RETURN_IF_ERROR(CheckLora(config.lora, model));
   if (!(config.learning_rate > 0) || config.learning_rate > 1) {
     return OutOfRange("learning_rate", "above 0 and at most 1; 0.0002 is usual");

@@ -54,7 +54,7 @@ class TrainJob {
 };
 
 // INVALID_ARGUMENT with a field violation for a setting out of range.
-absl::Status CheckTrainConfig(const TrainConfig& config, const ModelConfig& model);
+absl::Status CheckTrainConfig(const TrainConfig& config, const artifact::ModelConfig& model);
 
 }  // namespace ballast::worker
 

@@ -10,7 +10,7 @@ namespace ballast::worker {
 
 Transformer::Saved Transformer::SavedFor(int layer, int64_t tokens, int64_t rows,
                                          const ActiveAdapter* adapter, bool keep) {
-  const ModelConfig& config = model_.config;
+  const artifact::ModelConfig& config = model_.config;
   const std::string suffix = keep ? absl::StrCat(".", layer) : ".shared";
   const auto get = [&](const char* name, at::IntArrayRef shape, at::ScalarType type) {
     return workspace_.Get(absl::StrCat(name, suffix), shape, type);
@@ -74,7 +74,7 @@ void Transformer::GroupForward(int layer, Group group, const at::Tensor& augment
 
 Transformer::Output Transformer::Forward(const PackedBatch& batch, const LinearWeights& weights,
                                          const ActiveAdapter* adapter, bool keep) {
-  const ModelConfig& config = model_.config;
+  const artifact::ModelConfig& config = model_.config;
   const Ops& ops = *model_.ops;
   at::Tensor delta;  // what the previous layer's MLP adds to its x_mid
   at::Tensor stream;

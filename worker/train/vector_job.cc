@@ -122,7 +122,7 @@ class Deck {
   std::vector<int64_t> order_;
 };
 
-absl::Status CheckVectorConfig(const VectorConfig& config, const ModelConfig& model) {
+absl::Status CheckVectorConfig(const VectorConfig& config, const artifact::ModelConfig& model) {
   BALLAST_RETURN_IF_ERROR(CheckLora(config.lora, model));
   const auto invalid = [](const char* field, const char* expected) {
     return FieldError(field, "VECTOR_CONFIG_INVALID", absl::StrCat(field, " must be ", expected));

@@ -14,7 +14,7 @@
 namespace ballast::worker::testing {
 
 ReferenceModel::ReferenceModel(const std::string& folder) {
-  config_ = ParseModelConfig(ReadFile(folder + "/config.json").value()).value();
+  config_ = artifact::ParseModelConfig(ReadFile(folder + "/config.json").value()).value();
   const std::string bytes = ReadFile(folder + "/model.safetensors").value();
   const artifact::SafetensorsView view = artifact::ParseSafetensors(bytes).value();
   for (const auto& [name, tensor] : view.tensors) {

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/train/model_config.h"
+#include "common/artifact/model_config.h"
 #include "worker/trainer.h"
 
 namespace ballast::worker::testing {
@@ -20,7 +20,7 @@ class ReferenceModel {
   // float32 weights of the folder. Throws on failure: for tests.
   explicit ReferenceModel(const std::string& folder);
 
-  const ModelConfig& config() const { return config_; }
+  const artifact::ModelConfig& config() const { return config_; }
 
   // float32 [T, V].
   at::Tensor Logits(const std::vector<int32_t>& tokens,
@@ -35,7 +35,7 @@ class ReferenceModel {
                     const std::map<std::string, at::Tensor>& adapter, double scale) const;
   at::Tensor Norm(const std::string& name, const at::Tensor& x) const;
 
-  ModelConfig config_;
+  artifact::ModelConfig config_;
   std::map<std::string, at::Tensor> weights_;
 };
 

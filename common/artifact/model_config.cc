@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "worker/train/model_config.h"
+#include "common/artifact/model_config.h"
 
 #include <cmath>
-#include <numbers>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -10,7 +9,7 @@
 #include "common/base/status_macros.h"
 #include "nlohmann/json.hpp"
 
-namespace ballast::worker {
+namespace ballast::artifact {
 namespace {
 
 using Json = nlohmann::json;
@@ -21,7 +20,7 @@ constexpr char kUnsupported[] = "UNSUPPORTED_ARCHITECTURE";
 absl::Status Unsupported(std::string_view what) {
   return MakeError(absl::StatusCode::kInvalidArgument, kUnsupported,
                    absl::StrCat("config.json: ", absl::string_view(what.data(), what.size()),
-                                "; this engine runs LlamaForCausalLM without biases"));
+                                "; LlamaForCausalLM without biases and quantisation is supported"));
 }
 
 // A present, non-null member, or null.
@@ -65,6 +64,13 @@ std::string TextOr(const Json& json, const char* name, const std::string& fallba
   return value != nullptr && value->is_string() ? value->get<std::string>() : fallback;
 }
 
+// Names from files may be hostile: only short and plain ones are repeated.
+std::string Shown(const std::string& name) {
+  constexpr char kPlain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-()";
+  return name.size() <= 64 && name.find_first_not_of(kPlain) == std::string::npos ? name
+                                                                                  : "(unreadable)";
+}
+
 absl::Status ReadRope(const Json& json, ModelConfig& config) {
   // transformers 5 writes one object "rope_parameters"; before it were "rope_theta" and
   // "rope_scaling".
@@ -81,7 +87,7 @@ absl::Status ReadRope(const Json& json, ModelConfig& config) {
   if (scaling == nullptr) return absl::OkStatus();
   const std::string type = TextOr(*scaling, "rope_type", TextOr(*scaling, "type", "default"));
   if (type == "default") return absl::OkStatus();
-  if (type != "llama3") return Unsupported(absl::StrCat("rope scaling of type '", type, "'"));
+  if (type != "llama3") return Unsupported(absl::StrCat("rope scaling of type ", Shown(type)));
   Llama3RopeScaling llama3;
   BALLAST_ASSIGN_OR_RETURN(llama3.factor, PositiveNumber(*scaling, "factor", llama3.factor));
   BALLAST_ASSIGN_OR_RETURN(
@@ -108,12 +114,7 @@ absl::Status CheckArchitecture(const Json& json, ModelConfig& config) {
                             ? architectures->front().get<std::string>()
                             : "(none)";
   if (config.architecture != "LlamaForCausalLM") {
-    // Its text may be hostile: only a short, plain name is repeated.
-    const bool plain = config.architecture.size() <= 64 &&
-                       config.architecture.find_first_not_of(
-                           "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_()") ==
-                           std::string::npos;
-    return Unsupported(absl::StrCat("architecture ", plain ? config.architecture : "(unreadable)"));
+    return Unsupported(absl::StrCat("architecture ", Shown(config.architecture)));
   }
   if (IsTrue(json, "attention_bias")) return Unsupported("attention_bias is set");
   if (IsTrue(json, "mlp_bias")) return Unsupported("mlp_bias is set");
@@ -160,32 +161,4 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text) {
   return config;
 }
 
-std::vector<float> RotaryFrequencies(const ModelConfig& config) {
-  const int64_t half = config.head_dim / 2;
-  std::vector<float> frequencies(half);
-  for (int64_t i = 0; i < half; ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.head_dim);
-    frequencies[i] = 1.0f / std::pow(static_cast<float>(config.rope_theta), exponent);
-  }
-  if (!config.rope_scaling) return frequencies;
-  // As published with Llama 3.1: long wavelengths are divided by `factor`, short ones kept, and
-  // those between blended.
-  const Llama3RopeScaling& scaling = *config.rope_scaling;
-  const double longest = scaling.original_context / scaling.low_frequency_factor;
-  const double shortest = scaling.original_context / scaling.high_frequency_factor;
-  for (float& frequency : frequencies) {
-    const double wavelength = 2 * std::numbers::pi / frequency;
-    if (wavelength < shortest) continue;
-    const double slow = frequency / scaling.factor;
-    if (wavelength > longest) {
-      frequency = static_cast<float>(slow);
-    } else {
-      const double blend = (scaling.original_context / wavelength - scaling.low_frequency_factor) /
-                           (scaling.high_frequency_factor - scaling.low_frequency_factor);
-      frequency = static_cast<float>((1 - blend) * slow + blend * frequency);
-    }
-  }
-  return frequencies;
-}
-
-}  // namespace ballast::worker
+}  // namespace ballast::artifact

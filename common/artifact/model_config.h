@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#ifndef BALLAST_WORKER_TRAIN_MODEL_CONFIG_H_
-#define BALLAST_WORKER_TRAIN_MODEL_CONFIG_H_
+// config.json of a base model. The server checks an import by it and the engine builds the model
+// from it, so that what one takes the other runs.
+#ifndef BALLAST_COMMON_ARTIFACT_MODEL_CONFIG_H_
+#define BALLAST_COMMON_ARTIFACT_MODEL_CONFIG_H_
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/statusor.h"
 
-namespace ballast::worker {
+namespace ballast::artifact {
 
 // Llama 3's stretching of rotary frequencies for long contexts.
 struct Llama3RopeScaling {
@@ -20,7 +21,7 @@ struct Llama3RopeScaling {
   double original_context = 8192;
 };
 
-// The parts of a Hugging Face config.json that the engine needs.
+// The parts of a Hugging Face config.json that decide about tensors and arithmetic.
 struct ModelConfig {
   std::string architecture;  // "LlamaForCausalLM"
   int64_t layers = 0;
@@ -44,10 +45,6 @@ struct ModelConfig {
 // missing field or a value out of range.
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json);
 
-// Inverse frequencies of the rotary embedding, D / 2 of them, computed in float32 as transformers
-// does.
-std::vector<float> RotaryFrequencies(const ModelConfig& config);
+}  // namespace ballast::artifact
 
-}  // namespace ballast::worker
-
-#endif  // BALLAST_WORKER_TRAIN_MODEL_CONFIG_H_
+#endif  // BALLAST_COMMON_ARTIFACT_MODEL_CONFIG_H_
