@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
+#include "common/base/utf8.h"
 #include "nlohmann/json.hpp"
 
 namespace ballast::artifact {
@@ -41,7 +42,7 @@ const DTypeName& Describe(DType dtype) {
 
 absl::Status Bad(std::string_view reason, std::string_view what, const std::string& tensor = "") {
   // Names come from the file: keep the message short and printable.
-  std::string shown = tensor.substr(0, 200);
+  std::string shown = ValidUtf8(tensor, 200);
   for (char& c : shown) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
   }

@@ -218,6 +218,17 @@ TEST(SafetensorsTest, TheMessageNamesTheTensorWithoutControlCharacters) {
   EXPECT_THAT(std::string(result.status().message()), HasSubstr("we?ird"));
 }
 
+TEST(SafetensorsTest, ALongNameIsCutBetweenCharacters) {
+  const std::string start(199, 'n');
+  const auto result =
+      ParseSafetensors(File("{\"" + start +
+                                "\xC3\xA9\":"
+                                R"({"dtype":"F8","shape":[1],"data_offsets":[0,1]}})",
+                            "x"));
+  EXPECT_THAT(result, StatusIs(kInvalid, "SAFETENSORS_DTYPE_UNKNOWN"));
+  EXPECT_THAT(std::string(result.status().message()), HasSubstr("tensor " + start + ": "));
+}
+
 TEST(SafetensorsTest, MutationsNeverCrashAndNeverYieldBytesOutsideOfTheFile) {
   std::mt19937 random(7);
   const std::string sample = Sample();

@@ -2,6 +2,7 @@
 #include "common/base/error.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/base/utf8.h"
 #include "google/rpc/error_details.pb.h"
 
 namespace ballast {
@@ -18,11 +19,11 @@ void SetPayload(absl::Status& status, const char* url, const Message& message) {
 
 absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::string_view message,
                        const std::map<std::string, std::string>& metadata) {
-  absl::Status status(code, View(message));
+  absl::Status status(code, ValidUtf8(message));
   google::rpc::ErrorInfo info;
   info.set_domain("ballast");
   info.set_reason(std::string(reason));
-  info.mutable_metadata()->insert(metadata.begin(), metadata.end());
+  for (const auto& [key, value] : metadata) (*info.mutable_metadata())[key] = ValidUtf8(value);
   SetPayload(status, kErrorInfoUrl, info);
   return status;
 }
@@ -32,8 +33,8 @@ absl::Status FieldError(std::string_view field, std::string_view reason, std::st
                                   {{"field", std::string(field)}});
   google::rpc::BadRequest bad_request;
   auto* violation = bad_request.add_field_violations();
-  violation->set_field(std::string(field));
-  violation->set_description(std::string(message));
+  violation->set_field(ValidUtf8(field));
+  violation->set_description(ValidUtf8(message));
   SetPayload(status, kBadRequestUrl, bad_request);
   return status;
 }
@@ -44,8 +45,8 @@ absl::Status FieldErrors(std::string_view reason, std::string_view message,
   google::rpc::BadRequest bad_request;
   for (const auto& [field, description] : violations) {
     auto* violation = bad_request.add_field_violations();
-    violation->set_field(field);
-    violation->set_description(description);
+    violation->set_field(ValidUtf8(field));
+    violation->set_description(ValidUtf8(description));
   }
   SetPayload(status, kBadRequestUrl, bad_request);
   return status;
@@ -62,7 +63,8 @@ absl::Status WithRetry(absl::Status status, absl::Duration delay) {
 
 absl::Status Annotate(const absl::Status& status, std::string_view context) {
   if (status.ok()) return status;
-  absl::Status annotated(status.code(), absl::StrCat(View(context), ": ", status.message()));
+  absl::Status annotated(status.code(),
+                         ValidUtf8(absl::StrCat(View(context), ": ", status.message())));
   status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
     annotated.SetPayload(url, payload);
   });

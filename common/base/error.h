@@ -26,7 +26,7 @@ inline constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInf
 //   MakeError(absl::StatusCode::kInvalidArgument, "LEARNING_RATE_OUT_OF_RANGE",
 //             "learning_rate is 0; give a value in (0, 0.01]", {{"field", "learning_rate"}});
 // `reason` is UPPER_SNAKE, at most 63 characters; dynamic parts of the message belong in `metadata`
-// too.
+// too. What is no UTF-8 in message, metadata and fields is replaced: it would cost the payloads.
 absl::Status MakeError(absl::StatusCode code, std::string_view reason, std::string_view message,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -49,5 +49,19 @@ TEST(ErrorTest, StatusWithoutReasonHasAnEmptyOne) {
   EXPECT_EQ(ErrorReason(absl::InternalError("x")), "");
 }
 
+TEST(ErrorTest, BytesThatAreNoTextDoNotCostThePayloads) {
+  const absl::Status made =
+      MakeError(absl::StatusCode::kNotFound, "FILE_NOT_FOUND", "no \xFF", {{"path", "a\xE2\x82"}});
+  EXPECT_THAT(made, StatusIs(absl::StatusCode::kNotFound, "FILE_NOT_FOUND"));
+  EXPECT_EQ(made.message(), "no \xEF\xBF\xBD");
+  EXPECT_THAT(Annotate(made, "\xFF").message(), "\xEF\xBF\xBD: no \xEF\xBF\xBD");
+  for (const absl::Status& status :
+       {FieldError("f\xFF", "BAD", "no \xFF"), FieldErrors("BAD", "no", {{"f\xFF", "no \xFF"}})}) {
+    EXPECT_EQ(ErrorReason(status), "BAD");
+    google::rpc::BadRequest bad_request;
+    EXPECT_TRUE(bad_request.ParseFromString(std::string(*status.GetPayload(kBadRequestUrl))));
+  }
+}
+
 }  // namespace
 }  // namespace ballast
