@@ -13,7 +13,8 @@ namespace ballast {
 
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
-// Details that do not parse are dropped; code and message stay.
+// Details that do not parse are dropped, and so are payloads that are no type.googleapis.com/
+// message: a peer must not set what programs attach to their own statuses. Code and message stay.
 absl::Status FromGrpcStatus(const grpc::Status& status);
 
 }  // namespace ballast

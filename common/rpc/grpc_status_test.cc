@@ -29,5 +29,21 @@ TEST(GrpcStatusTest, DetailsThatDoNotParseAreDropped) {
   EXPECT_EQ(received, absl::NotFoundError("gone"));
 }
 
+TEST(GrpcStatusTest, APeerCannotSetAProgramsOwnPayloads) {
+  absl::Status sent = MakeError(absl::StatusCode::kNotFound, "GONE", "gone");
+  const absl::Status expected = sent;
+  sent.SetPayload("ballast.cli/exit-code", absl::Cord("0"));
+  sent.SetPayload("", absl::Cord("x"));
+  EXPECT_EQ(FromGrpcStatus(ToGrpcStatus(sent)), expected);
+}
+
+TEST(GrpcStatusTest, AMessageThatIsNoTextKeepsTheDetails) {
+  absl::Status sent(absl::StatusCode::kNotFound, "no \xFF");
+  MakeError(absl::StatusCode::kNotFound, "GONE", "gone")
+      .ForEachPayload(
+          [&](absl::string_view url, const absl::Cord& payload) { sent.SetPayload(url, payload); });
+  EXPECT_EQ(ErrorReason(FromGrpcStatus(ToGrpcStatus(sent))), "GONE");
+}
+
 }  // namespace
 }  // namespace ballast
