@@ -6,8 +6,8 @@
 #include <system_error>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/artifact/base_model.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
@@ -17,21 +17,6 @@ namespace {
 
 constexpr size_t kChunkBytes = 512 << 10;
 constexpr int kPageSize = 100;
-
-bool IsModelFile(const std::string& name) {
-  static constexpr const char* kNames[] = {"added_tokens.json",
-                                           "chat_template.jinja",
-                                           "config.json",
-                                           "generation_config.json",
-                                           "merges.txt",
-                                           "model.safetensors.index.json",
-                                           "special_tokens_map.json",
-                                           "tokenizer.json",
-                                           "tokenizer_config.json",
-                                           "vocab.json"};
-  if (absl::EndsWith(name, ".safetensors")) return true;
-  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
-}
 
 }  // namespace
 
@@ -53,7 +38,7 @@ absl::StatusOr<std::vector<std::string>> AdminClient::ModelFiles(const std::stri
     if (error) break;
     if (!entries->is_regular_file(error)) continue;  // follows links, as model caches use them
     std::string name = entries->path().filename().string();
-    if (IsModelFile(name)) files.push_back(std::move(name));
+    if (artifact::CheckBaseModelFileName(name).ok()) files.push_back(std::move(name));
   }
   if (error) return FileError(error.value(), "read", folder);
   if (files.empty()) {

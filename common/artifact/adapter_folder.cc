@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/artifact/model_config.h"
 #include "common/artifact/safetensors.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
@@ -20,9 +21,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Larger than any model this is for; keeps products inside int64.
-constexpr int64_t kMaxDimension = int64_t{1} << 24;
-constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxRank = int64_t{1} << 24;
 
 absl::Status NotAllowed(absl::StatusCode code, std::string_view problem) {
   return MakeError(
@@ -39,29 +38,6 @@ int64_t Elements(const std::vector<int64_t>& shape) {
   int64_t count = 1;
   for (const int64_t size : shape) count *= size;
   return count;
-}
-
-absl::Status CheckConfigDimension(std::string_view key, int64_t value, int64_t most) {
-  if (value >= 1 && value <= most) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kInvalidArgument, "CONFIG_INVALID",
-                   absl::StrCat("config.json: ", std::string(key), " is ", value,
-                                "; it must be in [1, ", most, "]"),
-                   {{"field", std::string(key)}});
-}
-
-// The dimension `key`, or `fallback` where config.json has none and one is known.
-absl::StatusOr<int64_t> Dimension(const Json& config, const char* key,
-                                  std::optional<int64_t> fallback) {
-  const auto found = config.find(key);
-  if ((found == config.end() || found->is_null()) && fallback.has_value()) return *fallback;
-  if (found == config.end() || !found->is_number_integer()) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "CONFIG_INVALID",
-                     absl::StrCat("config.json: ", key, " is missing or not a whole number"),
-                     {{"field", key}});
-  }
-  const int64_t value = found->get<int64_t>();
-  BALLAST_RETURN_IF_ERROR(CheckConfigDimension(key, value, kMaxDimension));
-  return value;
 }
 
 float HalfToFloat(uint16_t half) {
@@ -116,38 +92,27 @@ const std::vector<std::string>& AdapterTargetModules() {
 
 absl::StatusOr<std::vector<AdapterTensorSpec>> AdapterTensorSpecs(std::string_view config_json,
                                                                   int rank) {
-  const Json config = Json::parse(config_json, nullptr, /*allow_exceptions=*/false);
-  if (!config.is_object()) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "CONFIG_INVALID",
-                     "config.json is not a JSON object");
+  if (rank < 1 || rank > kMaxRank) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, "ADAPTER_CONFIG_INVALID",
+        absl::StrCat("the adapter's rank is ", rank, "; it must be in [1, ", kMaxRank, "]"));
   }
-  BALLAST_RETURN_IF_ERROR(CheckConfigDimension("rank", rank, kMaxDimension));
-  BALLAST_ASSIGN_OR_RETURN(const int64_t layers, Dimension(config, "num_hidden_layers", {}));
-  BALLAST_RETURN_IF_ERROR(CheckConfigDimension("num_hidden_layers", layers, kMaxLayers));
-  BALLAST_ASSIGN_OR_RETURN(const int64_t hidden, Dimension(config, "hidden_size", {}));
-  BALLAST_ASSIGN_OR_RETURN(const int64_t feed_forward, Dimension(config, "intermediate_size", {}));
-  BALLAST_ASSIGN_OR_RETURN(const int64_t heads, Dimension(config, "num_attention_heads", {}));
-  BALLAST_ASSIGN_OR_RETURN(const int64_t kv_heads, Dimension(config, "num_key_value_heads", heads));
-  BALLAST_ASSIGN_OR_RETURN(const int64_t head_dim,
-                           Dimension(config, "head_dim", std::max<int64_t>(1, hidden / heads)));
-  BALLAST_RETURN_IF_ERROR(
-      CheckConfigDimension("num_attention_heads x head_dim", heads * head_dim, kMaxDimension));
+  BALLAST_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(config_json));
+  const int64_t hidden = config.hidden, feed_forward = config.intermediate,
+                q = config.heads * config.head_dim, kv = config.kv_heads * config.head_dim;
   struct Module {
     const char* path;
     int64_t in, out;
   };
   const Module modules[] = {
-      {"mlp.down_proj", feed_forward, hidden},
-      {"mlp.gate_proj", hidden, feed_forward},
-      {"mlp.up_proj", hidden, feed_forward},
-      {"self_attn.k_proj", hidden, kv_heads * head_dim},
-      {"self_attn.o_proj", heads * head_dim, hidden},
-      {"self_attn.q_proj", hidden, heads * head_dim},
-      {"self_attn.v_proj", hidden, kv_heads * head_dim},
+      {"mlp.down_proj", feed_forward, hidden}, {"mlp.gate_proj", hidden, feed_forward},
+      {"mlp.up_proj", hidden, feed_forward},   {"self_attn.k_proj", hidden, kv},
+      {"self_attn.o_proj", q, hidden},         {"self_attn.q_proj", hidden, q},
+      {"self_attn.v_proj", hidden, kv},
   };
   std::vector<AdapterTensorSpec> specs;
-  specs.reserve(static_cast<size_t>(layers) * std::size(modules) * 2);
-  for (int64_t layer = 0; layer < layers; ++layer) {
+  specs.reserve(static_cast<size_t>(config.layers) * std::size(modules) * 2);
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
     for (const Module& module : modules) {
       const std::string prefix =
           absl::StrCat("base_model.model.model.layers.", layer, ".", module.path, ".lora_");
@@ -271,7 +236,7 @@ absl::StatusOr<AdapterConfig> ReadAdapterConfig(std::string_view text) {
   const auto rank = json.find("r");
   const auto alpha = json.find("lora_alpha");
   if (json.value("peft_type", Json()) != "LORA") return invalid("peft_type is not LORA");
-  if (rank == json.end() || !rank->is_number_integer() || *rank < 1 || *rank > kMaxDimension) {
+  if (rank == json.end() || !rank->is_number_integer() || *rank < 1 || *rank > kMaxRank) {
     return invalid("r is missing or out of range");
   }
   if (alpha == json.end() || !alpha->is_number()) return invalid("lora_alpha is missing");

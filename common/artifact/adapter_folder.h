@@ -25,8 +25,8 @@ struct AdapterTensorSpec {
 };
 
 // The tensors of an adapter of `rank` on the Llama-family model that `config_json` describes,
-// sorted by name: A and B of the seven modules of each layer. INVALID_ARGUMENT (CONFIG_INVALID)
-// when config_json lacks a dimension or names one that cannot be.
+// sorted by name: A and B of the seven modules of each layer. INVALID_ARGUMENT as
+// ParseModelConfig, and ADAPTER_CONFIG_INVALID for a rank that cannot be.
 absl::StatusOr<std::vector<AdapterTensorSpec>> AdapterTensorSpecs(std::string_view config_json,
                                                                   int rank);
 

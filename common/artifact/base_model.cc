@@ -37,28 +37,6 @@ std::string Shown(const std::string& name) {
   return plain ? name : "(unprintable name)";
 }
 
-// The weight files of a folder.
-absl::StatusOr<std::set<std::string>> WeightFiles(const std::string& folder) {
-  const std::string index_path = absl::StrCat(folder, "/", kIndex);
-  if (!FileExists(index_path)) return std::set<std::string>{"model.safetensors"};
-  BALLAST_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path, kMaxTextBytes));
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const auto map = json.find("weight_map");
-  if (map == json.end() || !map->is_object() || map->empty()) {
-    return Error("MODEL_CONFIG_INVALID", absl::StrCat(kIndex, " has no object weight_map"));
-  }
-  std::set<std::string> files;
-  for (const auto& entry : map->items()) {
-    const std::string file = entry.value().is_string() ? entry.value().get<std::string>() : "";
-    if (!absl::EndsWith(file, ".safetensors") || !CheckBaseModelFileName(file).ok()) {
-      return Error("MODEL_CONFIG_INVALID",
-                   absl::StrCat(kIndex, " names something that is no weight file"));
-    }
-    files.insert(file);
-  }
-  return files;
-}
-
 // Checks the header of one weight file and strikes its tensors from `missing`.
 absl::Status CheckWeights(const std::string& path, const std::string& file, bool tied,
                           std::map<std::string, std::vector<int64_t>>& missing,
@@ -75,8 +53,9 @@ absl::Status CheckWeights(const std::string& path, const std::string& file, bool
         tensor.dtype != DType::kBF16) {
       return mismatch("is not of type F32, F16 or BF16");
     }
-    // Some writers store the tied head again.
+    // Some writers store the tied head again, and older ones the rotary frequencies.
     if (tied && name == "lm_head.weight") continue;
+    if (absl::EndsWith(name, ".rotary_emb.inv_freq")) continue;
     const auto expected = missing.find(name);
     if (expected == missing.end()) return mismatch("has no place in this architecture");
     if (tensor.shape != expected->second) {
@@ -115,6 +94,27 @@ std::map<std::string, std::vector<int64_t>> ExpectedTensors(const ModelConfig& s
   return tensors;
 }
 
+absl::StatusOr<std::set<std::string>> WeightFiles(const std::string& folder) {
+  const std::string index_path = absl::StrCat(folder, "/", kIndex);
+  if (!FileExists(index_path)) return std::set<std::string>{"model.safetensors"};
+  BALLAST_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path, kMaxTextBytes));
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto map = json.find("weight_map");
+  if (map == json.end() || !map->is_object() || map->empty()) {
+    return Error("MODEL_CONFIG_INVALID", absl::StrCat(kIndex, " has no object weight_map"));
+  }
+  std::set<std::string> files;
+  for (const auto& entry : map->items()) {
+    const std::string file = entry.value().is_string() ? entry.value().get<std::string>() : "";
+    if (!absl::EndsWith(file, ".safetensors") || !CheckBaseModelFileName(file).ok()) {
+      return Error("MODEL_CONFIG_INVALID",
+                   absl::StrCat(kIndex, " names something that is no weight file"));
+    }
+    files.insert(file);
+  }
+  return files;
+}
+
 absl::StatusOr<BaseModelFacts> CheckBaseModelFolder(const std::string& folder) {
   const auto file_missing = [](const std::string& file) {
     return Error("FILE_MISSING", absl::StrCat(file, " is missing; import the whole folder"));
@@ -151,23 +151,20 @@ absl::Status CheckBaseModelFileName(std::string_view file_name) {
                                                             "vocab.json",
                                                             "merges.txt",
                                                             "chat_template.jinja",
-                                                            kIndex,
-                                                            "README.md"};
+                                                            kIndex};
   bool plain = !file_name.empty() && file_name.size() <= 200 && file_name.front() != '.';
   for (const char c : file_name) {
     plain =
         plain && (std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.');
   }
   const absl::string_view name = View(file_name);
-  if (plain && (kTexts.count(file_name) != 0 || absl::EndsWith(name, ".safetensors") ||
-                absl::StartsWith(name, "LICENSE") || absl::StartsWith(name, "NOTICE"))) {
+  if (plain && (kTexts.count(file_name) != 0 || absl::EndsWith(name, ".safetensors"))) {
     return absl::OkStatus();
   }
-  return Error(
-      "FILE_NOT_ALLOWED",
-      absl::StrCat("a file of this name is not part of a base model: ",
-                   Shown(std::string(file_name)), "; leave it out. Allowed are *.safetensors, ",
-                   absl::StrJoin(kTexts, ", "), ", LICENSE* and NOTICE*"));
+  return Error("FILE_NOT_ALLOWED", absl::StrCat("a file of this name is not part of a base model: ",
+                                                Shown(std::string(file_name)),
+                                                "; leave it out. Allowed are *.safetensors, ",
+                                                absl::StrJoin(kTexts, ", ")));
 }
 
 int64_t MaxBaseModelFileBytes(std::string_view file_name) {

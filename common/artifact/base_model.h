@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,11 @@ namespace ballast::artifact {
 // Name and shape of every tensor of such a model. Without tied embeddings lm_head.weight is among
 // them.
 std::map<std::string, std::vector<int64_t>> ExpectedTensors(const ModelConfig& config);
+
+// Names of the weight files of a folder: those that model.safetensors.index.json names, or
+// model.safetensors. INVALID_ARGUMENT (MODEL_CONFIG_INVALID) for an index that is none or names
+// something else than a weight file of the folder.
+absl::StatusOr<std::set<std::string>> WeightFiles(const std::string& folder);
 
 // What is known of a model whose folder was checked.
 struct BaseModelFacts {

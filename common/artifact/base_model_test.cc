@@ -100,6 +100,12 @@ TEST_F(BaseModelTest, TakesATiedHeadThatIsStoredAgainButNoOtherTensor) {
   EXPECT_THAT(std::string(result.status().message()), HasSubstr("q_proj.bias has no place"));
 }
 
+TEST_F(BaseModelTest, TakesTheFrequenciesOfOlderLlamas) {
+  tensors_["model.layers.0.self_attn.rotary_emb.inv_freq"] = {2};
+  Write("model.safetensors", Weights(tensors_));
+  EXPECT_OK(CheckBaseModelFolder(folder_));
+}
+
 TEST_F(BaseModelTest, RefusesMissingMisshapenAndMistypedTensors) {
   Tensors missing = tensors_;
   missing.erase("model.layers.1.mlp.up_proj.weight");
@@ -163,6 +169,13 @@ INSTANTIATE_TEST_SUITE_P(
         ConfigCase{"RopeFactors", "{",
                    "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"low_freq_factor\": 4}, ",
                    "MODEL_CONFIG_INVALID"},
+        ConfigCase{"RopeInEither", "{",
+                   "{\"rope_scaling\": {\"type\": \"default\"}, "
+                   "\"rope_parameters\": {\"rope_type\": \"yarn\"}, ",
+                   "UNSUPPORTED_ARCHITECTURE"},
+        ConfigCase{"RotaryTable", "\"max_position_embeddings\": 64",
+                   "\"max_position_embeddings\": 16777216, \"head_dim\": 128",
+                   "MODEL_CONFIG_INVALID"},
         ConfigCase{"RopeTheta", "{", "{\"rope_theta\": -1, ", "MODEL_CONFIG_INVALID"},
         ConfigCase{"Epsilon", "{", "{\"rms_norm_eps\": \"small\", ", "MODEL_CONFIG_INVALID"},
         ConfigCase{"NotJson", "}", "", "MODEL_CONFIG_INVALID"},
@@ -175,12 +188,13 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 TEST(BaseModelFilesTest, KnowsWhichFilesBelong) {
-  for (const char* name : {"config.json", "model-00001-of-00009.safetensors", "LICENSE",
-                           "LICENSE.txt", "chat_template.jinja"}) {
+  for (const char* name :
+       {"config.json", "model-00001-of-00009.safetensors", "chat_template.jinja"}) {
     EXPECT_OK(CheckBaseModelFileName(name));
   }
-  for (const char* name : {"", "..", "a/config.json", "../model.safetensors", ".safetensors",
-                           "pytorch_model.bin", "modeling.py", "config.json\n"}) {
+  for (const char* name :
+       {"", "..", "a/config.json", "../model.safetensors", ".safetensors", "pytorch_model.bin",
+        "modeling.py", "config.json\n", "README.md", "LICENSE"}) {
     EXPECT_THAT(CheckBaseModelFileName(name), StatusIs(kInvalid, "FILE_NOT_ALLOWED")) << name;
   }
 }

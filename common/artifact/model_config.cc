@@ -15,6 +15,10 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kInvalid[] = "MODEL_CONFIG_INVALID";
+// The engine keeps a rotary table of this many float32 for the whole context: half a gibibyte, a
+// million positions of a head of 128. No tensor's shape depends on the context, so nothing else
+// bounds it.
+constexpr int64_t kMaxRotaryNumbers = int64_t{1} << 27;
 constexpr char kUnsupported[] = "UNSUPPORTED_ARCHITECTURE";
 
 absl::Status Unsupported(std::string_view what) {
@@ -71,6 +75,10 @@ std::string Shown(const std::string& name) {
                                                                                   : "(unreadable)";
 }
 
+std::string RopeType(const Json& object) {
+  return TextOr(object, "rope_type", TextOr(object, "type", "default"));
+}
+
 absl::Status ReadRope(const Json& json, ModelConfig& config) {
   // transformers 5 writes one object "rope_parameters"; before it were "rope_theta" and
   // "rope_scaling".
@@ -82,12 +90,16 @@ absl::Status ReadRope(const Json& json, ModelConfig& config) {
   if (parameters != nullptr) {
     BALLAST_ASSIGN_OR_RETURN(config.rope_theta,
                              PositiveNumber(*parameters, "rope_theta", config.rope_theta));
-    if (scaling == nullptr) scaling = parameters;
   }
-  if (scaling == nullptr) return absl::OkStatus();
-  const std::string type = TextOr(*scaling, "rope_type", TextOr(*scaling, "type", "default"));
-  if (type == "default") return absl::OkStatus();
-  if (type != "llama3") return Unsupported(absl::StrCat("rope scaling of type ", Shown(type)));
+  for (const Json* object : {parameters, scaling}) {
+    if (object == nullptr) continue;
+    const std::string type = RopeType(*object);
+    if (type != "default" && type != "llama3") {
+      return Unsupported(absl::StrCat("rope scaling of type ", Shown(type)));
+    }
+    if (type == "llama3") scaling = object;
+  }
+  if (scaling == nullptr || RopeType(*scaling) == "default") return absl::OkStatus();
   Llama3RopeScaling llama3;
   BALLAST_ASSIGN_OR_RETURN(llama3.factor, PositiveNumber(*scaling, "factor", llama3.factor));
   BALLAST_ASSIGN_OR_RETURN(
@@ -154,6 +166,12 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text) {
         absl::StatusCode::kInvalidArgument, kInvalid,
         "config.json: num_attention_heads must be a multiple of num_key_value_heads and the "
         "head size even");
+  }
+  if (config.context_tokens * config.head_dim > kMaxRotaryNumbers) {
+    return MakeError(absl::StatusCode::kInvalidArgument, kInvalid,
+                     absl::StrCat("config.json: max_position_embeddings is ", config.context_tokens,
+                                  "; with this size of a head at most ",
+                                  kMaxRotaryNumbers / config.head_dim, " are supported"));
   }
   BALLAST_ASSIGN_OR_RETURN(config.rms_epsilon, PositiveNumber(json, "rms_norm_eps", 1e-6));
   BALLAST_RETURN_IF_ERROR(ReadRope(json, config));

@@ -62,18 +62,22 @@ absl::Status FileError(int error_number, std::string_view doing, const std::stri
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
   BALLAST_ASSIGN_OR_RETURN(const int64_t size, FileSize(path));
-  if (size > max_bytes) {
+  const auto too_large = [&](const std::string& has) {
     return MakeError(
         absl::StatusCode::kInvalidArgument, "FILE_TOO_LARGE",
-        absl::StrCat(path, " has ", size, " bytes; at most ", max_bytes, " are allowed"),
+        absl::StrCat(path, " has ", has, " bytes; at most ", max_bytes, " are allowed"),
         {{"path", path}});
-  }
+  };
+  if (size > max_bytes) return too_large(absl::StrCat(size));
   std::string bytes;
   bytes.reserve(static_cast<size_t>(size));
   BALLAST_RETURN_IF_ERROR(ForEachChunk(path, 1 << 20, [&](std::string_view chunk) {
     bytes.append(chunk);
     return static_cast<int64_t>(bytes.size()) <= max_bytes;
   }));
+  // What says 0 bytes or grew meanwhile, such as a device or a pipe.
+  if (static_cast<int64_t>(bytes.size()) > max_bytes)
+    return too_large(absl::StrCat("more than ", max_bytes));
   return bytes;
 }
 

@@ -57,6 +57,9 @@ TEST_F(FileTest, FailuresSayWhichFileAndWhy) {
   ASSERT_OK(WriteFileAtomically(Path("big"), std::string(100, 'x')));
   EXPECT_THAT(ReadFile(Path("big"), 99),
               StatusIs(absl::StatusCode::kInvalidArgument, "FILE_TOO_LARGE"));
+  // It says 0 bytes, and has more.
+  EXPECT_THAT(ReadFile("/dev/zero", 99),
+              StatusIs(absl::StatusCode::kInvalidArgument, "FILE_TOO_LARGE"));
   EXPECT_FALSE(MakeDirectories(Path("big/sub")).ok());
   EXPECT_FALSE(MappedFile::Open(directory_).ok());
 }

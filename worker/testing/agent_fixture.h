@@ -27,7 +27,9 @@ namespace ballast::worker::agent {
 
 inline constexpr char kJob[] = "tenants/acme/fineTuningJobs/job-1";
 inline constexpr char kConfig[] =
-    R"({"num_hidden_layers": 1, "hidden_size": 4, "intermediate_size": 6, "num_attention_heads": 2})";
+    R"({"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "hidden_size": 4,
+        "intermediate_size": 6, "num_attention_heads": 2, "vocab_size": 32,
+        "max_position_embeddings": 64})";
 inline constexpr char kClearVector[] = "the clear bytes of the vector, which nobody may see";
 
 inline vault::EnvelopeVault MakeVault(char key) {

@@ -74,6 +74,12 @@ bool FromJson(const nlohmann::json& list, std::vector<Evaluation>& evaluations) 
 std::string RequestDigest(const TrainRequest& request, const artifact::ModelConfig& model,
                           std::string_view precision) {
   const TrainConfig& config = request.config;
+  nlohmann::json rope_scaling;
+  if (model.rope_scaling) {
+    rope_scaling = {model.rope_scaling->factor, model.rope_scaling->low_frequency_factor,
+                    model.rope_scaling->high_frequency_factor,
+                    model.rope_scaling->original_context};
+  }
   // Numbers as JSON writes them are exact for doubles; keys are sorted.
   const nlohmann::json settings = {
       {"rank", config.lora.rank},
@@ -97,6 +103,13 @@ std::string RequestDigest(const TrainRequest& request, const artifact::ModelConf
       {"hidden", model.hidden},
       {"intermediate", model.intermediate},
       {"vocabulary", model.vocabulary},
+      {"heads", model.heads},
+      {"kv_heads", model.kv_heads},
+      {"head_dim", model.head_dim},
+      {"rms_epsilon", model.rms_epsilon},
+      {"rope_theta", model.rope_theta},
+      {"rope_scaling", rope_scaling},
+      {"tied_embeddings", model.tied_embeddings},
       {"precision", std::string(precision)}};
   Sha256 digest;
   digest.Update(settings.dump());

@@ -339,6 +339,12 @@ TEST_F(EngineTest, RefusesAVectorOfAnotherModel) {
   request.vector = &turned;
   EXPECT_THAT(engine_->Train(request, {}),
               StatusIs(absl::StatusCode::kInvalidArgument, "VECTOR_MISMATCH"));
+  adapter = RandomAdapter(*engine_, kVectorLora, 21);
+  adapter[3].values[5] = std::numeric_limits<float>::quiet_NaN();
+  const SecretBuffer broken = AsVector(adapter, kVectorLora);
+  request.vector = &broken;
+  EXPECT_THAT(engine_->Train(request, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, "VECTOR_MISMATCH"));
 }
 
 TEST_F(EngineTest, GreedySampleFollowsTheLogits) {

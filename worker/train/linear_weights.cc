@@ -8,6 +8,36 @@
 
 namespace ballast::worker {
 
+namespace {
+
+// columns = scale * b, float32 [out, rank] and T [out, rank] with rows apart. ATen's mul_out would
+// round through a temporary of its own, and a vector in training must leave no copy behind.
+template <typename T>
+void ScaleRows(const float* b, float scale, int64_t out, int64_t rank, int64_t stride, T* columns) {
+  for (int64_t row = 0; row < out; ++row) {
+    for (int64_t i = 0; i < rank; ++i) {
+      columns[row * stride + i] = static_cast<T>(scale * b[row * rank + i]);
+    }
+  }
+}
+
+void ScaleInto(const at::Tensor& b, float scale, const at::Tensor& columns) {
+  if (!columns.is_cpu()) {
+    at::Tensor target = columns;
+    at::mul_out(target, b, at::scalar_tensor(scale));
+    return;
+  }
+  const auto* values = b.const_data_ptr<float>();
+  const int64_t out = b.size(0), rank = b.size(1), stride = columns.stride(0);
+  if (columns.scalar_type() == at::kBFloat16) {
+    ScaleRows(values, scale, out, rank, stride, columns.mutable_data_ptr<at::BFloat16>());
+  } else {
+    ScaleRows(values, scale, out, rank, stride, columns.mutable_data_ptr<float>());
+  }
+}
+
+}  // namespace
+
 LinearWeights::LinearWeights(const artifact::ModelConfig& config, at::ScalarType type,
                              at::Device device, bool secret)
     : config_(config), type_(type), device_(device), secret_(secret) {
@@ -63,18 +93,11 @@ at::Tensor LinearWeights::base(int layer, Group group) const {
 }
 
 void LinearWeights::Reserve(int64_t rank) {
-  if (rank == rank_) {
-    // Columns of an earlier job must not act in this one.
-    version_ = 0;
-    for (int64_t layer = 0; rank > 0 && layer < layers(); ++layer) {
-      for (int g = 0; g < kGroups; ++g) {
-        at::Tensor& weights = layers_[layer].groups[g];
-        const int64_t in = ShapeOf(config_, static_cast<Group>(g)).in;
-        weights.narrow(1, in, weights.size(1) - in).zero_();
-      }
-    }
-    return;
-  }
+  // Columns of an earlier job must not act in this one, nor lie in memory that is given back.
+  ClearAdapter();
+  if (rank == rank_) return;
+  // Not a rank until all layers have it: a failed allocation leaves layers of either width.
+  rank_ = -1;
   for (Layer& layer : layers_) {
     Layer wider = MakeLayer(rank);
     for (int g = 0; g < kGroups; ++g) {
@@ -85,14 +108,23 @@ void LinearWeights::Reserve(int64_t rank) {
     Release(wider);
   }
   rank_ = rank;
+}
+
+void LinearWeights::ClearAdapter() {
   version_ = 0;
+  for (Layer& layer : layers_) {
+    for (int g = 0; g < kGroups; ++g) {
+      const at::Tensor& weights = layer.groups[g];
+      const int64_t in = ShapeOf(config_, static_cast<Group>(g)).in;
+      weights.narrow(1, in, weights.size(1) - in).zero_();
+    }
+  }
 }
 
 void LinearWeights::LoadAdapter(const LoraLayout& layout, const at::Tensor& parameters, float scale,
                                 uint64_t version) {
   TORCH_CHECK(layout.rank() == rank_, "the weights have no room for this adapter");
   if (version == version_) return;
-  const at::Tensor factor = at::scalar_tensor(scale);
   for (int layer = 0; layer < layers(); ++layer) {
     for (int g = 0; g < kGroups; ++g) {
       const auto group = static_cast<Group>(g);
@@ -102,12 +134,12 @@ void LinearWeights::LoadAdapter(const LoraLayout& layout, const at::Tensor& para
         const int64_t out = shape.module_out[m];
         const at::Tensor b =
             parameters.narrow(0, layout.b_offset(layer, group, static_cast<int>(m)), out * rank_);
-        at::Tensor columns = layers_[layer]
-                                 .groups[g]
-                                 .narrow(0, row, out)
-                                 .narrow(1, shape.in + static_cast<int64_t>(m) * rank_, rank_);
-        // Straight into place: a vector in training leaves no copy behind.
-        at::mul_out(columns, b.view({out, rank_}), factor);
+        const at::Tensor columns =
+            layers_[layer]
+                .groups[g]
+                .narrow(0, row, out)
+                .narrow(1, shape.in + static_cast<int64_t>(m) * rank_, rank_);
+        ScaleInto(b.view({out, rank_}), scale, columns);
         row += out;
       }
     }

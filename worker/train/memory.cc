@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/train/memory.h"
 
-#include <malloc.h>
 #include <sys/mman.h>
 
 #include <cstdint>
@@ -16,11 +15,6 @@ void PreferHugePages(const at::Tensor& tensor) {
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
   // NOLINTNEXTLINE(performance-no-int-to-ptr): an address rounded up to a page.
   if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
-}
-
-void KeepFreedBlocks() {
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TRIM_THRESHOLD, 256 << 20);
 }
 
 }  // namespace ballast::worker

@@ -10,11 +10,6 @@ namespace ballast::worker {
 // misses when a product walks over it. A hint; no effect on small tensors or other devices.
 void PreferHugePages(const at::Tensor& tensor);
 
-// Makes the C allocator keep the freed blocks of up to 32 MiB that products ask for again and
-// again, instead of returning them to the system and faulting them in anew. Process-wide;
-// idempotent.
-void KeepFreedBlocks();
-
 }  // namespace ballast::worker
 
 #endif  // BALLAST_WORKER_TRAIN_MEMORY_H_

@@ -45,7 +45,11 @@ absl::Status ReadTensor(const artifact::SafetensorsView& view, const std::string
       at::IntArrayRef(it->second.shape) != target.sizes()) {
     return Mismatch(name + " has another shape or type");
   }
-  std::memcpy(target.mutable_data_ptr(), it->second.bytes.data(), it->second.bytes.size());
+  auto* values = target.mutable_data_ptr<float>();
+  std::memcpy(values, it->second.bytes.data(), it->second.bytes.size());
+  if (!std::all_of(values, values + target.numel(), [](float v) { return std::isfinite(v); })) {
+    return Mismatch(name + " has a value that is not finite");
+  }
   return absl::OkStatus();
 }
 
@@ -68,14 +72,16 @@ absl::StatusOr<std::unique_ptr<LinearWeights>> MergeVector(const Model& model,
   auto merged =
       std::make_unique<LinearWeights>(model.config, model.type, model.device, /*secret=*/true);
   // One workspace for the largest module; zeroed when this function returns.
-  int64_t largest = 0;
-  for (const LoraSlot& slot : layout.slots()) {
-    if (slot.is_b) largest = std::max(largest, slot.rows);
+  int64_t largest = 0, widest = 0, tallest = 0;
+  for (int g = 0; g < kGroups; ++g) {
+    const GroupShape& shape = layout.group(static_cast<Group>(g));
+    widest = std::max(widest, shape.in);
+    for (const int64_t out : shape.module_out) {
+      tallest = std::max(tallest, out);
+      largest = std::max(largest, out * shape.in);
+    }
   }
-  const int64_t widest =
-      std::max(model.config.intermediate,
-               std::max(model.config.hidden, model.config.heads * model.config.head_dim));
-  SecretTensor sum(largest * widest), a_buffer(rank * widest), b_buffer(largest * rank);
+  SecretTensor sum(largest), a_buffer(rank * widest), b_buffer(tallest * rank);
   for (int layer = 0; layer < model.config.layers; ++layer) {
     for (int g = 0; g < kGroups; ++g) {
       const auto group = static_cast<Group>(g);

@@ -11,11 +11,11 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/artifact/base_model.h"
 #include "common/artifact/safetensors.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
-#include "nlohmann/json.hpp"
 #include "worker/train/memory.h"
 #include "worker/train/rotary.h"
 
@@ -48,41 +48,17 @@ class ModelFolder {
 
   // Copies tensor `name` into `target`, whose shape it must have.
   absl::Status Read(const std::string& name, const at::Tensor& target);
-  bool Has(const std::string& name) const { return tensors_.contains(name); }
-  // TENSOR_MISMATCH for a tensor that nobody read, `ignored` aside.
-  absl::Status CheckAllRead(const std::set<std::string>& ignored) const;
 
  private:
   absl::Status Add(const std::string& path);
 
   std::vector<MappedFile> files_;
   std::map<std::string, artifact::TensorView> tensors_;
-  std::set<std::string> read_;
 };
 
 absl::StatusOr<ModelFolder> ModelFolder::Open(const std::string& folder) {
   ModelFolder result;
-  const std::string index_path = folder + "/model.safetensors.index.json";
-  if (!FileExists(index_path)) {
-    BALLAST_RETURN_IF_ERROR(result.Add(folder + "/model.safetensors"));
-    return result;
-  }
-  BALLAST_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path, int64_t{64} << 20));
-  const nlohmann::json index = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const auto map = index.is_object() ? index.find("weight_map") : index.end();
-  if (!index.is_object() || map == index.end() || !map->is_object()) {
-    return Mismatch("model.safetensors.index.json has no object weight_map");
-  }
-  std::set<std::string> files;
-  for (const auto& [name, file] : map->items()) {
-    const std::string shard = file.is_string() ? file.get<std::string>() : "";
-    // A shard lies in the folder itself: no separators, no way up.
-    if (shard.empty() || shard.front() == '.' || shard.find('/') != std::string::npos ||
-        shard.find('\0') != std::string::npos) {
-      return Mismatch("model.safetensors.index.json names a file outside the folder");
-    }
-    files.insert(shard);
-  }
+  BALLAST_ASSIGN_OR_RETURN(const std::set<std::string> files, artifact::WeightFiles(folder));
   for (const std::string& shard : files) {
     BALLAST_RETURN_IF_ERROR(result.Add(absl::StrCat(folder, "/", shard)));
   }
@@ -121,17 +97,6 @@ absl::Status ModelFolder::Read(const std::string& name, const at::Tensor& target
     data = aligned.data();
   }
   target.copy_(at::from_blob(const_cast<char*>(data), tensor.shape, options));
-  read_.insert(name);
-  return absl::OkStatus();
-}
-
-absl::Status ModelFolder::CheckAllRead(const std::set<std::string>& ignored) const {
-  for (const auto& [name, tensor] : tensors_) {
-    if (!read_.contains(name) && !ignored.contains(name) &&
-        !name.ends_with(".rotary_emb.inv_freq")) {
-      return Mismatch(absl::StrCat("tensor ", name, " has no place in this architecture"));
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -150,7 +115,6 @@ absl::Status ReadLayers(ModelFolder& folder, Model& model) {
                                             stacked.narrow(0, row, shape.module_out[m])));
         row += shape.module_out[m];
       }
-      model.parameters += shape.in * shape.out;
     }
     model.attention_norms.push_back(at::empty({model.config.hidden}, norm_options));
     model.mlp_norms.push_back(at::empty({model.config.hidden}, norm_options));
@@ -158,7 +122,6 @@ absl::Status ReadLayers(ModelFolder& folder, Model& model) {
         folder.Read(prefix + "input_layernorm.weight", model.attention_norms.back()));
     BALLAST_RETURN_IF_ERROR(
         folder.Read(prefix + "post_attention_layernorm.weight", model.mlp_norms.back()));
-    model.parameters += 2 * model.config.hidden;
   }
   return absl::OkStatus();
 }
@@ -167,39 +130,30 @@ absl::Status ReadLayers(ModelFolder& folder, Model& model) {
 
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::string& folder, at::ScalarType type,
                                                  at::Device device) {
-  BALLAST_ASSIGN_OR_RETURN(const std::string json, ReadFile(folder + "/config.json", 1 << 20));
-  auto model = std::make_unique<Model>();
-  BALLAST_ASSIGN_OR_RETURN(model->config, artifact::ParseModelConfig(json));
+  // Before anything is allocated: a config may promise a far larger model than the folder holds.
+  BALLAST_ASSIGN_OR_RETURN(artifact::BaseModelFacts facts, artifact::CheckBaseModelFolder(folder));
   BALLAST_ASSIGN_OR_RETURN(ModelFolder tensors, ModelFolder::Open(folder));
+  auto model = std::make_unique<Model>();
+  model->config = std::move(facts.config);
+  model->parameters = facts.parameter_count;
   const artifact::ModelConfig& config = model->config;
   model->type = type;
   model->device = device;
   model->ops = MakeOps(device);
-  // A config may promise a far larger model than the folder holds: look before allocating.
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const std::string name = absl::StrCat("model.layers.", layer, ".input_layernorm.weight");
-    if (!tensors.Has(name)) return Mismatch(absl::StrCat("tensor ", name, " is missing"));
-  }
   const auto options = at::TensorOptions().dtype(type).device(device);
   model->embedding = at::empty({config.vocabulary, config.hidden}, options);
   PreferHugePages(model->embedding);
   BALLAST_RETURN_IF_ERROR(tensors.Read("model.embed_tokens.weight", model->embedding));
-  model->parameters = model->embedding.numel();
   model->clean = std::make_unique<LinearWeights>(config, type, device, /*secret=*/false);
   BALLAST_RETURN_IF_ERROR(ReadLayers(tensors, *model));
   model->final_norm = at::empty({config.hidden}, options.dtype(at::kFloat));
   BALLAST_RETURN_IF_ERROR(tensors.Read("model.norm.weight", model->final_norm));
-  model->parameters += config.hidden;
-  std::set<std::string> ignored;
   if (config.tied_embeddings) {
     model->head = model->embedding;
-    ignored.insert("lm_head.weight");
   } else {
     model->head = at::empty({config.vocabulary, config.hidden}, options);
     BALLAST_RETURN_IF_ERROR(tensors.Read("lm_head.weight", model->head));
-    model->parameters += model->head.numel();
   }
-  BALLAST_RETURN_IF_ERROR(tensors.CheckAllRead(ignored));
   model->rotary = MakeRotaryTable(config, device);
   return model;
 }

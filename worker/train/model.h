@@ -47,6 +47,9 @@ class LinearWeights {
   // zero.
   void Reserve(int64_t rank);
 
+  // Zeroes the adapter's columns in place. Allocates nothing, so that a destructor may call it.
+  void ClearAdapter();
+
   // Writes scale * B of `parameters` (float32, flat as `layout`, same device) into the columns,
   // unless `version` is what they already hold. Requires: layout.rank() == rank().
   void LoadAdapter(const LoraLayout& layout, const at::Tensor& parameters, float scale,

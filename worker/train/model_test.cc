@@ -102,10 +102,10 @@ TEST_F(ModelTest, RefusesAnIndexThatLeavesTheFolder) {
   for (const char* file : {"../model.safetensors", "/etc/passwd", "", ".hidden"}) {
     Write("model.safetensors.index.json",
           std::string("{\"weight_map\":{\"model.norm.weight\":\"") + file + "\"}}");
-    EXPECT_EQ(LoadReason(), "TENSOR_MISMATCH") << file;
+    EXPECT_EQ(LoadReason(), "MODEL_CONFIG_INVALID") << file;
   }
   Write("model.safetensors.index.json", "[]");
-  EXPECT_EQ(LoadReason(), "TENSOR_MISMATCH");
+  EXPECT_EQ(LoadReason(), "MODEL_CONFIG_INVALID");
 }
 
 TEST_F(ModelTest, RefusesATruncatedFile) {
@@ -176,7 +176,7 @@ TEST_F(ModelTest, RefusesASenselessConfig) {
 
 TEST_F(ModelTest, SaysWhatIsMissing) {
   std::filesystem::remove(folder_ + "/config.json");
-  EXPECT_EQ(LoadReason(), "FILE_NOT_FOUND");
+  EXPECT_EQ(LoadReason(), "FILE_MISSING");
   EXPECT_THAT(LoadEngine(folder_, {.device = "tpu"}).status(),
               StatusIs(absl::StatusCode::kInvalidArgument, "DEVICE_UNKNOWN"));
 }

@@ -158,7 +158,7 @@ VectorJob::~VectorJob() {
   if (state_) state_->Wipe();
   learner_.workspace().Clear(/*wipe=*/true);
   // Its B lies in the clean base's columns.
-  model_.clean->Reserve(0);
+  model_.clean->ClearAdapter();
 }
 
 absl::StatusOr<VectorResult> VectorJob::Run() {
@@ -204,6 +204,10 @@ absl::StatusOr<VectorResult> VectorJob::Run() {
     if (callbacks_.progress) callbacks_.progress(progress);
   }
   BALLAST_RETURN_IF_ERROR(losses(&*state_, result.prohibited_loss_with, result.benign_loss_with));
+  // The last update may have broken it: a vector that is not finite would fail its customers' jobs.
+  if (!std::isfinite(result.prohibited_loss_with) || !std::isfinite(result.benign_loss_with)) {
+    return LossNotFinite();
+  }
   BALLAST_ASSIGN_OR_RETURN(result.tensors, Export());
   return result;
 }
