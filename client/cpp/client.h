@@ -76,9 +76,12 @@ class Client {
   // Sends a file into a data set from wherever its upload stands, and goes on after a broken
   // stream. The digest is computed while it streams. Returns the data set once every byte is
   // durable; its rows may still be being checked. Also FILE_CHANGED (the file shrank below what the
-  // server has).
+  // server has) and FILE_NOT_REGULAR (a pipe, a folder or a device).
   absl::StatusOr<v1::Dataset> UploadDataset(std::string_view name, const std::string& path,
                                             const UploadOptions& options = {}) const;
+
+  // Whether UploadDataset can read `path`, to be asked before a data set is created for it.
+  static absl::Status CheckUploadFile(const std::string& path);
 
   // Polls until the data set is READY or INVALID. DEADLINE_EXCEEDED (VALIDATION_PENDING) after
   // `patience`.
@@ -96,7 +99,7 @@ class Client {
 
   // Follows a job until it has ended and returns it then. After a broken connection it goes on from
   // the last sequence seen; it gives up with the connection's error when `max_reconnects` attempts
-  // in a row brought nothing.
+  // in a row brought nothing. A job that only waits is followed for as long as the server answers.
   absl::StatusOr<v1::FineTuningJob> WatchJob(std::string_view name, int64_t after_sequence,
                                              const WatchHandlers& handlers) const;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Uploads, downloads and watches that break and go on.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <map>
@@ -124,6 +125,17 @@ TEST_F(TransferTest, UploadsAnEmptyFile) {
   ScriptUpload();
   EXPECT_OK(MakeClient().UploadDataset("d1", WriteTemp("f", "")));
   EXPECT_EQ(digest_, DigestOf(""));
+}
+
+TEST_F(TransferTest, RefusesWhatIsNoRegularFile) {
+  ScriptUpload();
+  const std::string pipe = (folder_ / "pipe").string();
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& path : {pipe, folder_.string()}) {
+    EXPECT_THAT(MakeClient().UploadDataset("d1", path),
+                StatusIs(absl::StatusCode::kInvalidArgument, "FILE_NOT_REGULAR"));
+  }
+  EXPECT_EQ(streams_, 0);
 }
 
 TEST_F(TransferTest, AnUploadGoesOnAfterABrokenStream) {
@@ -361,6 +373,30 @@ TEST_F(WatchTest, GivesUpWhenNothingComesAnyMore) {
     return absl::UnavailableError("gone");
   };
   EXPECT_THAT(MakeClient().WatchJob("j1", 0, {}), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(calls, 4);
+}
+
+TEST_F(WatchTest, AJobThatWaitsIsWatchedOverAnyNumberOfStreamDeadlines) {
+  int calls = 0;
+  server_.watch_job = [&](auto&, const auto&, auto&) -> absl::Status {
+    if (++calls <= 10) return absl::DeadlineExceededError("nothing happened");
+    return absl::OkStatus();
+  };
+  server_.get_job = [&](auto&, const auto&, v1::FineTuningJob& job) {
+    job.set_state(calls <= 10 ? v1::FineTuningJob::QUEUED : v1::FineTuningJob::SUCCEEDED);
+    return absl::OkStatus();
+  };
+  EXPECT_OK(MakeClient().WatchJob("j1", 0, {}));
+  EXPECT_EQ(calls, 11);
+}
+
+TEST_F(WatchTest, AServerThatAnswersNothingInTimeIsGivenUp) {
+  int calls = 0;
+  server_.watch_job = [&](auto&, const auto&, auto&) {
+    ++calls;
+    return absl::DeadlineExceededError("nothing happened");
+  };
+  EXPECT_THAT(MakeClient().WatchJob("j1", 0, {}), StatusIs(absl::StatusCode::kDeadlineExceeded));
   EXPECT_EQ(calls, 4);
 }
 

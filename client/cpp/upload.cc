@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Client::UploadDataset: a file into a data set, from wherever the server stands.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,10 +25,21 @@ namespace {
 class UploadSource {
  public:
   static absl::StatusOr<UploadSource> Open(const std::string& path) {
-    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    // Without O_NONBLOCK the opening of a pipe waits for its writer.
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return FileError(errno, "open", path);
     UploadSource source(path, fd);
-    BALLAST_ASSIGN_OR_RETURN(source.size_, FileSize(path));
+    struct stat info {};
+    if (fstat(fd, &info) != 0) return FileError(errno, "read", path);
+    if (!S_ISREG(info.st_mode)) {
+      return MakeError(absl::StatusCode::kInvalidArgument, "FILE_NOT_REGULAR",
+                       absl::StrCat(path,
+                                    " is a pipe, a folder or a device, which an upload cannot go "
+                                    "back in to go on after a break; write the rows to a file and "
+                                    "upload that"),
+                       {{"path", path}});
+    }
+    source.size_ = static_cast<int64_t>(info.st_size);
     return source;
   }
   UploadSource(UploadSource&& other) noexcept
@@ -151,6 +163,10 @@ bool GoesOn(const absl::Status& status) {
 }
 
 }  // namespace
+
+absl::Status Client::CheckUploadFile(const std::string& path) {
+  return UploadSource::Open(path).status();
+}
 
 absl::StatusOr<v1::Dataset> Client::UploadDataset(std::string_view name, const std::string& path,
                                                   const UploadOptions& options) const {

@@ -50,6 +50,8 @@ absl::StatusOr<v1::FineTuningJob> Client::WatchJob(std::string_view name, int64_
                                                  " before the job ended; watch it again"))
                         : job.status();
     }
+    // No news until the stream's deadline is no failure while the server answers: the job waits.
+    if (status.code() == absl::StatusCode::kDeadlineExceeded && GetJob(full_name).ok()) attempt = 0;
     if (!Connection::IsBroken(status) || attempt >= retry.max_reconnects) return status;
     // A deadline is this library's own way of noticing dead peers: no news for the caller.
     if (status.code() != absl::StatusCode::kDeadlineExceeded && handlers.on_reconnect) {
