@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -21,6 +23,29 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 absl::Status Unavailable() { return absl::UnavailableError("restarting"); }
+
+// An environment variable for the time of a test; nullptr unsets it.
+class ScopedVariable {
+ public:
+  ScopedVariable(const char* name, const char* value) : name_(name) {
+    if (const char* before = getenv(name)) before_ = before;
+    Set(value);
+  }
+  ScopedVariable(const ScopedVariable&) = delete;
+  ~ScopedVariable() { Set(before_.has_value() ? before_->c_str() : nullptr); }
+
+ private:
+  void Set(const char* value) {
+    if (value == nullptr) {
+      unsetenv(name_);
+    } else {
+      setenv(name_, value, 1);
+    }
+  }
+
+  const char* const name_;
+  std::optional<std::string> before_;
+};
 
 class ClientTest : public ::testing::Test {
  protected:
@@ -173,6 +198,15 @@ TEST_F(ClientTest, RefusesPlainTextToOtherMachinesAndBadAddresses) {
   options.api_key = "two words";
   EXPECT_THAT(Connection::Create(options),
               StatusIs(absl::StatusCode::kInvalidArgument, "API_KEY_INVALID"));
+}
+
+TEST_F(ClientTest, AProxyOfTheEnvironmentSeesNoPlainText) {
+  // Nothing listens on port 1: a channel that went by the proxy would find nobody.
+  const ScopedVariable grpc("grpc_proxy", "http://127.0.0.1:1"),
+      http("http_proxy", "http://127.0.0.1:1"), none("no_proxy", nullptr),
+      no_grpc("no_grpc_proxy", nullptr);
+  server_.get_dataset = [](auto&, const auto&, auto&) { return absl::OkStatus(); };
+  EXPECT_OK(MakeClient().GetDataset("d1"));
 }
 
 TEST(IsLoopbackTest, OnlyThisMachine) {

@@ -82,6 +82,7 @@ absl::StatusOr<std::shared_ptr<const Connection>> Connection::Create(ConnectionO
                       "the API key has spaces or control characters; check the file or variable "
                       "that it was read from");
   }
+  grpc::ChannelArguments arguments;
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   if (!options.tls_authority_file.empty()) {
     grpc::SslCredentialsOptions tls;
@@ -89,6 +90,8 @@ absl::StatusOr<std::shared_ptr<const Connection>> Connection::Create(ConnectionO
     credentials = grpc::SslCredentials(tls);
   } else if (IsLoopback(options.server_address)) {
     credentials = grpc::InsecureChannelCredentials();
+    // A proxy from the environment would get the key and the data in plain text.
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   } else {
     return FieldError("tls_authority_file", "TLS_REQUIRED",
                       absl::StrCat(options.server_address,
@@ -96,7 +99,6 @@ absl::StatusOr<std::shared_ptr<const Connection>> Connection::Create(ConnectionO
                                    "plain text; give the PEM file of the server's certificate "
                                    "authority"));
   }
-  grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   // A server that restarts is found again quickly.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);

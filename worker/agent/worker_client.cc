@@ -93,6 +93,7 @@ class GrpcSampleReply : public SampleReply {
 
 absl::StatusOr<std::unique_ptr<WorkerClient>> WorkerClient::Create(
     const WorkerClientOptions& options) {
+  grpc::ChannelArguments arguments;
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   if (!options.tls_authority_pem.empty()) {
     grpc::SslCredentialsOptions tls;
@@ -100,13 +101,14 @@ absl::StatusOr<std::unique_ptr<WorkerClient>> WorkerClient::Create(
     credentials = grpc::SslCredentials(tls);
   } else if (IsLoopback(options.server_address)) {
     credentials = grpc::InsecureChannelCredentials();
+    // A proxy from the environment would get the key and everybody's data in clear.
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   } else {
     return MakeError(absl::StatusCode::kInvalidArgument, "TLS_REQUIRED",
                      absl::StrCat("server_address is ", options.server_address,
                                   ", which is not loopback: set tls_authority_file, or the key and "
                                   "everybody's data would travel in clear"));
   }
-  grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, 16 << 20);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS,
                    static_cast<int>(absl::ToInt64Milliseconds(options.longest_backoff)));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/agent/worker_client.h"
 
+#include <cstdlib>
 #include <string>
 #include <thread>
 
@@ -52,6 +53,18 @@ TEST(WorkerClientTest, SendsKeysInClearToLoopbackOnly) {
   for (const char* address : {"127.0.0.1:7070", "localhost:7070", "[::1]:7070"}) {
     EXPECT_OK(WorkerClient::Create(Options(address))) << address;
   }
+}
+
+TEST(WorkerClientTest, AProxyOfTheEnvironmentSeesNothingInClear) {
+  FakeWorkerService server;
+  server.SetBlob("b", "bytes");
+  // Nothing listens on port 1: a channel that went by the proxy would find nobody.
+  for (const char* name : {"grpc_proxy", "http_proxy"}) setenv(name, "http://127.0.0.1:1", 1);
+  for (const char* name : {"no_grpc_proxy", "no_proxy"}) unsetenv(name);
+  const auto client = Connect(server.address());
+  Cancellation never;
+  EXPECT_OK(client->ReadBlobToMemory({ALease(), ""}, "b", 10, never));
+  for (const char* name : {"grpc_proxy", "http_proxy"}) unsetenv(name);
 }
 
 TEST(WorkerClientTest, CarriesTheServersReason) {
