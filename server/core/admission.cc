@@ -60,7 +60,8 @@ void CheckRange(const char* name, const char* reason, T value, T low, T high,
                  absl::StrCat(name, " is ", value, "; give a value from ", low, " to ", high));
 }
 
-absl::Status CheckDataset(const DatasetRecord& record, const BaseModelRecord& base) {
+absl::Status CheckDataset(const DatasetRecord& record, const BaseModelRecord& base,
+                          const char* field) {
   const v1::Dataset& dataset = record.dataset();
   switch (dataset.state()) {
     case v1::Dataset::READY:
@@ -86,6 +87,17 @@ absl::Status CheckDataset(const DatasetRecord& record, const BaseModelRecord& ba
                                   ", whose tokenizer or chat template differs from that of ",
                                   base.model().name(), "; upload it again for that base model"),
                      {{"dataset", dataset.name()}, {"base_model", base.model().name()}});
+  }
+  // A worker leaves out rows that do not fit the context, so what the report counts would be more
+  // than what is trained on, and the minima of rows and steps would not hold (S5).
+  const int64_t longest = dataset.report().longest_row_tokens();
+  if (longest > base.model().context_tokens()) {
+    return FieldError(
+        field, "DATASET_ROW_TOO_LONG",
+        absl::StrCat(dataset.name(), " was checked for ", dataset.base_model(),
+                     " and its longest row has ", longest, " tokens; ", base.model().name(),
+                     " takes at most ", base.model().context_tokens(),
+                     ": upload it again for that base model"));
   }
   return absl::OkStatus();
 }
@@ -234,8 +246,10 @@ absl::Status Admit(const v1::Hyperparameters& hyper, const BaseModelRecord& base
   }
   BALLAST_RETURN_IF_ERROR(violations.ToStatus());
 
-  BALLAST_RETURN_IF_ERROR(CheckDataset(training, base));
-  if (validation != nullptr) BALLAST_RETURN_IF_ERROR(CheckDataset(*validation, base));
+  BALLAST_RETURN_IF_ERROR(CheckDataset(training, base, "fine_tuning_job.training_dataset"));
+  if (validation != nullptr) {
+    BALLAST_RETURN_IF_ERROR(CheckDataset(*validation, base, "fine_tuning_job.validation_dataset"));
+  }
 
   const int64_t rows = training.dataset().report().rows_accepted();
   if (rows < limits.min_rows() || rows > limits.max_rows()) {

@@ -35,7 +35,9 @@ int64_t StepsOf(int64_t rows, int32_t batch_rows, int32_t epochs);
 // INVALID_ARGUMENT with a violation for each field and the first one's reason:
 //   LEARNING_RATE_OUT_OF_RANGE, EPOCHS_OUT_OF_RANGE, BATCH_ROWS_OUT_OF_RANGE,
 //   LORA_RANK_OUT_OF_RANGE, LORA_ALPHA_OUT_OF_RANGE, WARMUP_RATIO_OUT_OF_RANGE, SCHEDULE_UNKNOWN,
-//   TOO_FEW_ROWS, TOO_MANY_ROWS, TOO_FEW_STEPS, TOO_MANY_STEPS, VALIDATION_DATASET_IS_TRAINING.
+//   TOO_FEW_ROWS, TOO_MANY_ROWS, TOO_FEW_STEPS, TOO_MANY_STEPS, VALIDATION_DATASET_IS_TRAINING,
+//   DATASET_ROW_TOO_LONG (rows longer than the base's context would be left out, and the minima no
+//   longer hold).
 // FAILED_PRECONDITION: DATASET_NOT_READY, DATASET_INVALID, DATASET_BASE_MISMATCH.
 absl::Status Admit(const v1::Hyperparameters& hyperparameters, const BaseModelRecord& base,
                    const DatasetRecord& training, const DatasetRecord* validation);

@@ -25,6 +25,7 @@ BaseModelRecord Base() {
   base.mutable_model()->set_name("baseModels/base");
   base.mutable_model()->set_tokenizer_digest("tok");
   base.mutable_model()->set_template_digest("tpl");
+  base.mutable_model()->set_context_tokens(512);
   *base.mutable_model()->mutable_limits() = DefaultLimits();
   return base;
 }
@@ -37,6 +38,7 @@ DatasetRecord Data(const std::string& id, int64_t rows) {
   record.mutable_dataset()->set_tokenizer_digest("tok");
   record.mutable_dataset()->set_template_digest("tpl");
   record.mutable_dataset()->mutable_report()->set_rows_accepted(rows);
+  record.mutable_dataset()->mutable_report()->set_longest_row_tokens(512);
   record.mutable_dataset()->mutable_report()->set_total_tokens(rows * 100);
   record.mutable_dataset()->mutable_report()->set_supervised_tokens(rows * 40);
   return record;
@@ -171,6 +173,28 @@ TEST(AdmissionTest, ChecksDataSets) {
               StatusIs(kPrecondition, "DATASET_BASE_MISMATCH"));
   EXPECT_THAT(Admit(Defaults(), Base(), data, &data),
               StatusIs(kInvalid, "VALIDATION_DATASET_IS_TRAINING"));
+}
+
+TEST(AdmissionTest, RowsCountedForALongerContextAreRefused) {
+  // The same digests, but a shorter context: the worker would leave rows out, and few would be
+  // left.
+  BaseModelRecord shorter = Base();
+  shorter.mutable_model()->set_context_tokens(511);
+  DatasetRecord validation = Data("v", 1);
+  const auto refused_for = [&](const DatasetRecord& training, const DatasetRecord* validation) {
+    const absl::Status status = Admit(Defaults(), shorter, training, validation);
+    EXPECT_THAT(status, StatusIs(kInvalid, "DATASET_ROW_TOO_LONG"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("upload it again"));
+    google::rpc::BadRequest bad;
+    EXPECT_TRUE(bad.ParseFromString(std::string(status.GetPayload(kBadRequestUrl).value())));
+    return bad.field_violations(0).field();
+  };
+  EXPECT_EQ(refused_for(Data("d", 100), nullptr), "fine_tuning_job.training_dataset");
+  DatasetRecord fits = Data("d", 100);
+  fits.mutable_dataset()->mutable_report()->set_longest_row_tokens(511);
+  EXPECT_EQ(refused_for(fits, &validation), "fine_tuning_job.validation_dataset");
+  validation.mutable_dataset()->mutable_report()->set_longest_row_tokens(511);
+  EXPECT_OK(Admit(Defaults(), shorter, fits, &validation));
 }
 
 TEST(AdmissionTest, OperatorsNarrowLimitsAndDoNotWidenThem) {

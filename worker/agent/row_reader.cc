@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/agent/row_reader.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -39,7 +40,10 @@ absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::Datase
   int64_t tokens = 0;
   dataset::CheckOptions options;
   options.format = ToFormat(dataset.format());
-  options.context_tokens = context_tokens;
+  // What was too long when it was checked, perhaps for a base with a shorter context, stays out.
+  options.context_tokens = dataset.longest_row_tokens() > 0
+                               ? std::min(context_tokens, dataset.longest_row_tokens())
+                               : context_tokens;
   options.max_issues = 0;  // the server has the report
   dataset::Checker checker(
       text, options, [&](const dataset::ChatRow&, const text::SupervisedTokens& encoded) {
@@ -66,6 +70,15 @@ absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::Datase
       (!dataset.digest().empty() && digest.Finish() != dataset.digest())) {
     return MakeError(absl::StatusCode::kDataLoss, "DATASET_CORRUPT",
                      "the stored data set is not the one that was uploaded");
+  }
+  // Admission held its minima against the number that was accepted (S5).
+  if (dataset.rows_accepted() != 0 &&
+      static_cast<int64_t>(rows.size()) != dataset.rows_accepted()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_ROWS_DIFFER",
+                     absl::StrCat("the data set has ", rows.size(),
+                                  " rows to train on and was "
+                                  "accepted with ",
+                                  dataset.rows_accepted()));
   }
   if (rows.empty()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_EMPTY",
