@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/utf8.h"
 #include "server/core/hand_out.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
@@ -32,6 +33,8 @@ using worker::v1::SynchronizeResponse;
 constexpr absl::Duration kWorkerMemory = absl::Hours(1);
 // Weight of the newest job in the moving average of a base's speed.
 constexpr double kSpeedWeight = 0.3;
+// To which the time left is rounded where running time depends on the rows (S2).
+constexpr absl::Duration kCoarseTimeLeft = absl::Minutes(1);
 
 absl::Status LeaseLost(const worker::v1::Lease& lease) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "LEASE_LOST",
@@ -82,9 +85,12 @@ WorkEvent EventOf(const SynchronizeRequest::Finished& finished, const LeaseRecor
 }
 
 // Speed of the job that has just succeeded, into its base's moving average.
-absl::Status LearnSpeed(Transaction& tx, const JobRecord& record, absl::Duration took) {
-  const double seconds = absl::ToDoubleSeconds(took);
-  const auto tokens = static_cast<double>(record.job().progress().trained_tokens());
+absl::Status LearnSpeed(Transaction& tx, const JobRecord& record, const LiveLease& lease,
+                        absl::Time now) {
+  if (!lease.measured) return absl::OkStatus();
+  const double seconds = absl::ToDoubleSeconds(now - lease.measured_from);
+  const auto tokens =
+      static_cast<double>(record.job().progress().trained_tokens() - lease.measured_tokens);
   if (seconds <= 0 || tokens <= 0) return absl::OkStatus();
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                            ParseBaseModelName(record.job().base_model(), "base_model"));
@@ -106,17 +112,35 @@ void SetReport(const SynchronizeRequest::VectorResult& result, Vector& vector) {
 }
 
 void UpdateProgress(const SynchronizeRequest::Busy& busy, absl::Time now, LiveLease& lease) {
-  if (!lease.heard) lease.started_step = busy.step();
   lease.heard = true;
+  // Before the total is known the training has not begun, and the step of its checkpoint is not
+  // reported yet.
+  if (!lease.measured && busy.total_steps() > 0) {
+    lease.measured = true;
+    lease.measured_from = now;
+    lease.measured_step = busy.step();
+    lease.measured_tokens = busy.trained_tokens();
+  }
+  if (lease.coarse && busy.evaluations_size() <= lease.evaluations) return;
+  lease.evaluations = busy.evaluations_size();
   lease.progress.set_step(busy.step());
   lease.progress.set_total_steps(busy.total_steps());
   lease.progress.set_trained_tokens(busy.trained_tokens());
-  const int64_t done = busy.step() - lease.started_step;
-  if (done > 0 && busy.total_steps() >= busy.step()) {
-    const absl::Duration per_step = (now - lease.started) / done;
-    const absl::Duration left = per_step * (busy.total_steps() - busy.step());
+  const int64_t done = busy.step() - lease.measured_step;
+  if (lease.measured && done > 0 && busy.total_steps() >= busy.step()) {
+    const absl::Duration per_step = (now - lease.measured_from) / done;
+    absl::Duration left = per_step * (busy.total_steps() - busy.step());
+    if (lease.coarse) left = absl::Ceil(left, kCoarseTimeLeft);
     lease.progress.mutable_time_left()->set_seconds(absl::ToInt64Seconds(left));
   }
+}
+
+// Whether tenants see the job's progress at evaluations only.
+absl::StatusOr<bool> IsCoarse(Transaction& tx, const JobRecord& record) {
+  BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
+                           ParseBaseModelName(record.job().base_model(), "base_model"));
+  BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+  return !base.has_value() || base->vector_policy() == admin::v1::VECTOR_POLICY_BY_ROW;
 }
 
 }  // namespace
@@ -132,25 +156,26 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Create(JobStore& sto
 
 absl::Status ControlPlane::Restore(absl::Time now) {
   absl::MutexLock lock(&mutex_);
-  const auto restore = [&](const std::string& resource, const LeaseRecord& record) {
+  const auto restore = [&](const std::string& resource, const LeaseRecord& record, bool coarse) {
     LiveLease lease;
     lease.epoch = record.epoch();
     lease.worker_id = record.worker_id();
     lease.expires = now + options_.lease;
-    lease.started = now;
+    lease.coarse = coarse;
     leases_.Put(resource, lease);
   };
   return store_.Read([&](Transaction& tx) -> absl::Status {
     for (const auto state : {FineTuningJob::RUNNING, FineTuningJob::CANCELLING}) {
       BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
           tx, state, [&](const JobRecord& record) -> absl::StatusOr<bool> {
-            restore(record.job().name(), record.lease());
+            BALLAST_ASSIGN_OR_RETURN(const bool coarse, IsCoarse(tx, record));
+            restore(record.job().name(), record.lease(), coarse);
             return true;
           }));
     }
     return ForEachInState<VectorRecord>(tx, Vector::TRAINING,
                                         [&](const VectorRecord& record) -> absl::StatusOr<bool> {
-                                          restore(record.vector().name(), record.lease());
+                                          restore(record.vector().name(), record.lease(), false);
                                           return true;
                                         });
   });
@@ -241,8 +266,8 @@ absl::StatusOr<SynchronizeResponse> ControlPlane::SynchronizeLocked(
 
   admin::v1::WorkerInfo& info = workers_[request.worker_id()];
   info.set_name(absl::StrCat("workers/", request.worker_id()));
-  info.set_device(request.device().substr(0, 200));
-  info.set_version(request.version().substr(0, 100));
+  info.set_device(ValidUtf8(request.device(), 200));
+  info.set_version(ValidUtf8(request.version(), 100));
   *info.mutable_last_seen_time() = ToTimestamp(now);
   info.clear_current_work();
 
@@ -311,7 +336,6 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
   BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(wire.resource()));
   BALLAST_ASSIGN_OR_RETURN(const auto files, FilesOfResult(finished));
   const LiveLease* live = leases_.Find(wire, worker_id);
-  const absl::Duration took = live == nullptr ? absl::ZeroDuration() : now - live->started;
   bool repeated = false;
   // Whether this epoch's end is known already; when not, it must be the one that is held.
   const auto claim = [&](LeaseRecord& lease) -> absl::Status {
@@ -351,7 +375,7 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
       record->mutable_job()->set_delta(DeltaName(leased.tenant, leased.id));
       record->mutable_job()->set_manifest_digest(finished.delta().manifest_digest());
       for (const BlobFile& file : files) *record->add_delta_files() = file;
-      BALLAST_RETURN_IF_ERROR(LearnSpeed(tx, *record, took));
+      BALLAST_RETURN_IF_ERROR(LearnSpeed(tx, *record, *live, now));
     }
     return MoveJob(tx, *record, event, error, now);
   }));
@@ -397,16 +421,16 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
   lease.epoch = work->lease().epoch();
   lease.worker_id = worker_id;
   lease.expires = now + options_.lease;
-  lease.started = now;
+  lease.measured = work->fine_tune().checkpoint_blob().empty();
+  lease.measured_from = now;
+  lease.coarse = work->has_fine_tune() && !work->fine_tune().vector_always();
   leases_.Put(work->lease().resource(), lease);
   *response.mutable_work() = *std::move(work);
   return absl::OkStatus();
 }
 
-absl::Status ControlPlane::CheckReadable(absl::Time now, const std::string& worker_id,
-                                         const worker::v1::Lease& wire, const std::string& blob) {
-  BALLAST_RETURN_IF_ERROR(Enter(now));
-  absl::MutexLock lock(&mutex_);
+absl::StatusOr<worker::v1::Work> ControlPlane::LeasedWorkLocked(const std::string& worker_id,
+                                                                const worker::v1::Lease& wire) {
   if (leases_.Find(wire, worker_id) == nullptr) return LeaseLost(wire);
   BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(wire.resource()));
   worker::v1::Work work;
@@ -423,6 +447,21 @@ absl::Status ControlPlane::CheckReadable(absl::Time now, const std::string& work
     }
     return absl::OkStatus();
   }));
+  return work;
+}
+
+absl::StatusOr<std::string> ControlPlane::BaseDigestOf(const std::string& worker_id,
+                                                       const worker::v1::Lease& lease) {
+  absl::MutexLock lock(&mutex_);
+  BALLAST_ASSIGN_OR_RETURN(const worker::v1::Work work, LeasedWorkLocked(worker_id, lease));
+  return work.base_model().digest();
+}
+
+absl::Status ControlPlane::CheckReadable(absl::Time now, const std::string& worker_id,
+                                         const worker::v1::Lease& wire, const std::string& blob) {
+  BALLAST_RETURN_IF_ERROR(Enter(now));
+  absl::MutexLock lock(&mutex_);
+  BALLAST_ASSIGN_OR_RETURN(const worker::v1::Work work, LeasedWorkLocked(worker_id, wire));
   if (BlobsOf(work).count(blob) == 0) {
     return MakeError(absl::StatusCode::kPermissionDenied, "BLOB_NOT_IN_LEASE",
                      "the lease does not need this blob; read only those that the work names");
@@ -466,10 +505,11 @@ absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlo
 absl::StatusOr<std::vector<BlobFile>> ControlPlane::ResultBlobs(absl::Time now,
                                                                 const SynchronizeRequest& request) {
   absl::MutexLock lock(&mutex_);
+  LiveLease* lease = leases_.Find(request.finished().lease(), request.worker_id());
   // A stale or repeated report has no files to check: Synchronize answers it.
-  if (leases_.Find(request.finished().lease(), request.worker_id()) == nullptr) {
-    return std::vector<BlobFile>();
-  }
+  if (lease == nullptr) return std::vector<BlobFile>();
+  // Renewed before the files are read, which may take longer than what is left of it.
+  lease->expires = now + options_.lease;
   return FilesOfResult(request.finished());
 }
 
@@ -477,6 +517,7 @@ std::optional<v1::JobProgress> ControlPlane::LiveProgress(const std::string& res
   absl::MutexLock lock(&mutex_);
   const LiveLease* lease = leases_.FindResource(resource);
   if (lease == nullptr || !lease->heard) return std::nullopt;
+  if (lease->coarse && lease->evaluations == 0) return std::nullopt;
   return lease->progress;
 }
 

@@ -58,6 +58,10 @@ class ControlPlane {
   absl::Status CheckReadable(absl::Time now, const std::string& worker_id,
                              const worker::v1::Lease& lease, const std::string& blob);
 
+  // Digest of the base model of a lease's work. FAILED_PRECONDITION (LEASE_LOST).
+  absl::StatusOr<std::string> BaseDigestOf(const std::string& worker_id,
+                                           const worker::v1::Lease& lease);
+
   // Name of the blob that `first`, the first message of a write, is about. FAILED_PRECONDITION
   // (LEASE_LOST), INVALID_ARGUMENT (BLOB_KIND_INVALID).
   absl::StatusOr<std::string> BlobToWrite(absl::Time now,
@@ -69,11 +73,13 @@ class ControlPlane {
   absl::Status CommitBlob(absl::Time now, const worker::v1::WriteBlobRequest& first,
                           const std::string& blob, const std::function<absl::Status()>& commit);
 
-  // Blobs of the files of a result, in its order; the caller checks size and digest.
+  // Blobs of the files of a result, in its order; the caller checks size and digest. Renews the
+  // lease.
   absl::StatusOr<std::vector<BlobFile>> ResultBlobs(absl::Time now,
                                                     const worker::v1::SynchronizeRequest& request);
 
-  // Progress of a leased job or vector that is newer than the store's; empty without a lease.
+  // Progress of a leased job or vector that is newer than the store's; empty without a lease. Under
+  // VECTOR_POLICY_BY_ROW that of the newest evaluation, with the time left in whole minutes (S2).
   std::optional<v1::JobProgress> LiveProgress(const std::string& resource);
 
   // Workers seen in the hour before `now`, by name.
@@ -88,6 +94,9 @@ class ControlPlane {
       : store_(store), ids_(ids), listener_(listener), options_(options) {}
 
   absl::Status Restore(absl::Time now);
+  absl::StatusOr<worker::v1::Work> LeasedWorkLocked(const std::string& worker_id,
+                                                    const worker::v1::Lease& lease)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell(const Notices& notices);
   absl::Status EnterLocked(absl::Time now, Notices& notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ExpireLocked(absl::Time now, const std::string& resource, const LiveLease& lease,

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "common/base/status_macros.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -60,6 +61,7 @@ TEST_F(ControlPlaneTest, HandsOutTheOldestJobWithEverythingItNeeds) {
   EXPECT_EQ(work.base_model().digest(), kBaseDigest);
   EXPECT_EQ(work.base_model().files_size(), 2);
   EXPECT_FALSE(work.fine_tune().training_dataset().blob().empty());
+  EXPECT_EQ(work.fine_tune().training_dataset().rows_accepted(), 100);
   EXPECT_EQ(work.fine_tune().vector().blob(), "vectors/vec-1/attempts/1/sealed");
   EXPECT_EQ(work.fine_tune().protection_handle().size(), 32u);
   EXPECT_TRUE(work.fine_tune().vector_always());
@@ -414,6 +416,110 @@ TEST_F(ControlPlaneTest, SpeedOfJobsBecomesAnEstimate) {
   const v1::Estimate estimate = Job(CreateJob()).estimate();
   EXPECT_EQ(estimate.total_tokens(), 30'000);
   EXPECT_EQ(estimate.running_time().seconds(), 86);
+}
+
+TEST_F(ControlPlaneTest, SpeedIsLearntFromWhatThisLeaseHasSeen) {
+  const std::string name = CreateJob();
+  const auto lease = Idle("w1").work().lease();
+  const auto busy = [&](int64_t step) {
+    SynchronizeRequest request = Request("w1");
+    *request.mutable_busy()->mutable_lease() = lease;
+    request.mutable_busy()->set_step(step);
+    request.mutable_busy()->set_total_steps(7);
+    request.mutable_busy()->set_trained_tokens(1000 * step);
+    Sync(request);
+  };
+  now_ += absl::Seconds(20);
+  busy(5);
+  Restart();
+  now_ += absl::Seconds(10);
+  Busy("w1", lease, 0);  // no total: nothing to measure from yet
+  now_ += absl::Seconds(10);
+  busy(5);
+  EXPECT_FALSE(plane_->LiveProgress(name)->has_time_left());
+  now_ += absl::Seconds(10);
+  busy(6);
+  EXPECT_EQ(plane_->LiveProgress(name)->time_left().seconds(), 10);
+  now_ += absl::Seconds(10);
+  Sync(FinishedDelta("w1", lease));  // 2000 tokens in the 20 s since step 5
+  EXPECT_EQ(Job(CreateJob()).estimate().running_time().seconds(), 300);
+}
+
+TEST_F(ControlPlaneTest, NoSpeedIsLearntFromALeaseThatOnlyItsEndIsKnownOf) {
+  CreateJob();
+  const auto lease = Idle("w1").work().lease();
+  Restart();
+  now_ += absl::Seconds(1);
+  Sync(FinishedDelta("w1", lease));
+  EXPECT_FALSE(Job(CreateJob()).estimate().has_running_time());
+}
+
+TEST_F(ControlPlaneTest, ByRowTheProgressMovesWithEvaluationsOnly) {
+  ASSERT_OK(store_.Update([](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
+    base->set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW);
+    return ReplaceRecord(tx, *base);
+  }));
+  const std::string name = CreateJob();
+  const auto lease = Idle("w1").work().lease();
+  const auto busy = [&](int64_t step, int evaluations) {
+    now_ += absl::Seconds(7);
+    SynchronizeRequest request = Request("w1");
+    *request.mutable_busy()->mutable_lease() = lease;
+    request.mutable_busy()->set_step(step);
+    request.mutable_busy()->set_total_steps(100);
+    request.mutable_busy()->set_trained_tokens(1000 * step);
+    for (int i = 0; i < evaluations; ++i)
+      request.mutable_busy()->add_evaluations()->set_step(10 * i);
+    Sync(request);
+  };
+  busy(1, 0);
+  EXPECT_FALSE(plane_->LiveProgress(name).has_value());
+  busy(2, 1);
+  EXPECT_EQ(plane_->LiveProgress(name)->step(), 2);
+  const std::string shown = plane_->LiveProgress(name)->SerializeAsString();
+  for (int step = 3; step < 10; ++step) {
+    busy(step, 1);
+    EXPECT_EQ(plane_->LiveProgress(name)->SerializeAsString(), shown);
+  }
+  busy(10, 2);
+  EXPECT_EQ(plane_->LiveProgress(name)->step(), 10);
+  EXPECT_EQ(plane_->LiveProgress(name)->trained_tokens(), 10'000);
+  EXPECT_EQ(plane_->LiveProgress(name)->time_left().seconds(), 660);  // 630 s, in whole minutes
+
+  // A new server knows the policy too.
+  Restart();
+  busy(11, 0);
+  EXPECT_FALSE(plane_->LiveProgress(name).has_value());
+}
+
+TEST_F(ControlPlaneTest, ReadingAResultsFilesRenewsTheLease) {
+  const std::string name = CreateJob();
+  const auto lease = Idle("w1").work().lease();
+  now_ += absl::Seconds(29);
+  ASSERT_OK_AND_ASSIGN(const auto files, plane_->ResultBlobs(now_, FinishedDelta("w1", lease)));
+  EXPECT_EQ(files.size(), 2u);
+  now_ += absl::Seconds(29);
+  ASSERT_OK(plane_->Enter(now_));
+  EXPECT_EQ(Job(name).state(), FineTuningJob::RUNNING);
+}
+
+TEST_F(ControlPlaneTest, AWorkersTextIsCutBetweenCharacters) {
+  const std::string name = CreateJob();
+  std::string long_text = "x";
+  for (int i = 0; i < 600; ++i) long_text += "\xc3\xa9";
+  SynchronizeRequest request = Request("w1");
+  request.mutable_idle();
+  request.set_device(long_text);
+  const auto lease = Sync(request).work().lease();
+  ASSERT_EQ(plane_->ListWorkers(now_).size(), 1u);
+  EXPECT_EQ(plane_->ListWorkers(now_)[0].device(), long_text.substr(0, 199));
+  request = Finished("w1", lease);
+  request.mutable_finished()->mutable_error()->set_kind(v1::JobError::USER);
+  request.mutable_finished()->mutable_error()->set_reason("LOSS_NOT_FINITE");
+  request.mutable_finished()->mutable_error()->set_message(long_text);
+  Sync(request);
+  EXPECT_EQ(Job(name).error().message(), long_text.substr(0, 999));
 }
 
 TEST_F(ControlPlaneTest, KnowsWorkersForAnHour) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Vectors in the control plane: they go before jobs, serve them, and jobs wait for them.
+#include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -96,6 +97,47 @@ TEST_F(ControlPlaneVectorTest, ACheckpointUnderARetiredVectorIsNotUsed) {
   EXPECT_EQ(next.fine_tune().vector().vector_id(), "vec-2");
   EXPECT_EQ(next.fine_tune().checkpoint_blob(), "");
   EXPECT_NE(next.fine_tune().protection_handle(), work.fine_tune().protection_handle());
+}
+
+TEST_F(ControlPlaneVectorTest, ACurveBeginsAnewWithAnotherVector) {
+  const std::string name = CreateJob();
+  const auto report = [&](const std::string& worker, const worker::v1::Lease& lease, double loss) {
+    SynchronizeRequest request = Request(worker);
+    *request.mutable_busy()->mutable_lease() = lease;
+    request.mutable_busy()->set_step(4);
+    request.mutable_busy()->set_total_steps(10);
+    for (int64_t step = 2; step <= 4; step += 2) {
+      auto* evaluation = request.mutable_busy()->add_evaluations();
+      evaluation->set_step(step);
+      evaluation->set_training_loss(loss);
+    }
+    Sync(request);
+  };
+  report("w1", Idle("w1").work().lease(), 3);
+  ASSERT_EQ(Job(name).progress().evaluations_size(), 2);
+  AddActiveVector("vec-2", 2);
+  now_ += absl::Seconds(31);
+  const auto next = Idle("w2").work();
+  ASSERT_EQ(next.fine_tune().vector().vector_id(), "vec-2");
+  EXPECT_EQ(Job(name).progress().evaluations_size(), 0);
+  EXPECT_EQ(Job(name).progress().step(), 0);
+  report("w2", next.lease(), 1);
+  ASSERT_EQ(Job(name).progress().evaluations_size(), 2);
+  EXPECT_EQ(Job(name).progress().evaluations(0).training_loss(), 1);
+}
+
+TEST(VectorOptionsTest, OnlyAMissingKlWeightBecomesTheDefault) {
+  admin::v1::VectorOptions options;
+  EXPECT_OK(VectorCatalog::CompleteOptions(&options));
+  EXPECT_EQ(options.kl_weight(), 1);
+  options.set_kl_weight(0);
+  EXPECT_OK(VectorCatalog::CompleteOptions(&options));
+  EXPECT_EQ(options.kl_weight(), 0);
+  for (const double wrong : {-0.1, 101.0, std::numeric_limits<double>::quiet_NaN()}) {
+    options.set_kl_weight(wrong);
+    EXPECT_THAT(VectorCatalog::CompleteOptions(&options),
+                StatusIs(absl::StatusCode::kInvalidArgument, "KL_WEIGHT_OUT_OF_RANGE"));
+  }
 }
 
 }  // namespace

@@ -39,6 +39,8 @@ absl::Status FillDataset(Transaction& tx, const std::string& name, worker::v1::D
   out->set_format(record->dataset().format());
   out->set_digest(record->dataset().digest());
   out->set_size_bytes(record->dataset().size_bytes());
+  out->set_rows_accepted(record->dataset().report().rows_accepted());
+  out->set_longest_row_tokens(record->dataset().report().longest_row_tokens());
   return absl::OkStatus();
 }
 
@@ -105,6 +107,9 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
     next->clear_checkpoint_step();
     next->set_vector_id(vector->id());
     next->set_protection_handle(ids.NewId());
+    // The training starts anew with it: what the old one reached is no point of the new curve.
+    next->clear_evaluated_until_step();
+    next->mutable_job()->clear_progress();
   }
   BALLAST_RETURN_IF_ERROR(MoveJob(tx, *next, WorkEvent::kTaken, {}, now));
   changed_jobs.push_back(next->job().name());

@@ -18,10 +18,18 @@ struct LiveLease {
   int64_t epoch = 0;
   std::string worker_id;
   absl::Time expires;
-  absl::Time started;        // when this server gave it or found it
-  int64_t started_step = 0;  // first step reported, for the estimate of the time left
-  bool heard = false;        // a heartbeat has come since
-  v1::JobProgress progress;  // step, total_steps, trained_tokens, time_left
+  bool heard = false;  // a heartbeat has come since
+  // Speed and the time left are measured from here, once `measured`: the start of work that begins
+  // at step 0, or else the first report of a training that began elsewhere.
+  bool measured = false;
+  absl::Time measured_from;
+  int64_t measured_step = 0;
+  int64_t measured_tokens = 0;
+  // How fast steps go tells how the rows are split (VECTOR_POLICY_BY_ROW), so that `progress` moves
+  // with evaluations only (S2).
+  bool coarse = false;
+  int evaluations = 0;       // in the heartbeat that last moved a coarse `progress`
+  v1::JobProgress progress;  // step, total_steps, trained_tokens, time_left; as tenants see it
 };
 
 // The leases that are held, by resource. Thread safety: not thread-safe.

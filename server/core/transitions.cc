@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/utf8.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 
@@ -21,8 +22,8 @@ constexpr size_t kMaxMessage = 1000;
 // A worker's text is bounded before it is kept.
 JobError Bounded(JobError error) {
   if (error.reason().empty()) error.set_reason("UNKNOWN");
-  if (error.reason().size() > kMaxReason) error.mutable_reason()->resize(kMaxReason);
-  if (error.message().size() > kMaxMessage) error.mutable_message()->resize(kMaxMessage);
+  error.set_reason(ValidUtf8(error.reason(), kMaxReason));
+  error.set_message(ValidUtf8(error.message(), kMaxMessage));
   return error;
 }
 
