@@ -17,7 +17,9 @@ namespace {
 
 // The server holds an idle worker's call for about 20 s.
 constexpr absl::Duration kPollTimeout = absl::Seconds(90);
-constexpr absl::Duration kReportTimeout = absl::Seconds(30);
+// The server reads the files of a result before it answers.
+constexpr absl::Duration kReportTimeout = absl::Minutes(5);
+constexpr absl::Duration kReportTimeoutWhenStopping = absl::Seconds(30);
 constexpr absl::Duration kGoodbyeTimeout = absl::Seconds(2);
 constexpr absl::Duration kDefaultInterval = absl::Seconds(2);
 
@@ -126,7 +128,7 @@ void Agent::Handle(pb::SynchronizeResponse response) {
               return client_.ReadBlob(reader, blob, sink, drain_);
             });
       },
-      [this] { return draining(); });
+      [this] { return draining(); }, drain_);
   PauseIfFailing();
 }
 
@@ -157,8 +159,6 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
     absl::MutexLock lock(&mutex_);
     session_ = nullptr;
   }
-  session.Stop();
-  metrics_.SetBusy(false);
   const LeaseSession::Order order = session.order();
   const auto count = [&](const char* outcome) {
     metrics_.CountLease(work.has_fine_tune() ? "fine_tune" : "train_vector", outcome);
@@ -167,6 +167,7 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
       (!finished.ok() && ErrorReason(finished.status()) == "LEASE_LOST")) {
     spdlog::warn("{}: dropped, the lease is lost", resource);
     count("lost");
+    metrics_.SetBusy(false);
     return {};
   }
   pb::SynchronizeRequest::Finished report;
@@ -197,7 +198,11 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
   }
   *report.mutable_lease() = work.lease();
   *report.mutable_final_state() = session.Snapshot();
-  return Report(std::move(report));
+  // Heartbeats go on until the answer is there: the server may be long about it.
+  pb::SynchronizeResponse response = Report(report, session);
+  session.Stop();
+  metrics_.SetBusy(false);
+  return response;
 }
 
 absl::StatusOr<pb::SynchronizeRequest::Finished> Agent::RunTask(const pb::Work& work,
@@ -223,24 +228,32 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> Agent::RunTask(const pb::Work& 
                    "version of both");
 }
 
-pb::SynchronizeResponse Agent::Report(const pb::SynchronizeRequest::Finished& finished) {
+pb::SynchronizeResponse Agent::Report(const pb::SynchronizeRequest::Finished& finished,
+                                      const LeaseSession& session) {
   Backoff backoff(client_.options());
   Cancellation never;
   absl::Duration waited_while_stopping;
+  absl::Duration waited_while_refused;
   const std::string resource = finished.lease().resource();
   while (true) {
     pb::SynchronizeRequest request = Identity();
     *request.mutable_finished() = finished;
     if (pause_) request.set_draining(true);  // nothing new with the answer
-    auto response = client_.Synchronize(std::move(request), kReportTimeout, never);
+    auto response = client_.Synchronize(
+        std::move(request), draining() ? kReportTimeoutWhenStopping : kReportTimeout, never);
     if (response.ok()) return *std::move(response);
     const absl::Status& status = response.status();
-    if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status) &&
-        !absl::IsUnauthenticated(status)) {
+    // A server that answers but cannot store the result may soon: its disk was full, say.
+    const bool refused = absl::IsResourceExhausted(status) || absl::IsInternal(status);
+    if (refused ? session.order() == LeaseSession::Order::kLost ||
+                      waited_while_refused >= options_.report_patience
+                : !absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status) &&
+                      !absl::IsUnauthenticated(status)) {
       spdlog::error("{}: the server does not take the result: {}", resource, StatusText(status));
       return {};
     }
     const absl::Duration wait = backoff.Next();
+    if (refused) waited_while_refused += wait;
     spdlog::warn("{}: the result is not reported yet: {}", resource, StatusText(status));
     if (draining()) {
       if (waited_while_stopping >= options_.stop_patience) return {};

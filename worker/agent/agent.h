@@ -27,6 +27,8 @@ struct AgentOptions {
   int checkpoint_steps = 50;    // 0: none
   // How long a stopping agent tries to report what it has done.
   absl::Duration stop_patience = absl::Seconds(20);
+  // How long a result is offered, its lease renewed, to a server that answers but cannot store it.
+  absl::Duration report_patience = absl::Minutes(30);
   // How long the agent takes no work after a failure that is the platform's, doubled each time up
   // to longest_pause: a worker that cannot work (a wrong key, a full disk) must not use up the
   // attempts of every job in a moment, but leave them to other workers.
@@ -66,7 +68,9 @@ class Agent {
   pb::SynchronizeResponse DoWork(const pb::Work& work, absl::Duration interval);
   absl::StatusOr<pb::SynchronizeRequest::Finished> RunTask(const pb::Work& work,
                                                            LeaseSession& session);
-  pb::SynchronizeResponse Report(const pb::SynchronizeRequest::Finished& finished);
+  // Reports the end of a lease until the server takes it or never will.
+  pb::SynchronizeResponse Report(const pb::SynchronizeRequest::Finished& finished,
+                                 const LeaseSession& session);
   void SayGoodbye();
   // Waits after platform failures; see AgentOptions::first_pause.
   void PauseIfFailing();

@@ -62,6 +62,18 @@ TEST_F(AgentTest, AnswersSamplesBetweenMicroBatches) {
   EXPECT_TRUE(server_.WaitForFinished().has_delta());
 }
 
+TEST_F(AgentTest, StopsWithoutWaitingForAnAdapterThatDoesNotCome) {
+  pb::SampleOrder order = Order("s-9", "hello");
+  order.set_adapter_blob("blob-adapter");
+  order.set_lora_rank(2);
+  server_.FailReadsOf("blob-adapter", {grpc::StatusCode::UNAVAILABLE, "told to fail"});
+  server_.GiveSample(order);
+  StartAgent();
+  server_.WaitForFailedReads(1);
+  StopAgent();
+  EXPECT_EQ(server_.WaitForReply("s-9").error.reason(), "WORKER_STOPPING");
+}
+
 TEST_F(AgentTest, SaysWhenAPromptIsTooLongAndWhenAReplyWasCut) {
   pb::SampleOrder order = Order("s-6", std::string(5000, 'a'));
   server_.GiveSample(order);

@@ -202,6 +202,40 @@ TEST_F(AgentTest, StartsAnewWhenTheCheckpointIsAnotherJobs) {
   EXPECT_EQ(engine_.seen().first_step, 0);
 }
 
+TEST_F(AgentTest, KeepsACheckpointThatCannotBeReadForNow) {
+  pb::Work work = Job(2);
+  ASSERT_OK_AND_ASSIGN(
+      const std::string sealed,
+      vault_.Seal(SecretBuffer::CopyOf("written by another version"),
+                  {absl::StrCat("checkpoint of ", kJob), 1, work.base_model().digest()}));
+  server_.SetBlob("blob-checkpoint", sealed);
+  work.mutable_fine_tune()->set_checkpoint_blob("blob-checkpoint");
+  server_.FailReadsOf("blob-checkpoint", {grpc::StatusCode::INTERNAL, "the disk hiccups"});
+  server_.GiveWork(work);
+  StartAgent();
+  const auto finished = server_.WaitForFinished();
+  EXPECT_EQ(finished.error().kind(), JobError::PLATFORM);
+  EXPECT_EQ(engine_.seen().trainings, 0);
+  // What is gone for good is done without.
+  server_.FailReadsOf("blob-checkpoint", {grpc::StatusCode::NOT_FOUND, "deleted"});
+  server_.GiveWork(work);
+  EXPECT_TRUE(server_.WaitForFinished().has_delta());
+  EXPECT_EQ(engine_.seen().first_step, 0);
+}
+
+TEST_F(AgentTest, KeepsItsLeaseUntilTheResultIsTaken) {
+  for (const auto code : {grpc::StatusCode::RESOURCE_EXHAUSTED, grpc::StatusCode::INTERNAL,
+                          grpc::StatusCode::UNAVAILABLE}) {
+    server_.FailReports(1'000'000, code);
+    server_.GiveWork(Job());
+    if (agent_ == nullptr) StartAgent();
+    server_.WaitForFailedReports(2);
+    server_.WaitForHeartbeats(2);
+    server_.FailReports(0, grpc::StatusCode::OK);
+    EXPECT_TRUE(server_.WaitForFinished().has_delta());
+  }
+}
+
 TEST_F(AgentTest, StartsAnewWhenTheEngineRefusesTheCheckpoint) {
   pb::Work work = Job(2);
   ASSERT_OK_AND_ASSIGN(
@@ -225,6 +259,29 @@ TEST_F(AgentTest, RefusesADataSetThatIsNotTheUploadedOne) {
   EXPECT_EQ(finished.error().kind(), JobError::PLATFORM);
   EXPECT_EQ(engine_.seen().trainings, 0);
   EXPECT_THAT(log_.str(), HasSubstr("DATASET_CORRUPT"));
+}
+
+TEST_F(AgentTest, RefusesADataSetWithFewerRowsThanWereAdmitted) {
+  pb::Work work = Job();
+  work.mutable_fine_tune()->mutable_training_dataset()->set_rows_accepted(9);
+  server_.GiveWork(work);
+  StartAgent();
+  const auto finished = server_.WaitForFinished();
+  EXPECT_EQ(finished.error().kind(), JobError::PLATFORM);
+  EXPECT_EQ(engine_.seen().trainings, 0);
+  EXPECT_THAT(log_.str(), HasSubstr("DATASET_ROWS_DIFFER"));
+}
+
+TEST_F(AgentTest, LeavesOutWhatWasTooLongWhenTheDataSetWasChecked) {
+  pb::Work work = Job();
+  auto* dataset = work.mutable_fine_tune()->mutable_training_dataset();
+  SetDataset(dataset, "blob-rows", Rows(8) + Rows(1, "a much longer reply than any other"));
+  dataset->set_rows_accepted(8);
+  dataset->set_longest_row_tokens(60);
+  server_.GiveWork(work);
+  StartAgent();
+  ASSERT_TRUE(server_.WaitForFinished().has_delta()) << log_.str();
+  EXPECT_THAT(engine_.seen().rows, SizeIs(8));
 }
 
 TEST_F(AgentTest, RefusesABaseThatIsNotWhatItsDigestSays) {

@@ -76,20 +76,28 @@ absl::StatusOr<SecretBuffer> OpenVector(TaskEnvironment& environment, const pb::
   return vector;
 }
 
-// The engine's bytes of the newest checkpoint; empty without one, or where it does not open: the
-// work then starts anew.
+// True when reading a checkpoint again cannot help. After any other failure the work done is still
+// there to be taken up, by a later attempt.
+bool IsGone(const absl::Status& status) {
+  return absl::IsDataLoss(status) || absl::IsNotFound(status) ||
+         ErrorReason(status) == "BLOB_TOO_LARGE";
+}
+
+// The engine's bytes of the newest checkpoint; empty without one, or where it is gone or does not
+// open: the work then starts anew. Other failures of reading it are returned.
 absl::StatusOr<std::string> ReadCheckpoint(TaskEnvironment& environment, const pb::Work& work) {
   const std::string& blob = work.fine_tune().checkpoint_blob();
   if (blob.empty()) return std::string();
   const std::string& resource = work.lease().resource();
-  auto sealed =
+  const auto sealed =
       environment.client.ReadBlobToMemory({environment.session.lease(), ""}, blob,
                                           kMaxCheckpointBytes, environment.session.interrupt());
+  BALLAST_RETURN_IF_ERROR(CheckOrder(environment.session));
+  if (!sealed.ok() && !IsGone(sealed.status())) return sealed.status();
   absl::StatusOr<std::string> bytes =
       sealed.ok() ? CheckpointUploader::Open(environment.vault, *sealed, resource,
                                              work.base_model().digest())
                   : sealed.status();
-  BALLAST_RETURN_IF_ERROR(CheckOrder(environment.session));
   if (bytes.ok()) return bytes;
   spdlog::warn("{}: its checkpoint cannot be used, it starts anew: {}", resource,
                StatusText(bytes.status()));

@@ -66,11 +66,6 @@ void LeaseSession::Raise(Order order) {
   if (order != Order::kDrain) abandon_.Cancel();
 }
 
-void LeaseSession::SetTotalSteps(int64_t total_steps) {
-  absl::MutexLock lock(&mutex_);
-  state_.set_total_steps(total_steps);
-}
-
 void LeaseSession::SetProgress(const Progress& progress) {
   absl::MutexLock lock(&mutex_);
   state_.set_step(progress.step);

@@ -14,8 +14,8 @@
 
 namespace ballast::worker::agent {
 
-// The worker's side of a lease while the work runs: a thread sends heartbeats with the progress,
-// renews the lease by them, and brings back what the server wants.
+// The worker's side of a lease while the work runs and until its end is reported: a thread sends
+// heartbeats with the progress, renews the lease by them, and brings back what the server wants.
 //
 // What is reported is what S2 allows: steps, tokens of finished steps, vector-off losses of
 // evaluation points, the digest of the newest checkpoint.
@@ -53,7 +53,6 @@ class LeaseSession {
   // Used up when the lease was cancelled or lost: for writing what the work made.
   Cancellation& abandon() { return abandon_; }
 
-  void SetTotalSteps(int64_t total_steps);
   void SetProgress(const Progress& progress);
   // Sent at once.
   void AddEvaluation(const Evaluation& evaluation);

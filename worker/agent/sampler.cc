@@ -76,11 +76,6 @@ void Sampler::Add(const pb::SampleOrder& order) {
   orders_.push_back(order);
 }
 
-bool Sampler::HasOrders() const {
-  absl::MutexLock lock(&mutex_);
-  return !orders_.empty();
-}
-
 std::optional<pb::SampleOrder> Sampler::Next() {
   absl::MutexLock lock(&mutex_);
   if (orders_.empty()) return std::nullopt;
@@ -89,10 +84,11 @@ std::optional<pb::SampleOrder> Sampler::Next() {
   return order;
 }
 
-void Sampler::ServeWith(LoadedBase& base, const std::function<bool()>& stop) {
+void Sampler::ServeWith(LoadedBase& base, const std::function<bool()>& stop,
+                        Cancellation& interrupt) {
   while (const auto order = Next()) {
     if (order->base_model().digest() == base.digest) {
-      Serve(*order, base, stop);
+      Serve(*order, base, stop, interrupt);
     } else {
       Refuse(*order, MakeError(absl::StatusCode::kUnavailable, "SAMPLE_BASE_BUSY",
                                "the worker is training on another base model; ask again later"));
@@ -102,7 +98,7 @@ void Sampler::ServeWith(LoadedBase& base, const std::function<bool()>& stop) {
 
 void Sampler::ServeIdle(
     const std::function<absl::StatusOr<LoadedBase*>(const pb::SampleOrder&, BlobReader)>& load,
-    const std::function<bool()>& stop) {
+    const std::function<bool()>& stop, Cancellation& interrupt) {
   while (const auto order = Next()) {
     if (stop()) {
       Refuse(*order, Stopping());
@@ -110,7 +106,7 @@ void Sampler::ServeIdle(
     }
     const auto base = load(*order, BlobReader{{}, order->sample_id()});
     if (base.ok()) {
-      Serve(*order, **base, stop);
+      Serve(*order, **base, stop, interrupt);
     } else {
       Refuse(*order, base.status());
     }
@@ -131,9 +127,9 @@ void Sampler::Refuse(const pb::SampleOrder& order, const absl::Status& status) {
 }
 
 void Sampler::Serve(const pb::SampleOrder& order, LoadedBase& base,
-                    const std::function<bool()>& stop) {
+                    const std::function<bool()>& stop, Cancellation& interrupt) {
   const auto reply = client_.StartReply(order.sample_id(), never_);
-  const auto reason = Generate(order, base, stop, *reply);
+  const auto reason = Generate(order, base, stop, interrupt, *reply);
   metrics_.CountSample(reason.ok());
   if (!reason.ok()) {
     // The status may quote the engine, never a row or a reply.
@@ -147,7 +143,7 @@ void Sampler::Serve(const pb::SampleOrder& order, LoadedBase& base,
 
 absl::StatusOr<std::string> Sampler::Generate(const pb::SampleOrder& order, LoadedBase& base,
                                               const std::function<bool()>& stop,
-                                              SampleReply& reply) {
+                                              Cancellation& interrupt, SampleReply& reply) {
   if (stop()) return Stopping();
   const ballast::v1::SampleRequest& request = order.request();
   SampleConfig config;
@@ -157,7 +153,8 @@ absl::StatusOr<std::string> Sampler::Generate(const pb::SampleOrder& order, Load
   config.seed = static_cast<uint64_t>(request.seed());
   BALLAST_ASSIGN_OR_RETURN(const std::vector<int32_t> prompt,
                            EncodePrompt(request, base, config.max_tokens));
-  BALLAST_ASSIGN_OR_RETURN(const Adapter* adapter, FetchAdapter(order, base));
+  const auto adapter = FetchAdapter(order, base, interrupt);
+  if (!adapter.ok()) return stop() ? Stopping() : adapter.status();
   LoraConfig lora;  // an order for the base alone has no rank: the default, which scales nothing
   if (order.lora_rank() > 0) {
     lora.rank = order.lora_rank();
@@ -177,7 +174,7 @@ absl::StatusOr<std::string> Sampler::Generate(const pb::SampleOrder& order, Load
     return failure.ok() && !gone;
   };
   BALLAST_RETURN_IF_ERROR(
-      base.engine->Sample(prompt, base.text.end_tokens, config, *adapter, lora, token));
+      base.engine->Sample(prompt, base.text.end_tokens, config, **adapter, lora, token));
   BALLAST_RETURN_IF_ERROR(failure);
   BALLAST_ASSIGN_OR_RETURN(std::string rest, stream.Finish());
   if (!gone && !rest.empty()) reply.Write(std::move(rest));
@@ -185,7 +182,8 @@ absl::StatusOr<std::string> Sampler::Generate(const pb::SampleOrder& order, Load
 }
 
 absl::StatusOr<const Adapter*> Sampler::FetchAdapter(const pb::SampleOrder& order,
-                                                     const LoadedBase& base) {
+                                                     const LoadedBase& base,
+                                                     Cancellation& interrupt) {
   static const Adapter& none = *new Adapter;
   if (order.adapter_blob().empty()) return &none;
   const std::string key =
@@ -195,7 +193,7 @@ absl::StatusOr<const Adapter*> Sampler::FetchAdapter(const pb::SampleOrder& orde
                            artifact::AdapterTensorSpecs(base.config_json, order.lora_rank()));
   BALLAST_ASSIGN_OR_RETURN(const std::string bytes,
                            client_.ReadBlobToMemory({{}, order.sample_id()}, order.adapter_blob(),
-                                                    kMaxAdapterBytes, never_));
+                                                    kMaxAdapterBytes, interrupt));
   BALLAST_ASSIGN_OR_RETURN(auto tensors, artifact::ReadAdapterModel(allowed, bytes));
   adapter_key_.clear();
   adapter_.clear();

@@ -18,7 +18,7 @@ namespace ballast::worker::agent {
 // Sampling orders of this worker: they arrive with answers of Synchronize on any thread, and are
 // served on the engine's thread, between micro-batches of a training or when the worker is idle.
 // Always the clean base, or the clean base with the customer's adapter: never the vector. Thread
-// safety: Add and HasOrders from any thread, the rest on the engine's thread only.
+// safety: Add from any thread, the rest on the engine's thread only.
 class Sampler {
  public:
   // Both must outlive the sampler.
@@ -27,32 +27,35 @@ class Sampler {
   // Takes an order.
   void Add(const pb::SampleOrder& order);
 
-  bool HasOrders() const;
-
   // Serves what waits with `base`; an order for another base gets UNAVAILABLE (SAMPLE_BASE_BUSY).
   // `stop` is asked before each token; when it says true the rest is refused (WORKER_STOPPING).
-  void ServeWith(LoadedBase& base, const std::function<bool()>& stop);
+  // `interrupt` ends the download of an adapter.
+  void ServeWith(LoadedBase& base, const std::function<bool()>& stop, Cancellation& interrupt);
 
   // As ServeWith for an idle worker: `load` gives the base that an order needs.
   void ServeIdle(
       const std::function<absl::StatusOr<LoadedBase*>(const pb::SampleOrder&, BlobReader)>& load,
-      const std::function<bool()>& stop);
+      const std::function<bool()>& stop, Cancellation& interrupt);
 
   // Refuses what waits (WORKER_STOPPING).
   void RefuseAll();
 
  private:
   std::optional<pb::SampleOrder> Next();
-  void Serve(const pb::SampleOrder& order, LoadedBase& base, const std::function<bool()>& stop);
+  void Serve(const pb::SampleOrder& order, LoadedBase& base, const std::function<bool()>& stop,
+             Cancellation& interrupt);
   // Sends pieces until the end; returns the reason of the end, or a failure.
   absl::StatusOr<std::string> Generate(const pb::SampleOrder& order, LoadedBase& base,
-                                       const std::function<bool()>& stop, SampleReply& reply);
-  absl::StatusOr<const Adapter*> FetchAdapter(const pb::SampleOrder& order, const LoadedBase& base);
+                                       const std::function<bool()>& stop, Cancellation& interrupt,
+                                       SampleReply& reply);
+  absl::StatusOr<const Adapter*> FetchAdapter(const pb::SampleOrder& order, const LoadedBase& base,
+                                              Cancellation& interrupt);
   void Refuse(const pb::SampleOrder& order, const absl::Status& status);
 
   WorkerClient& client_;
   Metrics& metrics_;
-  Cancellation never_;  // replies end by `stop`, not from outside
+  // Replies end by `stop`, not from outside: who waits is told why.
+  Cancellation never_;
 
   mutable absl::Mutex mutex_;
   std::deque<pb::SampleOrder> orders_ ABSL_GUARDED_BY(mutex_);

@@ -21,8 +21,9 @@ TrainCallbacks SessionCallbacks(TaskEnvironment& environment, LoadedBase& base) 
     metrics.CountStep();
   };
   callbacks.yield = [&session, &sampler, &base] {
-    sampler.ServeWith(base,
-                      [&session] { return session.order() != LeaseSession::Order::kContinue; });
+    sampler.ServeWith(
+        base, [&session] { return session.order() != LeaseSession::Order::kContinue; },
+        session.interrupt());
     switch (session.order()) {
       case LeaseSession::Order::kContinue:
         return TrainCallbacks::Order::kContinue;

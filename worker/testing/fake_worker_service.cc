@@ -72,6 +72,24 @@ void FakeWorkerService::FailCalls(int count) {
   calls_to_fail_ = count;
 }
 
+void FakeWorkerService::FailReadsOf(const std::string& name, grpc::Status status) {
+  absl::MutexLock lock(&mutex_);
+  failing_reads_[name] = std::move(status);
+}
+
+void FakeWorkerService::WaitForFailedReads(int count) {
+  absl::MutexLock lock(&mutex_);
+  const auto reached = [&]()
+                           ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return failed_reads_ >= count; };
+  mutex_.Await(absl::Condition(&reached));
+}
+
+void FakeWorkerService::FailReports(int count, grpc::StatusCode code) {
+  absl::MutexLock lock(&mutex_);
+  reports_to_fail_ = count;
+  report_failure_ = code;
+}
+
 void FakeWorkerService::BreakReadsAfter(size_t bytes) {
   absl::MutexLock lock(&mutex_);
   break_reads_after_ = bytes;
@@ -110,6 +128,24 @@ void FakeWorkerService::WaitForWritten(const std::string& name) {
     return written_.count(name) != 0;
   };
   mutex_.Await(absl::Condition(&there));
+}
+
+void FakeWorkerService::WaitForHeartbeats(int count) {
+  absl::MutexLock lock(&mutex_);
+  const size_t until = heartbeats_.size() + static_cast<size_t>(count);
+  const auto reached = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return heartbeats_.size() >= until;
+  };
+  mutex_.Await(absl::Condition(&reached));
+}
+
+void FakeWorkerService::WaitForFailedReports(int count) {
+  absl::MutexLock lock(&mutex_);
+  const int until = failed_reports_ + count;
+  const auto reached = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return failed_reports_ >= until;
+  };
+  mutex_.Await(absl::Condition(&reached));
 }
 
 std::map<std::string, std::string> FakeWorkerService::written() {
@@ -180,6 +216,11 @@ grpc::Status FakeWorkerService::Synchronize(grpc::ServerContext* context,
     return grpc::Status::OK;
   }
   if (request->has_finished()) {
+    if (reports_to_fail_ > 0) {
+      --reports_to_fail_;
+      ++failed_reports_;
+      return {report_failure_, "told to fail"};
+    }
     finished_.push_back(request->finished());
     last_finished_draining_ = request->draining();
     response->mutable_idle();
@@ -213,6 +254,11 @@ grpc::Status FakeWorkerService::ReadBlob(grpc::ServerContext* context,
   size_t break_after = 0;
   {
     absl::MutexLock lock(&mutex_);
+    const auto failing = failing_reads_.find(request->blob());
+    if (failing != failing_reads_.end() && !failing->second.ok()) {
+      ++failed_reads_;
+      return failing->second;
+    }
     const auto blob = blobs_.find(request->blob());
     if (blob == blobs_.end()) {
       return ToGrpcStatus(MakeError(absl::StatusCode::kPermissionDenied, "BLOB_NOT_IN_LEASE",

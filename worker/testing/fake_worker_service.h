@@ -37,6 +37,12 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   void LoseLease();
   // The next `count` calls of any kind fail with UNAVAILABLE.
   void FailCalls(int count);
+  // Every ReadBlob of `name` fails with `status` from now on; OK ends that.
+  void FailReadsOf(const std::string& name, grpc::Status status);
+  // Waits until `count` reads have failed by it.
+  void WaitForFailedReads(int count);
+  // The next `count` reports of the end of a lease fail with `code`.
+  void FailReports(int count, grpc::StatusCode code);
   // Each ReadBlob breaks off with UNAVAILABLE after so many bytes.
   void BreakReadsAfter(size_t bytes);
 
@@ -60,6 +66,10 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   std::map<std::string, std::string> written();
   // The busy states of all heartbeats.
   std::vector<ballast::worker::v1::SynchronizeRequest::Busy> heartbeats();
+  // Waits until `count` more heartbeats have come.
+  void WaitForHeartbeats(int count);
+  // Waits until `count` more reports have failed.
+  void WaitForFailedReports(int count);
   ballast::worker::v1::SynchronizeRequest last_request();
   int failed_calls();
   // Whether the last report of an end asked for nothing new.
@@ -91,6 +101,11 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
   int calls_to_fail_ ABSL_GUARDED_BY(mutex_) = 0;
   int failed_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, grpc::Status> failing_reads_ ABSL_GUARDED_BY(mutex_);
+  int reports_to_fail_ ABSL_GUARDED_BY(mutex_) = 0;
+  int failed_reads_ ABSL_GUARDED_BY(mutex_) = 0;
+  int failed_reports_ ABSL_GUARDED_BY(mutex_) = 0;
+  grpc::StatusCode report_failure_ ABSL_GUARDED_BY(mutex_) = grpc::StatusCode::OK;
   size_t break_reads_after_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t idle_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<ballast::worker::v1::SynchronizeRequest::Finished> finished_ ABSL_GUARDED_BY(mutex_);
