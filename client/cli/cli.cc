@@ -3,20 +3,43 @@
 
 #include <cstdio>
 #include <exception>
+#include <sstream>
+#include <string_view>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/version.h"
 #include "google/protobuf/util/json_util.h"
 
 namespace ballast::cli {
+namespace {
+
+absl::Status UsageError(const std::string& message) {
+  return WithExitCode(MakeError(absl::StatusCode::kInvalidArgument, "USAGE", message), kExitUsage);
+}
+
+// Whether `--output json` is there: a parse that failed may not have come to it.
+bool AsksForJson(int argc, const char* const* argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--output=json") return true;
+    if (argument == "--output" && i + 1 < argc && std::string_view(argv[i + 1]) == "json") {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
 
 Cli::Cli(Environment environment) : environment_(std::move(environment)) {
   app_.name("ballast");
   app_.description(
       "Ballast fine-tunes language models under a security vector and gives back an adapter.\n"
       "Start with `ballast dev`; it runs a server and a worker on this machine.");
-  app_.set_version_flag("--version", "ballast 0.1.0");
+  app_.set_version_flag("--version", absl::StrCat("ballast ", std::string(Version())));
   app_.require_subcommand(1);
   app_.add_option("--server", flags_.server_address, "Server, host:port [BALLAST_SERVER]")
       ->group("Connection");
@@ -57,25 +80,53 @@ CLI::App* Cli::AddCommand(CLI::App* parent, const std::string& name, const std::
   return command;
 }
 
-int Cli::Main(int argc, const char* const* argv) {
+absl::Status Cli::Parse(int argc, const char* const* argv) {
   // CLI11 reports by exceptions; they end here.
   try {
     app_.parse(argc, argv);
+    return absl::OkStatus();
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app_.exit(error);  // --help, --version
-    std::fprintf(stderr, "error: %s\ntry: add --help to see the options and examples\n",
-                 error.what());
-    return kExitUsage;
+    if (error.get_exit_code() != 0) return UsageError(error.what());
+    std::ostringstream text;  // --help, --version
+    app_.exit(error, text, text);
+    body_ = [text = text.str()] {
+      Print(text);
+      return absl::OkStatus();
+    };
+    return absl::OkStatus();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
-    return kExitUsage;
+    return UsageError(error.what());
   }
-  const absl::Status status = body_();
-  std::fflush(stdout);
+}
+
+int Cli::Main(int argc, const char* const* argv) {
+  absl::Status status = Parse(argc, argv);
+  if (status.ok()) {
+    status = body_();
+  } else if (AsksForJson(argc, argv)) {
+    output_ = "json";
+  }
+  // A result that was not written is no success. The mark of an earlier failed write stays.
+  const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  if (status.ok() && !written) {
+    status = MakeError(absl::StatusCode::kDataLoss, "OUTPUT_NOT_WRITTEN",
+                       "standard output did not take everything, and results are missing from it; "
+                       "check that its disk is not full and that its reader still runs");
+  }
   if (status.ok()) return kExitOk;
   const std::string text = json() ? DescribeErrorJson(status) : DescribeError(status);
   std::fputs(text.c_str(), stderr);
   return ExitCodeOf(status);
+}
+
+absl::Status Cli::RefuseZero(const CLI::Option& option, double value, const std::string& field) {
+  if (option.count() == 0 || value != 0) return absl::OkStatus();
+  return WithExitCode(
+      FieldError(field, "HYPERPARAMETER_ZERO",
+                 absl::StrCat(option.get_name(),
+                              " is 0, which the server takes for the default; give another value, "
+                              "or leave the option out for the default")),
+      kExitUsage);
 }
 
 absl::StatusOr<std::shared_ptr<const client::Connection>> Cli::Connect(Role role,

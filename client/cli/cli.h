@@ -25,7 +25,8 @@ class Cli {
   explicit Cli(Environment environment);
 
   // Reads the command line and runs its command. The exit code (error_report.h). Results go to
-  // standard output, everything else to standard error.
+  // standard output, everything else to standard error. A result that could not be written is a
+  // failure (OUTPUT_NOT_WRITTEN).
   int Main(int argc, const char* const* argv);
 
   CLI::App& app() { return app_; }
@@ -42,6 +43,11 @@ class Cli {
   absl::StatusOr<std::shared_ptr<client::Client>> TenantClient();
   absl::StatusOr<std::shared_ptr<client::AdminClient>> OperatorClient();
 
+  // Refuses a 0 that was typed for an option whose 0 means "not given" to the server: it would be
+  // replaced without a word. INVALID_ARGUMENT (HYPERPARAMETER_ZERO) with the exit code of a usage
+  // error; `field` is the request's.
+  static absl::Status RefuseZero(const CLI::Option& option, double value, const std::string& field);
+
   bool json() const { return output_ == "json"; }
   // Prints one message as indented JSON, or as one line with `one_line`.
   static void PrintJson(const google::protobuf::Message& message, bool one_line = false);
@@ -49,6 +55,8 @@ class Cli {
   static void Print(const std::string& text);
 
  private:
+  // Leaves the body to run. INVALID_ARGUMENT (USAGE).
+  absl::Status Parse(int argc, const char* const* argv);
   absl::StatusOr<std::shared_ptr<const client::Connection>> Connect(Role role, std::string* tenant);
 
   const Environment environment_;

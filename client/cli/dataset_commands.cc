@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -10,9 +11,11 @@
 #include "client/cli/dataset_report.h"
 #include "client/cli/format.h"
 #include "client/cli/progress_bar.h"
+#include "common/artifact/model_config.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
+#include "common/base/utf8.h"
 #include "common/dataset/checker.h"
 
 namespace ballast::cli {
@@ -55,10 +58,20 @@ absl::Status NoRows(const std::string& what) {
                                 "by line"));
 }
 
+// The longest row that the model in `folder` can be trained on, as the server takes it.
+absl::StatusOr<int64_t> ContextTokensOf(const std::string& folder) {
+  constexpr char kInstead[] = "without --context-tokens the model's config.json is needed";
+  const absl::StatusOr<std::string> json = ReadFile(folder + "/config.json", 1 << 20);
+  if (!json.ok()) return Annotate(json.status(), kInstead);
+  const absl::StatusOr<artifact::ModelConfig> config = artifact::ParseModelConfig(*json);
+  if (!config.ok()) return Annotate(config.status(), kInstead);
+  return config->context_tokens;
+}
+
 void AddCheck(Cli& cli, CLI::App* group) {
   struct Options {
     std::string file, folder, format = "auto";
-    int64_t context_tokens = 8192;
+    int64_t context_tokens = 0;  // 0: the model's
     size_t max_issues = 20;
   };
   auto options = std::make_shared<Options>();
@@ -72,6 +85,9 @@ void AddCheck(Cli& cli, CLI::App* group) {
         dataset::CheckOptions check;
         check.format = FindFormat(options->format).format;
         check.context_tokens = options->context_tokens;
+        if (check.context_tokens == 0) {
+          BALLAST_ASSIGN_OR_RETURN(check.context_tokens, ContextTokensOf(options->folder));
+        }
         dataset::Checker checker(text, check, nullptr);
         BALLAST_ASSIGN_OR_RETURN(const int64_t total, FileSize(options->file));
         {
@@ -81,7 +97,7 @@ void AddCheck(Cli& cli, CLI::App* group) {
           BALLAST_RETURN_IF_ERROR(ForEachChunk(options->file, 1 << 18, [&](std::string_view bytes) {
             fed = checker.Feed(bytes);
             done += static_cast<int64_t>(bytes.size());
-            bar.Update(static_cast<double>(done) / static_cast<double>(total),
+            bar.Update(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1,
                        absl::StrCat(FormatBytes(done), " of ", FormatBytes(total)));
             return fed.ok();
           }));
@@ -98,14 +114,14 @@ void AddCheck(Cli& cli, CLI::App* group) {
   command->add_option("file", options->file, "JSONL file")->required();
   command
       ->add_option("--model-folder", options->folder,
-                   "Folder of the base model: its tokenizer and chat template are used")
+                   "Folder of the base model: its tokenizer, chat template and config.json are "
+                   "used")
       ->required();
   AddFormatOption(command, options->format);
   command
       ->add_option("--context-tokens", options->context_tokens,
-                   "Longest row in tokens; `ballast model list` shows the model's")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+                   "Longest row in tokens [that of the model's config.json]")
+      ->check(CLI::PositiveNumber);
   command->add_option("--max-issues", options->max_issues, "Issues to show")->capture_default_str();
 }
 
@@ -129,7 +145,7 @@ void AddUpload(Cli& cli, CLI::App* group) {
                               kExitUsage);
         }
         // Before a data set is created for it.
-        BALLAST_RETURN_IF_ERROR(FileSize(options->file).status());
+        BALLAST_RETURN_IF_ERROR(client::Client::CheckUploadFile(options->file));
         BALLAST_ASSIGN_OR_RETURN(auto client, cli.TenantClient());
         std::string name = client->DatasetName(options->resume);
         if (options->resume.empty()) {
@@ -138,7 +154,7 @@ void AddUpload(Cli& cli, CLI::App* group) {
           request.set_format(FindFormat(options->format).proto);
           request.set_display_name(
               options->display_name.empty()
-                  ? std::filesystem::path(options->file).filename().string().substr(0, 100)
+                  ? ValidUtf8(std::filesystem::path(options->file).filename().string(), 100)
                   : options->display_name);
           BALLAST_ASSIGN_OR_RETURN(const v1::Dataset created, client->CreateDataset(request));
           name = created.name();
@@ -251,7 +267,13 @@ void AddDelete(Cli& cli, CLI::App* group) {
                      "  ballast dataset delete ds-0123", [&cli, id]() -> absl::Status {
                        BALLAST_ASSIGN_OR_RETURN(auto client, cli.TenantClient());
                        BALLAST_RETURN_IF_ERROR(client->DeleteDataset(*id));
-                       if (!cli.json()) Cli::Print(absl::StrCat("Deleted ", ShortName(*id), "\n"));
+                       if (cli.json()) {
+                         Cli::Print(nlohmann::json{{"deleted", client->DatasetName(*id)}}.dump(
+                                        2, ' ', false, nlohmann::json::error_handler_t::replace) +
+                                    "\n");
+                       } else {
+                         Cli::Print(absl::StrCat("Deleted ", Printable(ShortName(*id)), "\n"));
+                       }
                        return absl::OkStatus();
                      });
   command->add_option("dataset", *id, "Id of the data set")->required();

@@ -171,13 +171,19 @@ absl::Status WriteWorkerConfig(const DevPaths& paths, const DevOptions& options,
                                const std::string& server_address) {
   return ChangeYaml(
       paths.worker_config,
-      "Of ballast-worker. `ballast dev` sets address and folders on each start and keeps the rest.",
+      "Of ballast-worker. `ballast dev` sets address, folders, threads and device on each start "
+      "and\n"
+      "# keeps the rest.",
       [&](YAML::Node& root) {
         root["server_address"] = server_address;
         root["api_key_file"] = paths.worker_key;
         root["vault_key_file"] = paths.vault_key;
         root["cache_dir"] = paths.worker_cache;
         root["worker_id"] = "dev";
+        // Without its option each is the worker's default again: what one start was told would
+        // otherwise hold for all later ones.
+        root.remove("threads");
+        root.remove("device");
         if (options.threads > 0) root["threads"] = options.threads;
         if (!options.device.empty()) root["device"] = options.device;
       });

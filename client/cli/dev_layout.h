@@ -60,7 +60,8 @@ absl::Status MakeKeys(const DevPaths& paths);
 // CONFIG_INVALID when it was edited into something that is no YAML map.
 absl::Status WriteServerConfig(const DevPaths& paths, const DevOptions& options);
 
-// Writes worker.yaml for the server's actual address in the same manner, and client.yaml anew.
+// Writes worker.yaml for the server's actual address in the same manner (threads and device are
+// those of this start, too), and client.yaml anew.
 absl::Status WriteWorkerConfig(const DevPaths& paths, const DevOptions& options,
                                const std::string& server_address);
 absl::Status WriteDevProfile(const DevPaths& paths, const DevOptions& options,

@@ -129,6 +129,21 @@ TEST_F(DevTest, WorkerAndProfileFollowTheServersAddress) {
   EXPECT_FALSE(profile.operator_key().empty());
 }
 
+TEST_F(DevTest, ThreadsAndDeviceOfOneStartAreNotThoseOfTheNext) {
+  ASSERT_OK(MakeKeys(paths_));
+  ASSERT_OK(WriteFileAtomically(paths_.worker_config, "checkpoint_steps: 7\n"));
+  DevOptions options;
+  options.threads = 1;
+  options.device = "cpu";
+  ASSERT_OK(WriteWorkerConfig(paths_, options, "127.0.0.1:55"));
+  ASSERT_OK(WriteWorkerConfig(paths_, {}, "127.0.0.1:55"));
+  config::v1::WorkerConfig worker;
+  ASSERT_OK(LoadConfigFile(paths_.worker_config, &worker));
+  EXPECT_EQ(worker.threads(), 0);
+  EXPECT_EQ(worker.device(), "");
+  EXPECT_EQ(worker.checkpoint_steps(), 7);
+}
+
 TEST_F(DevTest, OnlyOneUsesAFolder) {
   fs::create_directories(folder_);
   {

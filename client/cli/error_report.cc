@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/cli/format.h"
@@ -34,6 +35,7 @@ std::string HintOf(const std::string& reason) {
       {"NO_WORKER", "check that a ballast-worker runs and is connected: ballast model workers"},
       {"OPERATOR_ONLY", "use a profile or key of an operator"},
       {"SERVER_UNREACHABLE", "start a server with `ballast dev`, or check --server"},
+      {"USAGE", "add --help to see the options and examples"},
       {"VECTOR_NOT_FOUND", "ballast vector list"},
   };
   const auto hint = kHints.find(reason);
@@ -57,8 +59,12 @@ absl::Status WithExitCode(absl::Status status, ExitCode code) {
 
 ExitCode ExitCodeOf(const absl::Status& status) {
   if (status.ok()) return kExitOk;
-  if (const auto code = status.GetPayload(kExitCodeUrl)) {
-    return static_cast<ExitCode>(std::stoi(std::string(*code)));
+  if (const auto payload = status.GetPayload(kExitCodeUrl)) {
+    int code = 0;
+    if (absl::SimpleAtoi(std::string(*payload), &code) && code > kExitOk &&
+        code <= kExitNotAllowed) {
+      return static_cast<ExitCode>(code);
+    }
   }
   switch (status.code()) {
     case absl::StatusCode::kNotFound:

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/base/error.h"
+#include "common/rpc/grpc_status.h"
 
 namespace ballast::cli {
 namespace {
@@ -27,6 +28,19 @@ TEST(ExitCodeTest, FollowsTheCanonicalCode) {
   EXPECT_EQ(ExitCodeOf(absl::UnauthenticatedError("")), kExitNotAllowed);
   EXPECT_EQ(ExitCodeOf(absl::PermissionDeniedError("")), kExitNotAllowed);
   EXPECT_EQ(ExitCodeOf(WithExitCode(absl::AbortedError(""), kExitEndedBadly)), kExitEndedBadly);
+}
+
+TEST(ExitCodeTest, APayloadThatIsNoExitCodeIsIgnored) {
+  for (const char* payload : {"0", "-1", "8", "99999999999999999999", "x", ""}) {
+    absl::Status status = absl::NotFoundError("");
+    status.SetPayload("ballast.cli/exit-code", absl::Cord(payload));
+    EXPECT_EQ(ExitCodeOf(status), kExitNotFound) << payload;
+  }
+}
+
+TEST(ExitCodeTest, AServerDoesNotChooseIt) {
+  const absl::Status sent = WithExitCode(absl::NotFoundError(""), kExitUsage);
+  EXPECT_EQ(ExitCodeOf(FromGrpcStatus(ToGrpcStatus(sent))), kExitNotFound);
 }
 
 TEST(DescribeErrorTest, OneFieldIsNotSaidTwice) {

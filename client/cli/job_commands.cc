@@ -16,7 +16,8 @@ namespace ballast::cli {
 namespace {
 
 // What create and estimate take. A hyper-parameter that was not given gets the server's default.
-// For the whole numbers zero means that, too, so a zero that was typed is refused here.
+// For those that the API gives no presence zero means that, too, so a zero that was typed is
+// refused here.
 struct JobOptions {
   std::string base_model, training, validation, display_name, schedule, request_id;
   double learning_rate = 0, lora_alpha = 0, warmup_ratio = 0;
@@ -25,7 +26,8 @@ struct JobOptions {
   std::vector<std::string> labels;
   bool watch = false;
   CLI::Option *given_rate = nullptr, *given_warmup = nullptr, *given_epochs = nullptr,
-              *given_batch = nullptr, *given_rank = nullptr;
+              *given_batch = nullptr, *given_rank = nullptr, *given_alpha = nullptr,
+              *given_seed = nullptr;
 };
 
 void AddJobOptions(CLI::App* command, JobOptions& options) {
@@ -47,8 +49,9 @@ void AddJobOptions(CLI::App* command, JobOptions& options) {
           ->group("How to train");
   options.given_rank = command->add_option("--lora-rank", options.lora_rank, "LoRA rank [16]")
                            ->group("How to train");
-  command->add_option("--lora-alpha", options.lora_alpha, "LoRA alpha [2 x rank]")
-      ->group("How to train");
+  options.given_alpha =
+      command->add_option("--lora-alpha", options.lora_alpha, "LoRA alpha [2 x rank]")
+          ->group("How to train");
   options.given_warmup =
       command
           ->add_option("--warmup-ratio", options.warmup_ratio,
@@ -57,23 +60,32 @@ void AddJobOptions(CLI::App* command, JobOptions& options) {
   command->add_option("--schedule", options.schedule, "How the learning rate falls [cosine]")
       ->check(CLI::IsMember({"cosine", "linear"}))
       ->group("How to train");
-  command->add_option("--seed", options.seed, "Seed of initialisation and row order [random]")
-      ->group("How to train");
+  options.given_seed =
+      command
+          ->add_option("--seed", options.seed,
+                       "Seed of initialisation and row order, other than 0 [random]")
+          ->group("How to train");
 }
 
-absl::Status RefuseZero(const CLI::Option* option, double value, const char* field) {
-  if (option->count() == 0 || value != 0) return absl::OkStatus();
-  const std::string name = absl::StrCat("hyperparameters.", field);
-  return FieldError(name, "HYPERPARAMETER_ZERO",
-                    absl::StrCat(name,
-                                 " is 0; give a value above 0, or leave the option out for "
-                                 "the default"));
+absl::Status RefuseZeros(const JobOptions& options) {
+  const struct {
+    const CLI::Option* option;
+    double value;
+    const char* field;
+  } numbers[] = {{options.given_epochs, static_cast<double>(options.epochs), "epochs"},
+                 {options.given_batch, static_cast<double>(options.batch_rows), "batch_rows"},
+                 {options.given_rank, static_cast<double>(options.lora_rank), "lora_rank"},
+                 {options.given_alpha, options.lora_alpha, "lora_alpha"},
+                 {options.given_seed, static_cast<double>(options.seed), "seed"}};
+  for (const auto& [option, value, field] : numbers) {
+    BALLAST_RETURN_IF_ERROR(
+        Cli::RefuseZero(*option, value, absl::StrCat("hyperparameters.", field)));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::FineTuningJob> ToJob(const client::Client& client, const JobOptions& options) {
-  BALLAST_RETURN_IF_ERROR(RefuseZero(options.given_epochs, options.epochs, "epochs"));
-  BALLAST_RETURN_IF_ERROR(RefuseZero(options.given_batch, options.batch_rows, "batch_rows"));
-  BALLAST_RETURN_IF_ERROR(RefuseZero(options.given_rank, options.lora_rank, "lora_rank"));
+  BALLAST_RETURN_IF_ERROR(RefuseZeros(options));
   v1::FineTuningJob job;
   job.set_display_name(options.display_name);
   job.set_base_model(client::Client::BaseModelName(options.base_model));

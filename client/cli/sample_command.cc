@@ -19,6 +19,7 @@ void AddSampleCommand(Cli& cli) {
     int32_t max_tokens = 0;
     double temperature = 0;
     int64_t seed = 0;
+    CLI::Option *given_tokens = nullptr, *given_seed = nullptr;
   };
   auto options = std::make_shared<Options>();
   CLI::App* command = cli.AddCommand(
@@ -31,6 +32,10 @@ void AddSampleCommand(Cli& cli) {
                                         "give either --base-model or --delta"),
                               kExitUsage);
         }
+        BALLAST_RETURN_IF_ERROR(
+            Cli::RefuseZero(*options->given_tokens, options->max_tokens, "max_tokens"));
+        BALLAST_RETURN_IF_ERROR(
+            Cli::RefuseZero(*options->given_seed, static_cast<double>(options->seed), "seed"));
         BALLAST_ASSIGN_OR_RETURN(auto client, cli.TenantClient());
         v1::SampleRequest request;
         if (options->delta.empty()) {
@@ -73,10 +78,12 @@ void AddSampleCommand(Cli& cli) {
   command->add_option("--base-model", options->base_model, "Base model that answers");
   command->add_option("--delta", options->delta, "Job whose delta answers, on its base model");
   command->add_option("--system", options->system, "System message before the prompt");
-  command->add_option("--max-tokens", options->max_tokens, "Longest reply [128]");
+  options->given_tokens =
+      command->add_option("--max-tokens", options->max_tokens, "Longest reply [128]");
   command->add_option("--temperature", options->temperature,
                       "0 takes the likeliest token each time; up to 2 [0]");
-  command->add_option("--seed", options->seed, "Seed of the draw [random]");
+  options->given_seed =
+      command->add_option("--seed", options->seed, "Seed of the draw, other than 0 [random]");
 }
 
 }  // namespace ballast::cli

@@ -64,6 +64,8 @@ void AddTrain(Cli& cli, CLI::App* group) {
     double learning_rate = 0, kl_weight = 0;
     int32_t epochs = 0, lora_rank = 0;
     bool no_wait = false;
+    CLI::Option *given_rate = nullptr, *given_epochs = nullptr, *given_rank = nullptr,
+                *given_kl = nullptr;
   };
   auto options = std::make_shared<Options>();
   CLI::App* command = cli.AddCommand(
@@ -72,12 +74,18 @@ void AddTrain(Cli& cli, CLI::App* group) {
       "benign.jsonl\n"
       "  ballast vector train --base-model smollm2 --prohibited p.jsonl --benign b.jsonl --no-wait",
       [&cli, options]() -> absl::Status {
+        BALLAST_RETURN_IF_ERROR(
+            Cli::RefuseZero(*options->given_rate, options->learning_rate, "options.learning_rate"));
+        BALLAST_RETURN_IF_ERROR(
+            Cli::RefuseZero(*options->given_epochs, options->epochs, "options.epochs"));
+        BALLAST_RETURN_IF_ERROR(
+            Cli::RefuseZero(*options->given_rank, options->lora_rank, "options.lora_rank"));
         admin::v1::VectorOptions request;
         request.set_base_model(client::Client::BaseModelName(options->base_model));
         request.set_learning_rate(options->learning_rate);
         request.set_epochs(options->epochs);
         request.set_lora_rank(options->lora_rank);
-        request.set_kl_weight(options->kl_weight);
+        if (options->given_kl->count() > 0) request.set_kl_weight(options->kl_weight);
         BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
         BALLAST_ASSIGN_OR_RETURN(admin::v1::Vector vector,
                                  admin->TrainVector(request, options->prohibited, options->benign));
@@ -106,11 +114,14 @@ void AddTrain(Cli& cli, CLI::App* group) {
       ->add_option("--benign", options->benign,
                    "JSONL with at least 20 varied examples of benign behaviour")
       ->required();
-  command->add_option("--learning-rate", options->learning_rate, "Learning rate [1e-3]");
-  command->add_option("--epochs", options->epochs, "Passes over the prohibited rows [8]");
-  command->add_option("--lora-rank", options->lora_rank, "LoRA rank [16]");
-  command->add_option("--kl-weight", options->kl_weight,
-                      "Weight of the term that keeps benign behaviour [1]");
+  options->given_rate =
+      command->add_option("--learning-rate", options->learning_rate, "Learning rate [1e-3]");
+  options->given_epochs =
+      command->add_option("--epochs", options->epochs, "Passes over the prohibited rows [8]");
+  options->given_rank = command->add_option("--lora-rank", options->lora_rank, "LoRA rank [16]");
+  options->given_kl =
+      command->add_option("--kl-weight", options->kl_weight,
+                          "Weight of the term that keeps benign behaviour; 0 leaves it out [1]");
   command->add_flag("--no-wait", options->no_wait, "Return once the rows are stored");
 }
 

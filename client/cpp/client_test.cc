@@ -216,6 +216,7 @@ TEST(IsLoopbackTest, OnlyThisMachine) {
   EXPECT_FALSE(IsLoopback("10.0.0.1:7070"));
   EXPECT_FALSE(IsLoopback("localhost.example.com:7070"));
   EXPECT_FALSE(IsLoopback("127.0.0.1.example.com:7070"));
+  EXPECT_FALSE(IsLoopback("127.example.com:7070"));
 }
 
 TEST(RetryPolicyTest, BackoffDoublesUpToItsLimit) {

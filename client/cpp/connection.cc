@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cpp/connection.h"
 
-#include <arpa/inet.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
@@ -17,6 +16,7 @@
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/loopback.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/grpc_status.h"
 #include "google/rpc/error_details.pb.h"
@@ -55,10 +55,7 @@ absl::Duration RetryPolicy::Backoff(int attempt, const absl::Status& failure) co
 
 bool IsLoopback(const std::string& server_address) {
   if (absl::StartsWith(server_address, "unix:")) return true;
-  const std::string host = server_address.substr(0, server_address.rfind(':'));
-  if (host == "localhost" || host == "[::1]") return true;
-  in_addr address{};
-  return inet_pton(AF_INET, host.c_str(), &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
+  return IsLoopbackAddress(server_address);
 }
 
 std::string NewRequestId() {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/listen_address.h"
 
-#include <arpa/inet.h>
-
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
+#include "common/base/loopback.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::server {
@@ -31,18 +30,10 @@ absl::Status ParseListenAddress(const std::string& address, ListenAddress* parse
   return absl::OkStatus();
 }
 
-bool IsLoopback(const std::string& host) {
-  if (host == "localhost") return true;
-  in_addr v4;
-  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  in6_addr v6;
-  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
-}
-
 absl::Status CheckListenAddress(const std::string& address, bool tls) {
   ListenAddress parsed;
   BALLAST_RETURN_IF_ERROR(ParseListenAddress(address, &parsed));
-  if (tls || IsLoopback(parsed.host)) return absl::OkStatus();
+  if (tls || IsLoopbackHost(parsed.host)) return absl::OkStatus();
   return FieldError(
       "listen_address", "TLS_REQUIRED",
       absl::StrCat(address,

@@ -16,9 +16,6 @@ struct ListenAddress {
 };
 absl::Status ParseListenAddress(const std::string& address, ListenAddress* parsed);
 
-// True for "localhost", 127.0.0.0/8 and ::1: what other machines cannot reach.
-bool IsLoopback(const std::string& host);
-
 // OK when the address may be listened on: any with TLS, loopback only without. INVALID_ARGUMENT
 // (LISTEN_ADDRESS_INVALID, TLS_REQUIRED).
 absl::Status CheckListenAddress(const std::string& address, bool tls);

@@ -30,7 +30,7 @@ absl::Status VectorCatalog::CompleteOptions(admin::v1::VectorOptions* options) {
   if (options->learning_rate() == 0) options->set_learning_rate(1e-3);
   if (options->epochs() == 0) options->set_epochs(8);
   if (options->lora_rank() == 0) options->set_lora_rank(16);
-  if (options->kl_weight() == 0) options->set_kl_weight(1);
+  if (!options->has_kl_weight()) options->set_kl_weight(1);
   if (!(options->learning_rate() > 0 && options->learning_rate() <= kMaxLearningRate)) {
     return FieldError("options.learning_rate", "LEARNING_RATE_OUT_OF_RANGE",
                       absl::StrCat("learning_rate is ", options->learning_rate(),
@@ -46,10 +46,10 @@ absl::Status VectorCatalog::CompleteOptions(admin::v1::VectorOptions* options) {
         "options.lora_rank", "LORA_RANK_OUT_OF_RANGE",
         absl::StrCat("lora_rank is ", options->lora_rank(), "; give a value from 1 to ", kMaxRank));
   }
-  if (!(options->kl_weight() > 0 && options->kl_weight() <= kMaxKlWeight)) {
+  if (!(options->kl_weight() >= 0 && options->kl_weight() <= kMaxKlWeight)) {
     return FieldError("options.kl_weight", "KL_WEIGHT_OUT_OF_RANGE",
                       absl::StrCat("kl_weight is ", options->kl_weight(),
-                                   "; give a value above 0 and at most ", kMaxKlWeight));
+                                   "; give a value from 0 to ", kMaxKlWeight));
   }
   return absl::OkStatus();
 }

@@ -8,10 +8,10 @@
 #include <chrono>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "common/base/loopback.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/grpc_status.h"
 
@@ -21,16 +21,6 @@ namespace {
 constexpr size_t kWriteChunkBytes = 256 << 10;
 // A transfer that stands still longer than this is started again.
 constexpr absl::Duration kTransferTimeout = absl::Minutes(30);
-
-std::string HostOf(const std::string& address) {
-  if (!address.empty() && address[0] == '[') return address.substr(0, address.find(']') + 1);
-  return address.substr(0, address.rfind(':'));
-}
-
-bool IsLoopback(const std::string& address) {
-  const std::string host = HostOf(address);
-  return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
-}
 
 bool CanBeRetried(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
@@ -99,7 +89,7 @@ absl::StatusOr<std::unique_ptr<WorkerClient>> WorkerClient::Create(
     grpc::SslCredentialsOptions tls;
     tls.pem_root_certs = options.tls_authority_pem;
     credentials = grpc::SslCredentials(tls);
-  } else if (IsLoopback(options.server_address)) {
+  } else if (IsLoopbackAddress(options.server_address)) {
     credentials = grpc::InsecureChannelCredentials();
     // A proxy from the environment would get the key and everybody's data in clear.
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);

@@ -45,7 +45,7 @@ pb::Lease ALease() {
 TEST(WorkerClientTest, SendsKeysInClearToLoopbackOnly) {
   for (const char* address :
        {"example.com:7070", "10.0.0.1:7070", "0.0.0.0:7070", "[2001:db8::1]:7070",
-        "localhost.example.com:7070", "1127.0.0.1:7070"}) {
+        "localhost.example.com:7070", "1127.0.0.1:7070", "127.example.com:7070"}) {
     EXPECT_THAT(WorkerClient::Create(Options(address)),
                 StatusIs(absl::StatusCode::kInvalidArgument, "TLS_REQUIRED"))
         << address;
