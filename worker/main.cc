@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cctype>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -28,6 +27,7 @@
 #include "common/text/tokenizer.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/worker_client.h"
+#include "worker/agent/worker_id.h"
 #include "worker/thread_waiting.h"
 #include "worker/trainer.h"
 #include "worker/vault/envelope_vault.h"
@@ -52,15 +52,10 @@ absl::Status Harden() {
   return absl::OkStatus();
 }
 
-// Host name and process id, of the characters that an id may have.
 std::string DefaultWorkerId() {
   char host[256] = {};
   gethostname(host, sizeof(host) - 1);
-  std::string id;
-  for (const char* c = host; *c != '\0' && id.size() < 48; ++c) {
-    id += std::isalnum(static_cast<unsigned char>(*c)) != 0 ? *c : '-';
-  }
-  return absl::StrCat(id.empty() ? "worker" : id, "-", getpid());
+  return agent::NewWorkerId(host);
 }
 
 absl::Status CheckConfig(const WorkerConfig& config) {
