@@ -2,6 +2,7 @@
 // ballast-server: reads its configuration, builds the parts and joins them; nothing else.
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -114,6 +115,8 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
 }  // namespace ballast::server
 
 int main(int argc, char** argv) {
+  // Rows, records and deltas are for the server's own user, whatever the shell says.
+  umask(0077);
   CLI::App app(
       "The server of Ballast: keeps data sets, jobs and deltas, and gives work to workers.\n"
       "Configuration: a YAML file with the fields of ballast.config.v1.ServerConfig, for example\n"
@@ -121,6 +124,7 @@ int main(int argc, char** argv) {
       "  listen_address: 127.0.0.1:7070\n"
       "  api_keys:\n"
       "    - {digest: \"sha256:<hex>\", role: TENANT, tenant: acme}\n"
+      "Files that it makes can be read by its own user only.\n"
       "SIGTERM and SIGINT drain it: running calls get 10 seconds. It stops with 2 when it cannot "
       "start.");
   app.set_version_flag("--version", std::string(ballast::Version()));
@@ -133,10 +137,8 @@ int main(int argc, char** argv) {
 
   ballast::config::v1::ServerConfig config;
   absl::Status status = ballast::LoadConfigFile(config_path, &config);
-  if (status.ok()) {
-    ballast::InitLog("ballast-server", config.log_level().empty() ? "info" : config.log_level());
-    status = ballast::server::Run(config, check_only);
-  }
+  if (status.ok()) status = ballast::InitLog("ballast-server", config.log_level());
+  if (status.ok()) status = ballast::server::Run(config, check_only);
   if (status.ok()) return 0;
   std::fprintf(stderr, "ballast-server: %s: %s\n", ballast::ErrorReason(status).c_str(),
                std::string(status.message()).c_str());

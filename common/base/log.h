@@ -7,12 +7,15 @@
 
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "spdlog/spdlog.h"
 
 namespace ballast {
 
-// Sends log lines of `program` to standard error at `level` ("debug", "info", "warn", "error").
-void InitLog(std::string_view program, std::string_view level);
+// Sends log lines of `program` to standard error at `level`, the log_level of its configuration:
+// "debug", "info", "warn", "error", or empty for "info". INVALID_ARGUMENT (CONFIG_INVALID) for any
+// other, and nothing changes.
+absl::Status InitLog(std::string_view program, std::string_view level);
 
 }  // namespace ballast
 
