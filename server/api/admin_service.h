@@ -6,6 +6,7 @@
 
 #include "ballast/admin/v1/admin_service.grpc.pb.h"
 #include "server/api/call.h"
+#include "server/api/unnamed_blobs.h"
 #include "server/core/base_model_catalog.h"
 #include "server/core/blob_store.h"
 #include "server/core/collaborators.h"
@@ -23,6 +24,7 @@ class AdminService : public admin::v1::AdminService::CallbackService {
     VectorCatalog& vectors;
     ControlPlane& plane;
     BlobStore& blobs;
+    UnnamedBlobs& unnamed;
     RowChecks& row_checks;
     IdSource& ids;
     std::string staging_dir;     // local folder for uploads that are not checked yet

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Imports and vectors over gRPC: hostile folders, bad rows, the life of a vector, and that rows do
 // not stay.
+#include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "common/base/testing/status_matchers.h"
 #include "common/rpc/grpc_status.h"
 #include "gmock/gmock.h"
+#include "server/testing/forwarding_blob_store.h"
 #include "server/testing/full_disk.h"
 #include "server/testing/server_fixture.h"
 
@@ -84,7 +87,7 @@ TEST_F(AdminServiceTest, ImportsAModelAndKnowsItAgain) {
   EXPECT_EQ(twin.digest(), model.digest());
 
   Files other = TinyFiles();
-  FileOf(other, "README.md") = "another";
+  FileOf(other, "merges.txt") = "another";
   EXPECT_THAT(Import("tiny", other),
               StatusIs(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS"));
   Restart();
@@ -269,6 +272,113 @@ TEST_F(AdminServiceTest, ListsWorkers) {
   EXPECT_EQ(list.workers(0).name(), "workers/w1");
   EXPECT_EQ(list.workers(0).device(), "cpu");
   EXPECT_EQ(list.workers(0).current_work(), response.work().lease().resource());
+}
+
+// A store that stops for good after the first blob that a call has made, as a crash of the server
+// would stop it; or that does something else then.
+class CrashingBlobs : public ForwardingBlobStore {
+ public:
+  using ForwardingBlobStore::ForwardingBlobStore;
+
+  absl::StatusOr<std::unique_ptr<BlobWriter>> Create(const std::string& name) override {
+    auto writer = ForwardingBlobStore::Create(name);
+    if (!writer.ok()) return writer;
+    return std::make_unique<Writer>(*this, *std::move(writer));
+  }
+  absl::Status Adopt(const std::string& name, const std::string& local_path) override {
+    if (crashed_) return Crashed();
+    const absl::Status status = ForwardingBlobStore::Adopt(name, local_path);
+    after_first_();
+    return status;
+  }
+  absl::Status DeletePrefix(const std::string& prefix) override {
+    return crashed_ ? Crashed() : ForwardingBlobStore::DeletePrefix(prefix);
+  }
+
+  void OnFirst(std::function<void()> action) { after_first_ = std::move(action); }
+  void Crash() { crashed_ = true; }
+
+ private:
+  class Writer : public BlobWriter {
+   public:
+    Writer(CrashingBlobs& blobs, std::unique_ptr<BlobWriter> inner)
+        : blobs_(blobs), inner_(std::move(inner)) {}
+    absl::Status Append(std::string_view bytes) override { return inner_->Append(bytes); }
+    absl::Status Sync() override { return inner_->Sync(); }
+    absl::StatusOr<std::string> Commit(std::string_view digest) override {
+      if (blobs_.crashed_) return Crashed();
+      auto result = inner_->Commit(digest);
+      blobs_.after_first_();
+      return result;
+    }
+    int64_t size_bytes() const override { return inner_->size_bytes(); }
+
+   private:
+    CrashingBlobs& blobs_;
+    const std::unique_ptr<BlobWriter> inner_;
+  };
+
+  static absl::Status Crashed() {
+    return MakeError(absl::StatusCode::kUnavailable, "FILE_IO", "the server is gone");
+  }
+
+  std::atomic<bool> crashed_ = false;
+  std::function<void()> after_first_ = [] {};
+};
+
+class UnnamedBlobsTest : public ServerFixture {
+ protected:
+  BlobStore& ServerBlobs() override {
+    crashing_ = std::make_unique<CrashingBlobs>(*blobs_);
+    return *crashing_;
+  }
+  void CrashAfterTheFirstBlob() {
+    crashing_->OnFirst([this] { crashing_->Crash(); });
+  }
+  std::unique_ptr<CrashingBlobs> crashing_;
+};
+
+TEST_F(UnnamedBlobsTest, RowsOfACrashedUploadAreDeletedAfterTheNextStart) {
+  ASSERT_OK(ImportTiny());
+  CrashAfterTheFirstBlob();
+  EXPECT_THAT(TrainVector(Rows(100), Rows(20)),
+              StatusIs(absl::StatusCode::kUnavailable, "FILE_IO"));
+  ASSERT_THAT(EverythingStored(), HasSubstr("question 7"));
+  Restart();
+  server_->SettleForTest();
+  EXPECT_THAT(EverythingStored(), Not(HasSubstr("question 7")));
+}
+
+TEST_F(UnnamedBlobsTest, FilesOfACrashedImportAreDeletedAfterTheNextStart) {
+  CrashAfterTheFirstBlob();
+  EXPECT_THAT(ImportTiny(), StatusIs(absl::StatusCode::kUnavailable, "FILE_IO"));
+  ASSERT_THAT(EverythingStored(), HasSubstr("/blobs/baseModels/"));
+  Restart();
+  server_->SettleForTest();
+  EXPECT_THAT(EverythingStored(), Not(HasSubstr("/config.json")));
+  ASSERT_OK(ImportTiny());
+}
+
+TEST_F(UnnamedBlobsTest, ACrashedImportOfAKnownModelLeavesTheFilesOfTheFirst) {
+  ASSERT_OK(ImportTiny());
+  CrashAfterTheFirstBlob();
+  EXPECT_THAT(ImportTiny("again"), StatusIs(absl::StatusCode::kUnavailable, "FILE_IO"));
+  Restart();
+  server_->SettleForTest();
+  EXPECT_THAT(EverythingStored(), HasSubstr("/config.json"));
+  UploadRows(10);
+}
+
+TEST_F(UnnamedBlobsTest, TheJanitorLeavesWhatARunningCallWrites) {
+  ASSERT_OK(ImportTiny());
+  crashing_->OnFirst([this] { server_->SettleForTest(); });
+  ASSERT_OK(TrainVector(Rows(100), Rows(20)));
+  ASSERT_OK_AND_ASSIGN(const auto response, Idle("w1"));
+  ASSERT_TRUE(response.has_work());
+  ASSERT_OK_AND_ASSIGN(
+      const std::string rows,
+      ReadBlob("w1", response.work().lease(), response.work().train_vector().prohibited_blob()));
+  EXPECT_EQ(rows, Rows(100));
 }
 
 }  // namespace

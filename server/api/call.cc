@@ -4,6 +4,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "server/api/platform_fault.h"
 
 namespace ballast::server {
 
@@ -38,17 +39,17 @@ absl::StatusOr<Principal> Authorize(const ApiContext& api,
 
 grpc::Status Call::End(const absl::Status& status) const {
   const absl::Duration took = Now() - start_;
-  api_.metrics.CountRpc(method_, status.code(), took);
-  // Method, code and reason only: messages may name what belongs to a tenant.
-  const std::string reason = ErrorReason(status);
-  if (status.code() == absl::StatusCode::kInternal || reason == "BLOB_CORRUPT" ||
-      reason == "STORE_CORRUPT" || reason == "DISK_FULL") {
-    spdlog::error("{} failed: {} {}", method_, absl::StatusCodeToString(status.code()), reason);
+  const bool fault = IsPlatformFault(status);
+  const absl::Status told = fault ? WithoutServerDetails(status) : status;
+  api_.metrics.CountRpc(method_, told.code(), took);
+  const std::string code = absl::StatusCodeToString(status.code());
+  if (fault || absl::IsInternal(status) || ErrorReason(status) == "BLOB_CORRUPT") {
+    spdlog::error("{} failed: {} {}", method_, code, ForLog(status));
   } else {
-    spdlog::debug("{}: {} {} in {} ms", method_, absl::StatusCodeToString(status.code()), reason,
+    spdlog::debug("{}: {} {} in {} ms", method_, code, ErrorReason(status),
                   absl::ToDoubleMilliseconds(took));
   }
-  return ToGrpcStatus(status);
+  return ToGrpcStatus(told);
 }
 
 }  // namespace ballast::server

@@ -55,7 +55,8 @@ class Call {
   const ApiContext& api() const { return api_; }
   absl::Time Now() const { return api_.clock.Now(); }
 
-  // The status to finish with; counts the call. Called once.
+  // The status to finish with, without details of the server itself; counts the call and logs what
+  // the operator must know. Called once.
   grpc::Status End(const absl::Status& status) const;
 
  private:
@@ -101,7 +102,7 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
  public:
   ClientStream(const ApiContext& api, const char* method, grpc::CallbackServerContext* context)
       : call_(api, method), context_(context) {
-    api.idle_streams.Touch(context_, call_.Now());
+    api.idle_streams.WaitFrom(context_, call_.Now());
   }
 
   // Begins reading; called once, after construction.
@@ -120,15 +121,17 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
 
  private:
   void OnReadDone(bool ok) final {
+    // From here on the client waits for the server.
+    call_.api().idle_streams.Suspend(context_);
     call_.api().executor.Run([this, ok] { Handle(ok); });
   }
 
   void Handle(bool ok) {
-    call_.api().idle_streams.Touch(context_, call_.Now());
     absl::Status status;
     if (ok) {
       const absl::StatusOr<bool> done = OnMessage(request_);
       if (done.ok() && !*done) {
+        call_.api().idle_streams.WaitFrom(context_, call_.Now());
         this->StartRead(&request_);
         return;
       }
@@ -137,6 +140,7 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
       status = context_->IsCancelled() ? absl::CancelledError("the client went away") : OnEnd();
     }
     Release();
+    call_.api().idle_streams.WaitFrom(context_, call_.Now());
     this->Finish(call_.End(status));
   }
 

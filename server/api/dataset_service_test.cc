@@ -169,8 +169,10 @@ TEST_F(DatasetServiceTest, AFullDiskKeepsWhatWasCommitted) {
   ASSERT_OK(Write(name_, 0, "12345", ""));
   {
     FullDisk full(100'000);
-    EXPECT_THAT(Write(name_, 5, std::string(300'000, 'x'), ""),
-                StatusIs(absl::StatusCode::kResourceExhausted, "DISK_FULL"));
+    const absl::Status status = Write(name_, 5, std::string(300'000, 'x'), "").status();
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, "DISK_FULL"));
+    EXPECT_THAT(status.ToString(absl::StatusToStringMode::kWithEverything),
+                Not(HasSubstr(folder_.path())));
   }
   const int64_t committed = Status().committed_bytes();
   EXPECT_GE(committed, 5);

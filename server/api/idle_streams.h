@@ -15,26 +15,29 @@ namespace ballast::server {
 // Thread safety: thread-safe.
 class IdleStreams {
  public:
-  // A sign of life of the stream of `context`, which stays valid until Remove.
-  void Touch(grpc::CallbackServerContext* context, absl::Time now) {
+  // The server waits for the client of `context` from `now` on. `context` stays valid until Remove.
+  void WaitFrom(grpc::CallbackServerContext* context, absl::Time now) {
     absl::MutexLock lock(&mutex_);
-    last_[context] = now;
+    waiting_since_[context] = now;
   }
+  // The server itself is at work, as long as that takes: until the next WaitFrom the stream is not
+  // idle.
+  void Suspend(grpc::CallbackServerContext* context) { WaitFrom(context, absl::InfiniteFuture()); }
   void Remove(grpc::CallbackServerContext* context) {
     absl::MutexLock lock(&mutex_);
-    last_.erase(context);
+    waiting_since_.erase(context);
   }
-  // Cancels every stream without a sign of life since `limit` ago.
+  // Cancels every stream whose client was waited for longer than `limit`.
   void Sweep(absl::Time now, absl::Duration limit) {
     absl::MutexLock lock(&mutex_);
-    for (const auto& [context, last] : last_) {
-      if (last + limit < now) context->TryCancel();
+    for (const auto& [context, since] : waiting_since_) {
+      if (since + limit < now) context->TryCancel();
     }
   }
 
  private:
   absl::Mutex mutex_;
-  std::map<grpc::CallbackServerContext*, absl::Time> last_ ABSL_GUARDED_BY(mutex_);
+  std::map<grpc::CallbackServerContext*, absl::Time> waiting_since_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ballast::server

@@ -1,42 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/janitor.h"
 
-#include <string>
 #include <vector>
 
-#include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "server/api/platform_fault.h"
 
 namespace ballast::server {
 namespace {
-constexpr int kAtOnce = 100;
+// Few: imports that begin wait for it.
+constexpr size_t kAtOnce = 20;
 }  // namespace
 
 void Janitor::Clean() {
-  while (true) {
-    std::vector<std::string> garbage;
-    absl::Status status = store_.Read([&](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(garbage, tx.ListGarbage(kAtOnce));
-      return absl::OkStatus();
-    });
-    if (garbage.empty()) return;
-    for (const std::string& prefix : garbage) {
-      if (status.ok()) status = blobs_.DeletePrefix(prefix);
-    }
-    if (status.ok()) {
-      status = store_.Update([&](Transaction& tx) -> absl::Status {
-        for (const std::string& prefix : garbage) {
-          BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(prefix));
-        }
-        return absl::OkStatus();
-      });
-    }
-    if (!status.ok()) {
-      spdlog::warn("deleting old blobs failed, it is tried again: {}", ErrorReason(status));
+  std::set<std::string> skipped;
+  bool more = true;
+  while (more) {
+    const auto cleaned = CleanSome(skipped);
+    if (!cleaned.ok()) {
+      spdlog::error("old blobs cannot be looked up or struck off, it is tried again: {}",
+                    ForLog(cleaned.status()));
       return;
     }
+    more = *cleaned;
   }
+}
+
+absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
+  absl::MutexLock lock(&unnamed_.mutex());
+  std::vector<std::string> garbage;
+  // What was skipped is still listed, before what has not been looked at.
+  const size_t most = skipped.size() + kAtOnce;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(garbage, tx.ListGarbage(static_cast<int>(most)));
+    return absl::OkStatus();
+  }));
+  std::vector<std::string> deleted;
+  for (const std::string& prefix : garbage) {
+    if (skipped.count(prefix) != 0) continue;
+    if (unnamed_.IsHeld(prefix)) {
+      skipped.insert(prefix);
+      continue;
+    }
+    const absl::Status status = blobs_.DeletePrefix(prefix);
+    if (status.ok()) {
+      deleted.push_back(prefix);
+    } else {
+      spdlog::warn("old blobs cannot be deleted, it is tried again: {}", ForLog(status));
+      skipped.insert(prefix);
+    }
+  }
+  if (!deleted.empty()) {
+    BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+      for (const std::string& prefix : deleted) {
+        BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(prefix));
+      }
+      return absl::OkStatus();
+    }));
+  }
+  return garbage.size() == most;
 }
 
 }  // namespace ballast::server

@@ -2,7 +2,12 @@
 #ifndef BALLAST_SERVER_API_JANITOR_H_
 #define BALLAST_SERVER_API_JANITOR_H_
 
+#include <set>
+#include <string>
+
+#include "absl/status/statusor.h"
 #include "server/api/background_loop.h"
+#include "server/api/unnamed_blobs.h"
 #include "server/core/blob_store.h"
 #include "server/core/job_store.h"
 
@@ -10,11 +15,13 @@ namespace ballast::server {
 
 // Deletes blobs that no record names any more: rows of trained vectors, checkpoints, files of
 // attempts that came to nothing, deleted data sets. What is to go was written down with the change
-// that made it so, and is struck off once it is gone.
+// that made it so, and is struck off once it is gone. What cannot be deleted now is left for the
+// next time, and keeps nothing else from being deleted.
 class Janitor {
  public:
-  // Both must outlive the object.
-  Janitor(JobStore& store, BlobStore& blobs) : store_(store), blobs_(blobs) {}
+  // All must outlive the object.
+  Janitor(JobStore& store, BlobStore& blobs, UnnamedBlobs& unnamed)
+      : store_(store), blobs_(blobs), unnamed_(unnamed) {}
 
   void Start() {
     loop_.Start([this] { Clean(); }, absl::Seconds(60));
@@ -22,12 +29,17 @@ class Janitor {
   void Wake() { loop_.Wake(); }
   void Stop() { loop_.Stop(); }
 
-  // Deletes all that is written down now.
+  // Deletes all that is written down now and that no running call holds.
   void Clean();
 
  private:
+  // Deletes the next few, those in `skipped` aside; whether there may be more. What it cannot or
+  // must not delete goes to `skipped`.
+  absl::StatusOr<bool> CleanSome(std::set<std::string>& skipped);
+
   JobStore& store_;
   BlobStore& blobs_;
+  UnnamedBlobs& unnamed_;
   BackgroundLoop loop_;
 };
 

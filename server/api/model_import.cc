@@ -39,6 +39,7 @@ ModelImport::ModelImport(const ApiContext& api, grpc::CallbackServerContext* con
       response_(response) {}
 
 void ModelImport::Clean() {
+  const UnnamedBlobs::Hold ended = std::move(hold_);
   if (fd_ >= 0) close(fd_);
   fd_ = -1;
   std::error_code ignored;
@@ -197,6 +198,9 @@ absl::StatusOr<BaseModelRecord> ModelImport::Check() {
 }
 
 absl::Status ModelImport::Store(const BaseModelRecord& record) {
+  // A crash before the record is there must leave nothing for good.
+  hold_ = {parts_.unnamed, BaseModelBlobs(record.model().digest())};
+  BALLAST_RETURN_IF_ERROR(parts_.models.Expect(record.model().digest()));
   for (const BlobFile& file : record.files()) {
     BALLAST_RETURN_IF_ERROR(
         parts_.blobs.Adopt(file.blob(), absl::StrCat(folder_, "/", file.path())));

@@ -27,7 +27,7 @@ class ModelImport : public ClientStream<admin::v1::ImportBaseModelRequest> {
   absl::Status OnEnd() override;
   void Release() override { Clean(); }
 
-  // Removes the staging folder. Idempotent.
+  // Removes the staging folder, and lets go of the blobs. Idempotent.
   void Clean();
 
   absl::Status Start(const admin::v1::ImportBaseModelRequest::ImportOptions& options);
@@ -35,6 +35,7 @@ class ModelImport : public ClientStream<admin::v1::ImportBaseModelRequest> {
   absl::Status Append(const std::string& data);
   absl::Status EndFile();
   absl::StatusOr<BaseModelRecord> Check();
+  // Makes the files blobs, which the record is to name soon.
   absl::Status Store(const BaseModelRecord& record);
 
   const AdminService::Parts& parts_;
@@ -43,6 +44,7 @@ class ModelImport : public ClientStream<admin::v1::ImportBaseModelRequest> {
   std::optional<admin::v1::ImportBaseModelRequest::ImportOptions> options_;
   v1::TrainingLimits limits_;
   std::string folder_;
+  UnnamedBlobs::Hold hold_;                // from the first blob to the record
   std::map<std::string, BlobFile> files_;  // by name; complete ones have a digest
   // The file being received.
   std::string current_;

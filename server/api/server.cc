@@ -30,6 +30,7 @@
 #include "server/api/listen_address.h"
 #include "server/api/sample_broker.h"
 #include "server/api/sampling_service.h"
+#include "server/api/unnamed_blobs.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_service.h"
 #include "server/core/resource_name.h"
@@ -65,8 +66,8 @@ class Server::Impl : public ChangeListener {
         datasets_(parts.store, ids_, *this),
         models_(parts.store),
         vectors_(parts.store, *this),
-        validator_(datasets_, parts.blobs, parts.row_checks),
-        janitor_(parts.store, parts.blobs) {}
+        validator_(datasets_, parts.blobs, parts.row_checks, parts.clock),
+        janitor_(parts.store, parts.blobs, unnamed_) {}
 
   absl::Status Start() {
     const bool tls = !options_.tls_certificate.empty();
@@ -156,10 +157,12 @@ class Server::Impl : public ChangeListener {
     delta_service_ = std::make_unique<DeltaService>(api_, jobs_, parts_.blobs);
     sampling_service_ =
         std::make_unique<SamplingService>(api_, broker_, models_, jobs_, ids_, *this);
-    worker_service_ = std::make_unique<WorkerService>(api_, *plane_, *held_, broker_, parts_.blobs);
+    worker_service_ = std::make_unique<WorkerService>(api_, *plane_, *held_, broker_, parts_.blobs,
+                                                      options_.max_worker_blob_bytes);
     admin_service_ = std::make_unique<AdminService>(
-        api_, AdminService::Parts{models_, vectors_, *plane_, parts_.blobs, parts_.row_checks, ids_,
-                                  options_.scratch_dir, options_.max_dataset_bytes});
+        api_,
+        AdminService::Parts{models_, vectors_, *plane_, parts_.blobs, unnamed_, parts_.row_checks,
+                            ids_, options_.scratch_dir, options_.max_dataset_bytes});
   }
 
   absl::Status Listen(bool tls) {
@@ -243,6 +246,7 @@ class Server::Impl : public ChangeListener {
   WatchHub watches_;
   SampleBroker broker_;
   DatasetValidator validator_;
+  UnnamedBlobs unnamed_;
   Janitor janitor_;
   std::unique_ptr<ControlPlane> plane_;
   std::unique_ptr<HeldCalls> held_;

@@ -6,7 +6,9 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 
+#include "absl/synchronization/notification.h"
 #include "common/base/error.h"
 #include "common/base/testing/status_matchers.h"
 #include "common/rpc/grpc_status.h"
@@ -75,6 +77,46 @@ TEST_F(ServerTest, AQuietUploadIsEnded) {
   while (status.code() == absl::StatusCode::kAborted) {
     status = Write(dataset.name(), 5, " and ended", "").status();
   }
+  EXPECT_OK(status);
+}
+
+// Row checks that take as long as a test wants.
+class SlowChecks : public RowChecks {
+ public:
+  explicit SlowChecks(RowChecks& inner) : inner_(inner) {}
+  absl::StatusOr<TextFacts> Inspect(const std::string& folder) override {
+    begun.Notify();
+    go_on.WaitForNotification();
+    return inner_.Inspect(folder);
+  }
+  absl::StatusOr<std::unique_ptr<RowCheck>> Begin(const BaseModelRecord& base,
+                                                  v1::Dataset::Format format) override {
+    return inner_.Begin(base, format);
+  }
+  absl::Notification begun;
+  absl::Notification go_on;
+
+ private:
+  RowChecks& inner_;
+};
+
+class SlowChecksTest : public ServerFixture {
+ protected:
+  RowChecks& ServerRowChecks() override {
+    slow_ = std::make_unique<SlowChecks>(*row_checks_);
+    return *slow_;
+  }
+  std::unique_ptr<SlowChecks> slow_;
+};
+
+TEST_F(SlowChecksTest, AnUploadIsNotIdleWhileTheServerIsAtWork) {
+  absl::Status status;
+  std::thread operator_of_it([&] { status = ImportTiny().status(); });
+  slow_->begun.WaitForNotification();
+  clock_.Advance(absl::Minutes(10));
+  server_->TickForTest();
+  slow_->go_on.Notify();
+  operator_of_it.join();
   EXPECT_OK(status);
 }
 

@@ -24,6 +24,7 @@ VectorUpload::VectorUpload(const ApiContext& api, grpc::CallbackServerContext* c
     : ClientStream(api, "AdminService/TrainVector", context), parts_(parts), response_(response) {}
 
 void VectorUpload::Forget() {
+  const UnnamedBlobs::Hold ended = std::move(hold_);
   if (queued_ || id_.empty()) return;
   // Rows of a request that came to nothing are not kept.
   prohibited_.writer.reset();
@@ -108,8 +109,11 @@ absl::Status VectorUpload::CheckRows(Rows& rows) {
 
 absl::Status VectorUpload::OnEnd() {
   if (!options_.has_value()) return StreamOrder("the first message must have options");
+  for (Rows* rows : {&prohibited_, &benign_}) BALLAST_RETURN_IF_ERROR(CheckRows(*rows));
+  // A crash before the record is there must leave nothing for good.
+  hold_ = {parts_.unnamed, VectorBlobs(id_)};
+  BALLAST_RETURN_IF_ERROR(parts_.vectors.Expect(id_));
   for (Rows* rows : {&prohibited_, &benign_}) {
-    BALLAST_RETURN_IF_ERROR(CheckRows(*rows));
     BALLAST_RETURN_IF_ERROR(rows->writer->Commit("").status());
   }
   BALLAST_ASSIGN_OR_RETURN(*response_, parts_.vectors.Create(call().Now(), id_, *options_,

@@ -34,7 +34,7 @@ class VectorUpload : public ClientStream<admin::v1::TrainVectorRequest> {
   absl::Status OnEnd() override;
   void Release() override { Forget(); }
 
-  // Deletes the rows unless they were queued. Idempotent.
+  // Deletes the rows unless they were queued, and lets go of their blobs. Idempotent.
   void Forget();
 
   absl::Status Start(const admin::v1::VectorOptions& options);
@@ -47,6 +47,7 @@ class VectorUpload : public ClientStream<admin::v1::TrainVectorRequest> {
   std::optional<admin::v1::VectorOptions> options_;
   std::string id_;
   bool queued_ = false;
+  UnnamedBlobs::Hold hold_;  // from the first blob to the record
   Rows prohibited_{"prohibited", 100, "", nullptr, nullptr};
   Rows benign_{"benign", 20, "", nullptr, nullptr};
 };

@@ -60,12 +60,26 @@ absl::StatusOr<v1::ListBaseModelsResponse> BaseModelCatalog::List(
     std::sort(models.begin(), models.end(),
               [](const auto& a, const auto& b) { return a.name() < b.name(); });
     const auto count = static_cast<int64_t>(models.size());
-    const int64_t end = std::min(count, skip + size);
-    for (int64_t i = skip; i < end; ++i) *response.add_base_models() = std::move(models[i]);
+    // A forged token may name any position.
+    const int64_t begin = std::min(count, skip);
+    const int64_t end = std::min(count, begin + size);
+    for (int64_t i = begin; i < end; ++i) *response.add_base_models() = std::move(models[i]);
     if (end < count) response.set_next_page_token(MakePageToken("baseModels", end));
     return absl::OkStatus();
   }));
   return response;
+}
+
+absl::Status BaseModelCatalog::Expect(const std::string& digest) {
+  return store_.Update([&](Transaction& tx) -> absl::Status {
+    bool named = false;
+    BALLAST_RETURN_IF_ERROR(ForEachInState<BaseModelRecord>(
+        tx, 0, [&](const BaseModelRecord& record) -> absl::StatusOr<bool> {
+          named = record.model().digest() == digest;
+          return !named;
+        }));
+    return named ? absl::OkStatus() : tx.AddGarbage(BaseModelBlobs(digest));
+  });
 }
 
 absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& record) {
@@ -78,6 +92,7 @@ absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& recor
                                     existing->model().digest(), "); choose another id"),
                        {{"digest", existing->model().digest()}});
     }
+    BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(BaseModelBlobs(record.model().digest())));
     if (!existing.has_value()) BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
     BALLAST_ASSIGN_OR_RETURN(model, ToModel(tx, existing.has_value() ? *existing : record));
     return absl::OkStatus();

@@ -181,11 +181,13 @@ absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
   return record.dataset();
 }
 
-absl::StatusOr<std::optional<DatasetCatalog::ToValidate>> DatasetCatalog::NextToValidate() {
+absl::StatusOr<std::optional<DatasetCatalog::ToValidate>> DatasetCatalog::NextToValidate(
+    const std::set<std::string>& except) {
   std::optional<ToValidate> next;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     return ForEachInState<DatasetRecord>(
         tx, Dataset::VALIDATING, [&](DatasetRecord record) -> absl::StatusOr<bool> {
+          if (except.count(record.dataset().name()) != 0) return true;
           BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                                    ParseBaseModelName(record.dataset().base_model(), "base_model"));
           BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));

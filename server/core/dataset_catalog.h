@@ -3,6 +3,7 @@
 #define BALLAST_SERVER_CORE_DATASET_CATALOG_H_
 
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -43,8 +44,9 @@ class DatasetCatalog {
     DatasetRecord dataset;
     BaseModelRecord base;
   };
-  // The data set that has waited longest for its row checks.
-  absl::StatusOr<std::optional<ToValidate>> NextToValidate();
+  // The data set that has waited longest for its row checks, those named in `except` aside.
+  absl::StatusOr<std::optional<ToValidate>> NextToValidate(
+      const std::set<std::string>& except = {});
   // The result of the row checks: READY or INVALID. OK and nothing when the data set is gone.
   absl::Status StoreReport(const ToValidate& checked, const v1::ValidationReport& report);
 

@@ -88,8 +88,8 @@ class Transaction {
   virtual absl::Status PutRequest(std::string_view scope, std::string_view request_id,
                                   const RequestRow& request) = 0;
 
-  // Prefixes of blobs that no record names any more, to be deleted after the commit. Adding one
-  // twice is harmless.
+  // Prefixes of blobs that no record names any more, or none yet, to be deleted after the commit.
+  // Adding one twice is harmless.
   virtual absl::Status AddGarbage(std::string_view blob_prefix) = 0;
   virtual absl::StatusOr<std::vector<std::string>> ListGarbage(int limit) = 0;
   virtual absl::Status RemoveGarbage(std::string_view blob_prefix) = 0;

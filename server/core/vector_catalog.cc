@@ -54,6 +54,10 @@ absl::Status VectorCatalog::CompleteOptions(admin::v1::VectorOptions* options) {
   return absl::OkStatus();
 }
 
+absl::Status VectorCatalog::Expect(const std::string& id) {
+  return store_.Update([&](Transaction& tx) { return tx.AddGarbage(VectorBlobs(id)); });
+}
+
 absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& id,
                                              const admin::v1::VectorOptions& options,
                                              const std::string& prohibited_blob,
@@ -77,6 +81,7 @@ absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& 
     vector.set_version(base->last_vector_version());
     vector.set_state(Vector::DRAFT);
     *vector.mutable_create_time() = ToTimestamp(now);
+    BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(VectorBlobs(id)));
     return InsertRecord(tx, record);
   }));
   listener_.WorkAdded();

@@ -26,6 +26,10 @@ class VectorCatalog {
   // KL_WEIGHT_OUT_OF_RANGE).
   static absl::Status CompleteOptions(admin::v1::VectorOptions* options);
 
+  // Before the rows of vector `id` become blobs: writes the blobs down as garbage, which they are
+  // until Create.
+  absl::Status Expect(const std::string& id);
+
   // Queues the training of vector `id` (made by the caller, who named the blobs by it) with
   // complete options; its rows are durable.
   absl::StatusOr<admin::v1::Vector> Create(absl::Time now, const std::string& id,

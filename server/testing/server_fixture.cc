@@ -63,7 +63,8 @@ void ServerFixture::StartServer() {
   options_.listen_address = "127.0.0.1:0";
   options_.executor_threads = 4;
   ASSERT_OK_AND_ASSIGN(
-      server_, Server::Start({*store_, *blobs_, *authenticator_, *row_checks_, clock_}, options_));
+      server_, Server::Start({*store_, ServerBlobs(), *authenticator_, ServerRowChecks(), clock_},
+                             options_));
   grpc::ChannelArguments arguments;
   // Servers of earlier tests must not share a connection with this one.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);

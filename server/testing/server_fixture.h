@@ -46,6 +46,10 @@ class ServerFixture : public ::testing::Test {
   void SetUp() override { StartServer(); }
   void TearDown() override { StopServer(); }
 
+  // What the server is built of besides the fixture's own; a test may put something before them.
+  virtual BlobStore& ServerBlobs() { return *blobs_; }
+  virtual RowChecks& ServerRowChecks() { return *row_checks_; }
+
   void StartServer();
   void StopServer();
   // As after a crash: everything is built again on the same folder.
