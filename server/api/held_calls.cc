@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "common/base/log.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::server {
@@ -31,12 +32,22 @@ SynchronizeResponse CallAgain() {
 absl::StatusOr<SynchronizeResponse> HeldCalls::Answer(absl::Time now,
                                                       const SynchronizeRequest& request) {
   BALLAST_ASSIGN_OR_RETURN(SynchronizeResponse response, plane_.Synchronize(now, request));
-  if (request.draining() || response.has_stop()) return response;
+  if (request.draining() || response.has_stop() || !broker_.HasWaiting()) return response;
+  const auto base = BaseInUse(request, response);
+  // The lease matters more than samples: those wait for another worker or the next heartbeat.
+  if (!base.ok()) return response;
   const size_t most = response.has_idle() ? kSamplesWhenIdle : kSamplesWhenBusy;
-  for (auto& order : broker_.Take(now, request.worker_id(), most)) {
+  for (auto& order : broker_.Take(now, request.worker_id(), most, *base)) {
     *response.add_samples() = std::move(order);
   }
   return response;
+}
+
+absl::StatusOr<std::string> HeldCalls::BaseInUse(const SynchronizeRequest& request,
+                                                 const SynchronizeResponse& response) {
+  if (response.has_work()) return response.work().base_model().digest();
+  if (!request.has_busy()) return "";
+  return plane_.BaseDigestOf(request.worker_id(), request.busy().lease());
 }
 
 void HeldCalls::Hold(SynchronizeCall* call, absl::Time deadline) {
@@ -59,7 +70,16 @@ void HeldCalls::Hold(SynchronizeCall* call, absl::Time deadline) {
       call = nullptr;
     }
   }
-  if (older != nullptr) older->Answer(CallAgain());
+  if (older != nullptr) {
+    // Workers that wait for each other's answers in turn are noticed, and not in every second.
+    if (!older->cancelled() && replaced_.fetch_add(1) % 60 == 0) {
+      spdlog::warn(
+          "worker {} calls again while its call is held: if two workers have this id, "
+          "they take each other's leases away; give each its own worker_id",
+          older->request().worker_id());
+    }
+    older->Answer(CallAgain());
+  }
   if (call != nullptr) call->Answer(CallAgain());
 }
 

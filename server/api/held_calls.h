@@ -49,6 +49,11 @@ class HeldCalls {
   int64_t dispatches() const { return dispatches_.load(); }
 
  private:
+  // Digest of the base model that the worker has to do with after `response`; empty when it is
+  // free. Failures of the store, FAILED_PRECONDITION (LEASE_LOST).
+  absl::StatusOr<std::string> BaseInUse(const worker::v1::SynchronizeRequest& request,
+                                        const worker::v1::SynchronizeResponse& response);
+
   struct Held {
     SynchronizeCall* call;
     std::string worker_id;
@@ -58,7 +63,8 @@ class HeldCalls {
   ControlPlane& plane_;
   SampleBroker& broker_;
   std::atomic<int64_t> dispatches_ = 0;
-  absl::Mutex dispatch_mutex_;  // one Dispatch at a time
+  std::atomic<int64_t> replaced_ = 0;  // calls answered for a newer one of the same worker
+  absl::Mutex dispatch_mutex_;         // one Dispatch at a time
   mutable absl::Mutex mutex_;
   std::list<Held> held_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;

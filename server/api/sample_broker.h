@@ -28,13 +28,19 @@ class SampleSink {
 // them, and who waits is told by the broken connection. Thread safety: thread-safe.
 class SampleBroker {
  public:
-  // Time until a worker must have taken an order, and between signs of life afterwards.
+  // Time until a worker must have taken an order, until its first sign of life, and between signs
+  // of life afterwards. The second is longer than most training steps: a busy worker turns to an
+  // order after one.
   static constexpr absl::Duration kTakeTimeout = absl::Seconds(20);
+  static constexpr absl::Duration kFirstSignTimeout = absl::Seconds(30);
   static constexpr absl::Duration kPieceTimeout = absl::Minutes(2);
-  // Orders that may wait; more are refused.
-  static constexpr size_t kMaxWaiting = 100;
+  // Orders that may be open, waiting or being answered: of all tenants, and of one. More are
+  // refused.
+  static constexpr size_t kMaxOpen = 100;
+  static constexpr size_t kMaxOpenOfTenant = 8;
 
-  // Queues an order. `sink` is kept until its End. RESOURCE_EXHAUSTED (SAMPLE_QUEUE_FULL).
+  // Queues an order of the tenant that its request's parent names. `sink` is kept until its End.
+  // RESOURCE_EXHAUSTED (SAMPLE_QUEUE_FULL, TOO_MANY_SAMPLES).
   absl::Status Submit(absl::Time now, worker::v1::SampleOrder order,
                       std::shared_ptr<SampleSink> sink);
 
@@ -42,9 +48,10 @@ class SampleBroker {
   // When this returns no call of the sink is under way and none will come.
   void Cancel(const std::string& sample_id);
 
-  // Orders for a worker to do now, the oldest first; they are its own from then on.
+  // Orders for a worker to do now, the oldest first; they are its own from then on. A worker that
+  // holds a base model, and cannot load another, gets orders for `base_digest` only; empty: any.
   std::vector<worker::v1::SampleOrder> Take(absl::Time now, const std::string& worker_id,
-                                            size_t most);
+                                            size_t most, const std::string& base_digest = "");
   bool HasWaiting() const;
 
   // OK when the worker has the order and the order names the blob. FAILED_PRECONDITION
@@ -59,8 +66,10 @@ class SampleBroker {
   // The worker's stream has ended; without a last message the reply is broken off.
   void Ended(const std::string& sample_id, const std::string& worker_id);
 
-  // Ends orders that nobody took or nobody works on. UNAVAILABLE (NO_WORKER, WORKER_LOST).
-  void Sweep(absl::Time now);
+  // Ends orders that nobody took or nobody works on: UNAVAILABLE (NO_WORKER, WORKER_LOST). One
+  // whose worker has given no sign of life, perhaps because the answer with the order was lost,
+  // waits once more: true when there are such, for idle workers to be told.
+  bool Sweep(absl::Time now);
   // Ends all: UNAVAILABLE (SERVER_STOPPING).
   void EndAll();
 
@@ -69,12 +78,18 @@ class SampleBroker {
     worker::v1::SampleOrder order;
     std::shared_ptr<SampleSink> sink;
     std::set<std::string> blobs;
-    std::string worker_id;  // empty until taken
-    int64_t number = 0;     // order of arrival
+    std::string worker_id;  // empty while it waits
+    bool alive = false;     // its worker has given a sign of life
+    bool requeued = false;
+    int64_t number = 0;  // order of arrival
     absl::Time deadline;
     int64_t bytes = 0;
     int64_t pieces = 0;
   };
+
+  // The order if the worker has it, or null; a sign of life.
+  Entry* FindTaken(absl::Time now, const std::string& sample_id, const std::string& worker_id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   mutable absl::Mutex mutex_;
   std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);

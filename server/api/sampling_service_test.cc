@@ -154,6 +154,32 @@ TEST_F(SamplingServiceTest, OrdersRideInABusyWorkersHeartbeat) {
   EXPECT_EQ(customer.text(), "hi");
 }
 
+TEST_F(SamplingServiceTest, AWorkerGetsNoOrderForAnotherBaseThanItHas) {
+  auto files = TinyFiles();
+  // Other weights: another digest.
+  for (auto& [name, bytes] : files) {
+    if (name == "model.safetensors") bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  }
+  ASSERT_OK(Import("other", files));
+  v1::SampleRequest request = Ask();
+  request.set_base_model("baseModels/other");
+  Customer customer(*sampling_, request);
+  // Taken by a worker that is not heard of again: it waits once more.
+  const auto order = NextOrder("w1");
+  clock_.Advance(absl::Seconds(31));
+  server_->TickForTest();
+
+  ASSERT_OK(TrainVector(Rows(100), Rows(20)));  // of "tiny"
+  ASSERT_OK_AND_ASSIGN(const auto answer, Idle("w2"));
+  ASSERT_TRUE(answer.has_work());
+  EXPECT_EQ(answer.samples_size(), 0);
+  ASSERT_OK_AND_ASSIGN(const auto busy, Busy("w2", answer.work().lease(), 1));
+  EXPECT_EQ(busy.samples_size(), 0);
+  EXPECT_EQ(NextOrder("w3").sample_id(), order.sample_id());
+  EXPECT_OK(Return("w3", order.sample_id(), {Piece("hi", "length")}));
+  EXPECT_OK(customer.Join());
+}
+
 TEST_F(SamplingServiceTest, SaysWhenThereIsNoWorker) {
   Customer customer(*sampling_, Ask());
   std::atomic<bool> done = false;
@@ -180,9 +206,12 @@ TEST_F(SamplingServiceTest, SaysWhenTheWorkerIsLost) {
     EXPECT_EQ(customer.text(), "half");
   }
   Customer customer(*sampling_, Ask());
-  NextOrder("w1");
-  clock_.Advance(absl::Minutes(3));
-  server_->TickForTest();
+  // The first may never have got it.
+  for (const char* worker : {"w1", "w2"}) {
+    NextOrder(worker);
+    clock_.Advance(absl::Minutes(3));
+    server_->TickForTest();
+  }
   EXPECT_THAT(customer.Join(), StatusIs(absl::StatusCode::kUnavailable, "WORKER_LOST"));
 }
 

@@ -121,7 +121,7 @@ class Server::Impl : public ChangeListener {
     if (!status.ok())
       spdlog::error("ending leases failed, it is tried again: {}", ErrorReason(status));
     held_->Sweep(now);
-    broker_.Sweep(now);
+    if (broker_.Sweep(now)) held_->Dispatch(now);
     idle_streams_.Sweep(now, kStreamIdle);
     if (now >= next_look_) {
       next_look_ = now + kLookPeriod;
