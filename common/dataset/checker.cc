@@ -111,6 +111,9 @@ class Checker::Impl {
     const auto encoded = text::EncodeChat(*text_.tokenizer, *text_.chat_template,
                                           parsed.row.messages, options_.context_tokens);
     if (!encoded.ok()) {
+      // Only INVALID_ARGUMENT is the row's fault. A row left out for a failure of the process would
+      // be missing from the training without anybody knowing.
+      if (!absl::IsInvalidArgument(encoded.status())) return encoded.status();
       Reject(EncodingIssue(encoded.status()));
       return absl::OkStatus();
     }
@@ -163,6 +166,10 @@ class Checker::Impl {
     if (reason == "TEMPLATE_LIMIT") {
       return {report_.lines, "", reason,
               "the row is too much for the model's chat template; shorten it"};
+    }
+    if (reason == "TOKENIZE_FAILED") {
+      return {report_.lines, "", reason,
+              "the model's tokenizer cannot take the row's text; remove unusual characters"};
     }
     return {report_.lines, "", "TEMPLATE_FAILED",
             "the model's chat template refuses the row; check the order of its roles"};

@@ -44,7 +44,8 @@ struct CheckOptions {
 
 // Reasons that a row is rejected for, beside those of ParseLine: LINE_TOO_LONG, TOO_LONG,
 // DUPLICATE_ROW, SPECIAL_TOKEN_IN_CONTENT, TEMPLATE_FAILED, TEMPLATE_LIMIT,
-// TEMPLATE_NOT_PREFIX_STABLE, NO_SUPERVISED_TOKENS. Warnings: BOM, CRLF, EMPTY_LINE.
+// TEMPLATE_NOT_PREFIX_STABLE, TOKENIZE_FAILED, NO_SUPERVISED_TOKENS. Warnings: BOM, CRLF,
+// EMPTY_LINE.
 //
 // Streaming: memory does not grow with the file, except 16 bytes (and a hash table's room) a row
 // for finding duplicates. Thread safety: not thread-safe.
@@ -57,7 +58,9 @@ class Checker {
   Checker(const text::ModelText& text, const CheckOptions& options, RowSink sink);
   ~Checker();
 
-  // The next bytes of the file, split anywhere. Fails only when the sink does.
+  // The next bytes of the file, split anywhere. Fails when the sink does, or when a row could not
+  // be checked for a reason that is not the row's (any code of text::EncodeChat but
+  // INVALID_ARGUMENT); the check is over then. Finish fails likewise.
   absl::Status Feed(std::string_view bytes);
 
   // After the last byte. The report, also when every row was rejected.

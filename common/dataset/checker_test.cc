@@ -194,6 +194,61 @@ TEST_F(CheckerTest, IssuesAreBoundedAndStillCounted) {
   EXPECT_THAT(report.counts_by_reason, Contains(Pair("INVALID_JSON", 10)));
 }
 
+// Renders as PlainTemplate until call `fails_at`, which fails for lack of a thread.
+class StarvedTemplate : public PlainTemplate {
+ public:
+  explicit StarvedTemplate(int fails_at) : fails_at_(fails_at) {}
+  absl::StatusOr<std::string> Render(const std::vector<text::ChatMessage>& messages,
+                                     bool add_generation_prompt) const override {
+    if (++calls_ == fails_at_) {
+      return MakeError(absl::StatusCode::kUnavailable, "TEXT_LIBRARY_BUSY", "no thread");
+    }
+    return PlainTemplate::Render(messages, add_generation_prompt);
+  }
+
+ private:
+  const int fails_at_;
+  mutable int calls_ = 0;
+};
+
+TEST_F(CheckerTest, AFailureOfTheProcessIsNoFaultOfTheRow) {
+  // Two assistant turns: the whole chat, and before, after and behind each turn.
+  const std::string row =
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, )"
+      R"({"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]})";
+  for (int call = 1; call <= 6; ++call) {
+    text_.chat_template = std::make_unique<StarvedTemplate>(call);
+    Checker checker(text_, {}, nullptr);
+    EXPECT_THAT(checker.Feed(row + "\n"),
+                StatusIs(absl::StatusCode::kUnavailable, "TEXT_LIBRARY_BUSY"))
+        << call;
+    text_.chat_template = std::make_unique<StarvedTemplate>(call);
+    Checker last_line(text_, {}, nullptr);
+    ASSERT_OK(last_line.Feed(row));
+    EXPECT_THAT(last_line.Finish(), StatusIs(absl::StatusCode::kUnavailable, "TEXT_LIBRARY_BUSY"))
+        << call;
+  }
+  text_.chat_template = std::make_unique<StarvedTemplate>(7);
+  EXPECT_EQ(Check(row).rows_accepted, 1);
+}
+
+class PickyTokenizer : public ByteTokenizer {
+ public:
+  absl::StatusOr<text::Encoding> Encode(std::string_view text, bool special) const override {
+    if (text.find('?') == std::string_view::npos) return ByteTokenizer::Encode(text, special);
+    return MakeError(absl::StatusCode::kInvalidArgument, "TOKENIZE_FAILED", "no token for sesame");
+  }
+};
+
+TEST_F(CheckerTest, ATextThatTheTokenizerRefusesHasItsOwnReason) {
+  text_.tokenizer = std::make_unique<PickyTokenizer>();
+  const Report report = Check(Row("a?", "b") + "\n" + Row("a", "b"));
+  EXPECT_THAT(Reasons(report), ElementsAre("1 TOKENIZE_FAILED"));
+  EXPECT_THAT(report.issues[0].message, HasSubstr("tokenizer"));
+  EXPECT_THAT(report.issues[0].message, Not(HasSubstr("sesame")));
+  EXPECT_EQ(report.rows_accepted, 1);
+}
+
 TEST_F(CheckerTest, AFailingSinkStops) {
   Checker checker(text_, {}, [](const ChatRow&, const text::SupervisedTokens&) {
     return absl::ResourceExhaustedError("full");

@@ -25,8 +25,10 @@ absl::Status NotStable(size_t message) {
       {{"message", absl::StrCat(message)}});
 }
 
-// A failure of the template, without what it says: that may quote the chat.
+// A failure of the template, without what it says: that may quote the chat. A failure of the
+// process says nothing of the chat and stays as it is.
 absl::Status WithoutDetail(const absl::Status& status) {
+  if (!absl::IsInvalidArgument(status)) return status;
   const std::string reason = ErrorReason(status);
   return MakeError(
       status.code(), reason,
@@ -77,6 +79,7 @@ class SpanFinder {
     std::string_view body = *turn;
     size_t shared = CommonPrefix(body, full_);
     const absl::StatusOr<std::string> next = template_.Render(prefix, true);
+    if (!next.ok() && !absl::IsInvalidArgument(next.status())) return next.status();
     if (next.ok()) shared = std::min(shared, CommonPrefix(body, *next));
     if (shared < body.size()) {
       // The texts part somewhere in the markup, perhaps inside of a token that only looks shared:
