@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/resource.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
 #include <set>
 #include <thread>
 
+#include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/testing/status_matchers.h"
 #include "common/text/tokenizer.h"
@@ -102,13 +105,15 @@ TEST(ChatTemplateTest, BadUtf8InAMessageIsFailed) {
               StatusIs(kInvalid, "TEMPLATE_FAILED"));
 }
 
-TEST(ChatTemplateTest, StrftimeNowIsTheLocalDay) {
-  const std::time_t before = std::time(nullptr);
-  const auto year = Render("{{ strftime_now('%Y') }}");
-  std::tm local{};
-  localtime_r(&before, &local);
-  EXPECT_THAT(year, ::testing::AnyOf(IsOkAndHolds(std::to_string(1900 + local.tm_year)),
-                                     IsOkAndHolds(std::to_string(1901 + local.tm_year))));
+TEST(ChatTemplateTest, NowIsTheSameAlwaysAndEverywhere) {
+  for (const char* zone : {"UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"}) {
+    setenv("TZ", zone, /*overwrite=*/1);
+    tzset();
+    EXPECT_THAT(Render("{{ strftime_now('%d %b %Y %H:%M:%S %Z') }}"),
+                IsOkAndHolds("26 Jul 2024 00:00:00 UTC"));
+  }
+  unsetenv("TZ");
+  tzset();
 }
 
 TEST(ChatTemplateTest, HostileTemplatesEndWithALimit) {
@@ -143,17 +148,51 @@ TEST(ChatTemplateTest, HostileTemplatesEndWithALimit) {
               StatusIs(kInvalid, "TEMPLATE_FAILED"));
 }
 
-TEST(ChatTemplateTest, ATemplateThatPassedItsMemoryIsNotRunAgain) {
+TEST(ChatTemplateTest, CompilingHasABudgetToo) {
+  // The engine computes constant expressions as it compiles.
+  std::string many;
+  for (int i = 0; i < 50; ++i) many += "{{ 'x' * 10000000 }}";
+  for (const std::string& source : {std::string("{{ 'x' * 100000000 }}"), many}) {
+    EXPECT_THAT(ChatTemplate::FromSource(source, "", ""), StatusIs(kInvalid, "TEMPLATE_LIMIT"));
+  }
+  EXPECT_THAT(Render("{{ 'x' * 3 }}"), IsOkAndHolds("xxx"));
+}
+
+TEST(ChatTemplateTest, AChatThatPassesTheMemoryBarsNobody) {
   ASSERT_OK_AND_ASSIGN(
       const auto chat_template,
       ChatTemplate::FromSource("{% if messages[0].content == 'grow' %}"
                                "{% set ns = namespace(x='ab') %}{% for i in range(60) %}"
                                "{% set ns.x = ns.x ~ ns.x %}{% endfor %}{% endif %}ok",
                                "", ""));
-  EXPECT_THAT(chat_template->Render({{"user", "no"}}, false), IsOkAndHolds("ok"));
-  EXPECT_THAT(chat_template->Render({{"user", "grow"}}, false),
-              StatusIs(kInvalid, "TEMPLATE_LIMIT"));
-  EXPECT_THAT(chat_template->Render({{"user", "no"}}, false), StatusIs(kInvalid, "TEMPLATE_LIMIT"));
+  rusage before{}, after{};
+  for (int i = 0; i < 40; ++i) {
+    if (i == 5) getrusage(RUSAGE_SELF, &before);
+    EXPECT_THAT(chat_template->Render({{"user", "grow"}}, false),
+                StatusIs(kInvalid, "TEMPLATE_LIMIT"));
+    EXPECT_THAT(chat_template->Render({{"user", "no"}}, false), IsOkAndHolds("ok"));
+  }
+  // Each of them held some 30 MiB when it was stopped, and gave it back.
+  getrusage(RUSAGE_SELF, &after);
+  EXPECT_LT(after.ru_maxrss - before.ru_maxrss, 256 * 1024) << "KiB";
+}
+
+TEST(ChatTemplateTest, WithoutThreadsItIsNotTheChatsFault) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizers need address space themselves";
+#endif
+  EXPECT_EXIT(
+      {
+        const auto chat_template = ChatTemplate::FromSource("ok", "", "");
+        // No more address space: neither a stack nor a thread is to be had.
+        rlimit none{};
+        none.rlim_cur = none.rlim_max = 1 << 20;
+        setrlimit(RLIMIT_AS, &none);
+        const auto status = (*chat_template)->Render({{"user", "hi"}}, false).status();
+        const bool busy = absl::IsUnavailable(status) && ErrorReason(status) == "TEXT_LIBRARY_BUSY";
+        std::_Exit(busy ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "");
 }
 
 TEST(ChatTemplateTest, LongChatsFitTheLimits) {

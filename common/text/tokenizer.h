@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace ballast::text {
 
@@ -49,22 +50,30 @@ struct ChatMessage {
   bool supervised = true;  // for assistant messages: false where the row's `weight` is 0
 };
 
+// What strftime_now of a template takes for now, in UTC: 2024-07-26, the date that Llama 3's own
+// template falls back to. The tokens of a row must not depend on when and where it is read: a job
+// that goes on from a checkpoint reads its rows again.
+inline constexpr absl::Time kTemplateTime = absl::FromUnixSeconds(1'721'952'000);
+
 // A Jinja chat template as transformers' apply_chat_template runs it: trim_blocks, lstrip_blocks,
-// raise_exception, strftime_now, tojson, loop controls, Python methods of str/dict/list.
-// Bounded in steps and output, so that a hostile template cannot hang or eat the process.
-// Thread safety: thread-safe after construction.
+// raise_exception, strftime_now (of kTemplateTime), tojson, loop controls, Python methods of
+// str/dict/list. Bounded in steps, memory and output, compiling included, so that a hostile
+// template cannot hang or eat the process. Thread safety: thread-safe after construction.
 class ChatTemplate {
  public:
   virtual ~ChatTemplate() = default;
 
-  // INVALID_ARGUMENT TEMPLATE_INVALID when it does not compile. `bos`/`eos` are the template's
-  // variables bos_token and eos_token.
+  // INVALID_ARGUMENT TEMPLATE_INVALID when it does not compile, TEMPLATE_LIMIT when that needs too
+  // much memory; the last two of Render. `bos`/`eos` are the template's variables bos_token and
+  // eos_token.
   static absl::StatusOr<std::unique_ptr<ChatTemplate>> FromSource(std::string_view source,
                                                                   std::string_view bos,
                                                                   std::string_view eos);
 
   // INVALID_ARGUMENT TEMPLATE_FAILED (the template raised, for example on an odd role order) or
-  // TEMPLATE_LIMIT (too many steps or too long).
+  // TEMPLATE_LIMIT (too many steps, too much memory or too long); it stays usable. Not the
+  // messages' fault: UNAVAILABLE TEXT_LIBRARY_BUSY (no thread could be started; try again),
+  // INTERNAL TEXT_LIBRARY_FAILED (a bug of the library).
   virtual absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
                                              bool add_generation_prompt) const = 0;
 };
@@ -98,8 +107,9 @@ struct SupervisedTokens {
 // and so is what a template writes only at the end of a whole chat. Renders the chat's prefixes, so
 // the cost is quadratic in turns; `max_tokens` (0: none) is checked before. INVALID_ARGUMENT with
 // reasons TOO_LONG (more than `max_tokens`), TEMPLATE_NOT_PREFIX_STABLE (the template rewrites
-// earlier turns, so that no exact span exists), TEMPLATE_FAILED, TEMPLATE_LIMIT, TOKENIZE_FAILED.
-// No message quotes the chat. Thread safety: thread-safe.
+// earlier turns, so that no exact span exists), TEMPLATE_FAILED, TEMPLATE_LIMIT, TOKENIZE_FAILED;
+// any other code is not the chat's fault (TEXT_LIBRARY_BUSY, TEXT_LIBRARY_FAILED). No message
+// quotes the chat. Thread safety: thread-safe.
 absl::StatusOr<SupervisedTokens> EncodeChat(const Tokenizer& tokenizer,
                                             const ChatTemplate& chat_template,
                                             const std::vector<ChatMessage>& messages,

@@ -22,7 +22,8 @@ enum {
   BALLAST_TEXT_INVALID = 1, /* the input cannot be read: tokenizer, template, bad UTF-8 */
   BALLAST_TEXT_FAILED = 2,  /* the template raised, or the text cannot be tokenised */
   BALLAST_TEXT_LIMIT = 3, /* the template took too many steps, too much memory or too much output */
-  BALLAST_TEXT_PANIC = 4  /* a bug of the library; the object is still usable */
+  BALLAST_TEXT_PANIC = 4, /* a bug of the library; the object is still usable */
+  BALLAST_TEXT_BUSY = 5   /* the system gave no thread or no memory for it; try again */
 };
 
 typedef struct {
@@ -73,14 +74,15 @@ size_t ballast_text_tokenizer_vocabulary_size(const BallastTextTokenizer* tokeni
 size_t ballast_text_tokenizer_special_count(const BallastTextTokenizer* tokenizer);
 BallastText ballast_text_tokenizer_special_at(const BallastTextTokenizer* tokenizer, size_t index);
 
-/* Chat template. `bos` and `eos` become bos_token and eos_token where they are not empty. */
+/* Chat template. `bos` and `eos` become bos_token and eos_token where they are not empty;
+ * `unix_seconds` is what strftime_now takes for now, in UTC. */
 int32_t ballast_text_template_new(BallastText source, BallastText bos, BallastText eos,
                                   BallastTextTemplate** out, BallastTextBuffer* error);
 void ballast_text_template_free(BallastTextTemplate* chat_template);
 int32_t ballast_text_template_render(const BallastTextTemplate* chat_template,
                                      const BallastTextMessage* messages, size_t count,
-                                     bool add_generation_prompt, BallastTextBuffer* out,
-                                     BallastTextBuffer* error);
+                                     bool add_generation_prompt, int64_t unix_seconds,
+                                     BallastTextBuffer* out, BallastTextBuffer* error);
 
 #ifdef __cplusplus
 }

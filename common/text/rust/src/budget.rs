@@ -3,16 +3,20 @@
 //!
 //! The template engine counts steps, but one step can double a string, and forty of them fill any machine.
 //! Rust cannot report a failed allocation to code that does not ask for it, and an allocator may neither
-//! unwind nor return null without ending the process. So such code runs on a thread of its own, and the
-//! allocator stops that thread for good at the allocation that would pass the budget. The thread stays
-//! parked with what it had allocated, which the budget bounds; the caller does not run that template again.
+//! unwind nor return null without ending the process. So such code runs on a stack of its own (ucontext), and
+//! the allocator leaves that stack for good at the allocation that would pass the budget: to the code on it
+//! the allocation never returns. Then nobody can reach the blocks that it had allocated, which a ledger
+//! lists, and they are freed with the stack. Nothing stays behind, so no template and no base is ever barred.
+//!
+//! A thread of its own besides: what the engine had in thread-local variables is gone with the thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::Thread;
+use std::ptr;
+
+use crate::ledger::Ledger;
 
 /// Bytes that one run may hold at a time, and may ask for in all.
 #[derive(Clone, Copy)]
@@ -25,95 +29,109 @@ pub struct Budget {
 pub enum Stopped {
     OverBudget,
     Panicked,
+    /// The system gave no thread or no stack.
     NoThread,
 }
 
-const RUNNING: u8 = 0;
-const FINISHED: u8 = 1;
-const OVER_BUDGET: u8 = 2;
+const STACK_BYTES: usize = 8 << 20;
+const GUARD_BYTES: usize = 64 << 10;
+// What a block costs beyond its bytes, here and in the system's allocator.
+const BLOCK_BYTES: usize = 64;
 
-struct Signal {
-    state: AtomicU8,
-    waiter: Thread,
-}
-
-impl Signal {
-    fn send(&self, state: u8) {
-        self.state.store(state, Ordering::Release);
-        self.waiter.unpark();
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Account {
-    signal: *const Signal,
+struct Run {
+    // Whether allocations count, and may end the run.
+    open: bool,
+    finished: bool,
     live: usize,
     live_limit: usize,
     total: usize,
     total_limit: usize,
+    ledger: Ledger,
+    stack: Stack,
+    job: *mut (),
+    caller: MaybeUninit<libc::ucontext_t>,
+    work: MaybeUninit<libc::ucontext_t>,
 }
 
-const CLOSED: Account =
-    Account { signal: std::ptr::null(), live: 0, live_limit: 0, total: 0, total_limit: 0 };
+struct Job<T, F> {
+    work: Option<F>,
+    result: Option<T>,
+}
 
 thread_local! {
     // Constant and without a destructor: reading it never allocates.
-    static ACCOUNT: Cell<Account> = const { Cell::new(CLOSED) };
+    static ACTIVE: Cell<*mut Run> = const { Cell::new(ptr::null_mut()) };
+}
+
+impl Run {
+    /// Counts a block of `bytes` that is about to be allocated, or leaves the run.
+    unsafe fn charge(&mut self, bytes: usize) {
+        self.live = self.live.saturating_add(bytes).saturating_add(BLOCK_BYTES);
+        self.total = self.total.saturating_add(bytes);
+        if self.live > self.live_limit || self.total > self.total_limit || !self.ledger.reserve() {
+            self.open = false;
+            libc::setcontext(self.caller.as_ptr());
+            std::process::abort();
+        }
+    }
+
+    fn forget(&mut self, block: *mut u8) {
+        if let Some(layout) = self.ledger.remove(block) {
+            self.live = self.live.saturating_sub(layout.size().saturating_add(BLOCK_BYTES));
+        }
+    }
 }
 
 /// The system's allocator, with the account of the calling thread where it has one.
 pub struct BudgetAllocator;
 
-impl BudgetAllocator {
-    fn charge(&self, bytes: usize) {
-        let _ = ACCOUNT.try_with(|cell| {
-            let mut account = cell.get();
-            if account.signal.is_null() {
-                return;
-            }
-            account.live = account.live.saturating_add(bytes);
-            account.total = account.total.saturating_add(bytes);
-            cell.set(account);
-            if account.live > account.live_limit || account.total > account.total_limit {
-                // SAFETY: `run` keeps the signal alive on this thread's stack until the account is closed.
-                unsafe { (*account.signal).send(OVER_BUDGET) };
-                loop {
-                    std::thread::park();
-                }
-            }
-        });
-    }
+/// The run of the calling thread.
+fn active() -> *mut Run {
+    ACTIVE.try_with(Cell::get).unwrap_or(ptr::null_mut())
+}
 
-    fn refund(&self, bytes: usize) {
-        let _ = ACCOUNT.try_with(|cell| {
-            let mut account = cell.get();
-            if !account.signal.is_null() {
-                account.live = account.live.saturating_sub(bytes);
-                cell.set(account);
-            }
-        });
+impl BudgetAllocator {
+    unsafe fn counted(layout: Layout, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
+        let run = active();
+        if run.is_null() || !(*run).open {
+            return allocate();
+        }
+        (*run).charge(layout.size());
+        let block = allocate();
+        if !block.is_null() {
+            (*run).ledger.add(block, layout);
+        }
+        block
     }
 }
 
-// SAFETY: every call is passed on to the system's allocator unchanged; counting does not allocate.
+// SAFETY: every call is passed on to the system's allocator unchanged; counting does not come back here.
 unsafe impl GlobalAlloc for BudgetAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.charge(layout.size());
-        System.alloc(layout)
+        Self::counted(layout, || System.alloc(layout))
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        self.charge(layout.size());
-        System.alloc_zeroed(layout)
+        Self::counted(layout, || System.alloc_zeroed(layout))
     }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        self.refund(layout.size());
-        System.dealloc(pointer, layout)
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let run = active();
+        if !run.is_null() {
+            (*run).forget(block);
+        }
+        System.dealloc(block, layout);
     }
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let run = active();
+        if run.is_null() {
+            return System.realloc(block, layout, new_size);
+        }
         // Both blocks can be there at once.
-        self.charge(new_size);
-        let moved = System.realloc(pointer, layout, new_size);
-        self.refund(layout.size());
+        let new_layout = Layout::from_size_align_unchecked(new_size, layout.align());
+        let moved = Self::counted(new_layout, || System.alloc(new_layout));
+        if !moved.is_null() {
+            ptr::copy_nonoverlapping(block, moved, layout.size().min(new_size));
+            self.dealloc(block, layout);
+        }
         moved
     }
 }
@@ -121,52 +139,130 @@ unsafe impl GlobalAlloc for BudgetAllocator {
 /// Lets the calling thread allocate freely again. The panic hook calls it first: printing a panic takes the
 /// process's locks, and a thread stopped in there would stop all others.
 pub fn close_account() {
-    let _ = ACCOUNT.try_with(|cell| cell.set(CLOSED));
+    let run = active();
+    if !run.is_null() {
+        // SAFETY: the run outlives its thread, which alone uses it until then.
+        unsafe { (*run).open = false };
+    }
 }
 
-/// Runs `work` on a thread of its own within `budget`. `work` must not hold a lock that others need, since
-/// it may never come back.
-pub fn run<T: Send + 'static>(
-    budget: Budget,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Stopped> {
-    const STACK_BYTES: usize = 8 << 20;
-    crate::quiet_panics();
-    let signal = Arc::new(Signal { state: AtomicU8::new(RUNNING), waiter: std::thread::current() });
-    let result = Arc::new(Mutex::new(None));
-    let handle =
-        std::thread::Builder::new().name("template".into()).stack_size(STACK_BYTES).spawn({
-            let signal = Arc::clone(&signal);
-            let result = Arc::clone(&result);
-            move || {
-                ACCOUNT.set(Account {
-                    signal: Arc::as_ptr(&signal),
-                    live: 0,
-                    live_limit: budget.live_bytes,
-                    total: 0,
-                    total_limit: budget.total_bytes,
-                });
-                let value = catch_unwind(AssertUnwindSafe(work));
-                ACCOUNT.set(CLOSED);
-                if let Ok(mut place) = result.lock() {
-                    *place = value.ok();
-                }
-                signal.send(FINISHED);
+/// A stack with a guard below it.
+struct Stack(*mut libc::c_void);
+
+impl Stack {
+    fn new() -> Option<Stack> {
+        // SAFETY: a new mapping, of which the lowest part is closed.
+        unsafe {
+            let base = libc::mmap(
+                ptr::null_mut(),
+                GUARD_BYTES + STACK_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE,
+                -1,
+                0,
+            );
+            if base == libc::MAP_FAILED {
+                return None;
             }
-        });
-    let Ok(handle) = handle else {
-        return Err(Stopped::NoThread);
-    };
-    loop {
-        match signal.state.load(Ordering::Acquire) {
-            RUNNING => std::thread::park(),
-            OVER_BUDGET => return Err(Stopped::OverBudget),
-            _ => break,
+            let stack = Stack(base);
+            (libc::mprotect(base, GUARD_BYTES, libc::PROT_NONE) == 0).then_some(stack)
         }
     }
-    let _ = handle.join();
-    let value = result.lock().ok().and_then(|mut place| place.take());
-    value.ok_or(Stopped::Panicked)
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and nothing runs on it any more.
+        unsafe { libc::munmap(self.0, GUARD_BYTES + STACK_BYTES) };
+    }
+}
+
+/// The first and last function on the run's own stack.
+extern "C" fn begin<T, F: FnOnce() -> T>() {
+    let run = active();
+    // SAFETY: `enter` has set the run of this thread, and waits for it.
+    unsafe {
+        let job = (*run).job.cast::<Job<T, F>>();
+        let work = (*job).work.take();
+        let value = catch_unwind(AssertUnwindSafe(|| work.map(|work| work())));
+        (*run).open = false;
+        (*run).finished = true;
+        (*job).result = value.unwrap_or(None);
+        libc::setcontext((*run).caller.as_ptr());
+    }
+    std::process::abort();
+}
+
+/// Does the run on its stack, and comes back when it has finished or left. False where it cannot begin.
+///
+/// # Safety
+/// `run` has a job of these types, and outlives the calling thread.
+unsafe fn enter<T, F: FnOnce() -> T>(run: *mut Run) -> bool {
+    let work = (*run).work.as_mut_ptr();
+    if libc::getcontext(work) != 0 {
+        return false;
+    }
+    (*work).uc_stack.ss_sp = (*run).stack.0.cast::<u8>().add(GUARD_BYTES).cast();
+    (*work).uc_stack.ss_size = STACK_BYTES;
+    (*work).uc_link = ptr::null_mut();
+    libc::makecontext(work, begin::<T, F>, 0);
+    (*run).open = true;
+    ACTIVE.set(run);
+    let done = libc::swapcontext((*run).caller.as_mut_ptr(), work) == 0;
+    (*run).open = false;
+    done
+}
+
+struct RunPointer(*mut Run);
+// SAFETY: the thread that is given it alone uses it, until it is joined.
+unsafe impl Send for RunPointer {}
+
+/// Runs `work` within `budget`. What `work` owns or changes is lost when it is stopped, so it takes references
+/// and gives its result back; it holds no lock that others need. Blocks it allocates must not end up in
+/// variables of the process.
+pub fn run<T: Send, F: FnOnce() -> T + Send>(budget: Budget, work: F) -> Result<T, Stopped> {
+    run_and_count(budget, work).0
+}
+
+/// As `run`; also how many blocks there are yet that the run had allocated.
+pub fn run_and_count<T: Send, F: FnOnce() -> T + Send>(
+    budget: Budget,
+    work: F,
+) -> (Result<T, Stopped>, usize) {
+    crate::quiet_panics();
+    let Some(stack) = Stack::new() else {
+        return (Err(Stopped::NoThread), 0);
+    };
+    let mut job = Job { work: Some(work), result: None };
+    let mut run = Box::new(Run {
+        open: false,
+        finished: false,
+        live: 0,
+        live_limit: budget.live_bytes,
+        total: 0,
+        total_limit: budget.total_bytes,
+        ledger: Ledger::default(),
+        stack,
+        job: ptr::from_mut(&mut job).cast(),
+        caller: MaybeUninit::uninit(),
+        work: MaybeUninit::uninit(),
+    });
+    let pointer = RunPointer(&mut *run);
+    let began = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("template".into());
+        // SAFETY: `run` and `job` live until the thread is joined, and the job has these types.
+        let body = move || unsafe { enter::<T, F>({ pointer }.0) };
+        thread.spawn_scoped(scope, body).is_ok_and(|thread| thread.join().unwrap_or(false))
+    });
+    if !began {
+        return (Err(Stopped::NoThread), 0);
+    }
+    if !run.finished {
+        // SAFETY: the thread of the run is gone and nothing goes on with its stack, so nobody has these blocks.
+        unsafe { run.ledger.free_blocks() };
+        return (Err(Stopped::OverBudget), 0);
+    }
+    (job.result.ok_or(Stopped::Panicked), run.ledger.used())
 }
 
 #[cfg(test)]
@@ -174,6 +270,11 @@ mod tests {
     use super::*;
 
     const SMALL: Budget = Budget { live_bytes: 1 << 20, total_bytes: 4 << 20 };
+
+    fn resident_bytes() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
 
     #[test]
     fn hands_back_the_result() {
@@ -183,6 +284,7 @@ mod tests {
     #[test]
     fn stops_what_holds_too_much() {
         assert_eq!(run(SMALL, || vec![1u8; 2 << 20].len()), Err(Stopped::OverBudget));
+        assert_eq!(run(SMALL, || vec![vec![1u8; 16]; 60_000].len()), Err(Stopped::OverBudget));
     }
 
     #[test]
@@ -194,5 +296,22 @@ mod tests {
     #[test]
     fn a_panic_is_not_a_hang() {
         assert_eq!(run(SMALL, || -> u8 { panic!("planned") }), Err(Stopped::Panicked));
+    }
+
+    #[test]
+    fn what_was_stopped_leaves_nothing_behind() {
+        const LARGE: Budget = Budget { live_bytes: 8 << 20, total_bytes: 64 << 20 };
+        let fill = || {
+            let mut blocks = Vec::new();
+            loop {
+                blocks.push(vec![1u8; 5000]);
+            }
+        };
+        let before = resident_bytes();
+        for _ in 0..100 {
+            assert_eq!(run::<(), _>(LARGE, fill), Err(Stopped::OverBudget));
+        }
+        // Each run held nearly 8 MiB.
+        assert!(resident_bytes() < before + (200 << 20));
     }
 }

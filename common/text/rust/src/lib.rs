@@ -2,6 +2,7 @@
 //! The C interface of `include/ballast_text.h`: conversions and panic barriers, nothing else.
 
 mod budget;
+mod ledger;
 mod python;
 mod template;
 mod tokenizer;
@@ -23,6 +24,7 @@ pub enum Code {
     Failed = 2,
     Limit = 3,
     Panic = 4,
+    Busy = 5,
 }
 
 #[derive(Debug)]
@@ -289,6 +291,7 @@ pub unsafe extern "C" fn ballast_text_template_render(
     messages: *const TextMessage,
     count: usize,
     add_generation_prompt: bool,
+    unix_seconds: i64,
     out: *mut TextBuffer,
     error: *mut TextBuffer,
 ) -> i32 {
@@ -298,6 +301,6 @@ pub unsafe extern "C" fn ballast_text_template_render(
         for message in messages {
             pairs.push((message.role.str()?, message.content.str()?));
         }
-        (*chat_template).render(&pairs, add_generation_prompt).map(TextBuffer::owned)
+        (*chat_template).render(&pairs, add_generation_prompt, unix_seconds).map(TextBuffer::owned)
     })
 }

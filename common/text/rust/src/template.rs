@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::OnceLock;
 
+use chrono::DateTime;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
@@ -25,11 +25,9 @@ const MEMORY_TOTAL_FACTOR: usize = 16;
 const MAX_DETAIL_CHARS: usize = 200;
 
 pub struct ChatTemplate {
-    environment: Arc<Environment<'static>>,
+    environment: Environment<'static>,
     bos: String,
     eos: String,
-    // A run that passed its memory budget keeps it (see budget.rs), so there is no second one.
-    over_budget: AtomicBool,
 }
 
 /// Output with an upper bound: what passes it is an error of the write.
@@ -90,12 +88,54 @@ fn raise_exception(message: Value) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, python::str(&message)))
 }
 
-fn strftime_now(format: &str) -> Result<String, Error> {
+/// `unix_seconds` is what the template takes for now, in UTC: neither the clock nor the time zone of the
+/// machine may change the tokens.
+fn strftime_now(unix_seconds: i64, format: &str) -> Result<String, Error> {
+    let failed = |what: &'static str| Error::new(ErrorKind::InvalidOperation, what);
+    let now = DateTime::from_timestamp(unix_seconds, 0)
+        .ok_or_else(|| failed("strftime_now: the time is out of range"))?;
     let mut out = String::new();
     // Display of a wrong format is an error of write!, where to_string() would panic.
-    write!(out, "{}", chrono::Local::now().format(format))
-        .map_err(|_| Error::new(ErrorKind::InvalidOperation, "strftime_now: unknown format"))?;
+    write!(out, "{}", now.format(format)).map_err(|_| failed("strftime_now: unknown format"))?;
     Ok(out)
+}
+
+/// What all templates share. It is made once and outside of any budget, and so is all that the engine keeps
+/// in variables of the process: a run that is stopped gives back what it had allocated.
+fn common_environment() -> &'static Environment<'static> {
+    static COMMON: OnceLock<Environment<'static>> = OnceLock::new();
+    COMMON.get_or_init(|| {
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment
+            .set_formatter(|out, _, value| out.write_str(&python::str(value)).map_err(Error::from));
+        environment.set_fuel(Some(STEPS_MAX));
+        environment.add_filter("tojson", python::tojson);
+        environment.add_filter("string", |value: Value| python::str(&value));
+        environment.add_filter("title", python::title);
+        environment.add_function("raise_exception", raise_exception);
+        for environment in [&environment, &Environment::new()] {
+            let _ = environment.render_str("{{ 7 }}{{ 7 ~ 7 }}{{ [7] }}{{ [7, 7] | join }}", ());
+        }
+        environment
+    })
+}
+
+fn stopped(stopped: Stopped) -> TextError {
+    match stopped {
+        Stopped::OverBudget => TextError::new(Code::Limit, "it needs too much memory"),
+        Stopped::Panicked => TextError::new(Code::Panic, "internal error in the template engine"),
+        Stopped::NoThread => TextError::new(Code::Busy, "no thread could be started to run it"),
+    }
+}
+
+fn budget_for(input_bytes: usize) -> Budget {
+    let live_bytes = MEMORY_BASE.saturating_add(MEMORY_PER_INPUT_BYTE.saturating_mul(input_bytes));
+    Budget { live_bytes, total_bytes: live_bytes.saturating_mul(MEMORY_TOTAL_FACTOR) }
 }
 
 fn detail(error: &Error) -> String {
@@ -115,43 +155,57 @@ impl ChatTemplate {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(TextError::new(Code::Invalid, "it is longer than 1 MiB"));
         }
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment
-            .set_formatter(|out, _, value| out.write_str(&python::str(value)).map_err(Error::from));
-        environment.set_fuel(Some(STEPS_MAX));
-        environment.add_filter("tojson", python::tojson);
-        environment.add_filter("string", |value: Value| python::str(&value));
-        environment.add_filter("title", python::title);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment
-            .add_template_owned(NAME, replace_generation_tags(source))
-            .map_err(|error| TextError::new(Code::Invalid, detail(&error)))?;
-        Ok(ChatTemplate {
-            environment: Arc::new(environment),
-            bos: bos.into(),
-            eos: eos.into(),
-            over_budget: AtomicBool::new(false),
-        })
+        let common = common_environment();
+        // The engine computes constant expressions as it compiles, so that needs the budget too.
+        let compiled = budget::run(budget_for(source.len()), || {
+            let mut environment = common.clone();
+            environment
+                .add_template_owned(NAME, replace_generation_tags(source))
+                .map_err(|error| TextError::new(Code::Invalid, detail(&error)))?;
+            Ok(environment)
+        });
+        let environment = compiled.map_err(stopped)??;
+        Ok(ChatTemplate { environment, bos: bos.into(), eos: eos.into() })
     }
 
     pub fn render(
         &self,
         messages: &[(&str, &str)],
         add_generation_prompt: bool,
+        unix_seconds: i64,
     ) -> Result<String, TextError> {
-        let over_memory = || TextError::new(Code::Limit, "it needs too much memory");
-        if self.over_budget.load(Ordering::Relaxed) {
-            return Err(over_memory());
-        }
         let input_bytes: usize =
             messages.iter().map(|(role, content)| role.len() + content.len()).sum();
-        let messages_value: Value = messages
+        let steps = STEPS_BASE
+            .saturating_add(STEPS_PER_MESSAGE.saturating_mul(messages.len() as u64))
+            .min(STEPS_MAX);
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(steps));
+        environment
+            .add_function("strftime_now", move |format: &str| strftime_now(unix_seconds, format));
+        let rendered = budget::run(budget_for(input_bytes), || {
+            let mut output = Output { bytes: Vec::new(), full: false };
+            environment
+                .get_template(NAME)
+                .and_then(|template| {
+                    let variables = self.variables(messages, add_generation_prompt);
+                    template.render_captured_to(variables, &mut output).map(|_| ())
+                })
+                .map_err(|error| {
+                    if error.kind() == ErrorKind::OutOfFuel || output.full {
+                        TextError::new(Code::Limit, "it takes too many steps or prints too much")
+                    } else {
+                        TextError::new(Code::Failed, detail(&error))
+                    }
+                })?;
+            Ok(output.bytes)
+        });
+        String::from_utf8(rendered.map_err(stopped)??)
+            .map_err(|_| TextError::new(Code::Failed, "its output is not UTF-8"))
+    }
+
+    fn variables(&self, messages: &[(&str, &str)], add_generation_prompt: bool) -> Value {
+        let messages: Value = messages
             .iter()
             .map(|(role, content)| {
                 // In this order, which a template that prints a message shows.
@@ -159,7 +213,7 @@ impl ChatTemplate {
             })
             .collect();
         let mut variables = BTreeMap::from([
-            ("messages", messages_value),
+            ("messages", messages),
             ("tools", Value::from(())),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
@@ -169,50 +223,7 @@ impl ChatTemplate {
                 variables.insert(name, Value::from(token.as_str()));
             }
         }
-
-        let steps = STEPS_BASE
-            .saturating_add(STEPS_PER_MESSAGE.saturating_mul(messages.len() as u64))
-            .min(STEPS_MAX);
-        let live_bytes =
-            MEMORY_BASE.saturating_add(MEMORY_PER_INPUT_BYTE.saturating_mul(input_bytes));
-        let budget =
-            Budget { live_bytes, total_bytes: live_bytes.saturating_mul(MEMORY_TOTAL_FACTOR) };
-        let environment = Arc::clone(&self.environment);
-        let rendered = budget::run(budget, move || {
-            let mut environment = (*environment).clone();
-            environment.set_fuel(Some(steps));
-            let mut output = Output { bytes: Vec::new(), full: false };
-            let result = environment
-                .get_template(NAME)
-                .and_then(|template| {
-                    template
-                        .render_captured_to(Value::from_iter(variables), &mut output)
-                        .map(|_| ())
-                })
-                .map_err(|error| {
-                    let limit = error.kind() == ErrorKind::OutOfFuel || output.full;
-                    (limit, detail(&error))
-                });
-            result.map(|()| output.bytes)
-        });
-        match rendered {
-            Ok(Ok(bytes)) => String::from_utf8(bytes)
-                .map_err(|_| TextError::new(Code::Failed, "its output is not UTF-8")),
-            Ok(Err((true, _))) => {
-                Err(TextError::new(Code::Limit, "it takes too many steps or prints too much"))
-            }
-            Ok(Err((false, detail))) => Err(TextError::new(Code::Failed, detail)),
-            Err(Stopped::OverBudget) => {
-                self.over_budget.store(true, Ordering::Relaxed);
-                Err(over_memory())
-            }
-            Err(Stopped::Panicked) => {
-                Err(TextError::new(Code::Panic, "internal error in the template engine"))
-            }
-            Err(Stopped::NoThread) => {
-                Err(TextError::new(Code::Panic, "no thread could be started to run it"))
-            }
-        }
+        Value::from_iter(variables)
     }
 }
 
@@ -222,7 +233,7 @@ mod tests {
 
     fn render(source: &str) -> Result<String, Code> {
         let chat = ChatTemplate::new(source, "<s>", "").map_err(|error| error.code)?;
-        chat.render(&[("user", "hi")], false).map_err(|error| error.code)
+        chat.render(&[("user", "hi")], false, 0).map_err(|error| error.code)
     }
 
     #[test]
@@ -259,6 +270,49 @@ mod tests {
             "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
         ] {
             assert!(matches!(render(hostile), Err(Code::Limit | Code::Failed)), "{hostile}");
+        }
+    }
+    #[test]
+    fn compiling_is_bounded() {
+        // Constants that are computed while compiling: one that is too large, many that are so together, and
+        // much work in all.
+        for hostile in [
+            "{{ 'x' * 100000000 }}".to_string(),
+            "{{ 'x' * 10000000 }}".repeat(50),
+            "{{ 'x' * 50000000 == 'y' * 50000000 }}".repeat(50),
+        ] {
+            assert_eq!(ChatTemplate::new(&hostile, "", "").err().unwrap().code, Code::Limit);
+        }
+        assert_eq!(render("{{ 'x' * 3 }}").unwrap(), "xxx");
+    }
+
+    #[test]
+    fn now_is_what_the_caller_says() {
+        let chat = ChatTemplate::new("{{ strftime_now('%d %b %Y %H:%M %Z') }}", "", "").unwrap();
+        assert_eq!(chat.render(&[], false, 1_721_952_000).unwrap(), "26 Jul 2024 00:00 UTC");
+        assert_eq!(chat.render(&[], false, 60).unwrap(), "01 Jan 1970 00:01 UTC");
+        assert_eq!(chat.render(&[], false, i64::MAX).unwrap_err().code, Code::Failed);
+    }
+
+    #[test]
+    fn nothing_allocated_in_a_run_outlives_it() {
+        // Such a block would be freed under the feet of whoever has it, were the run stopped.
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/templates");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let common = common_environment();
+            let (result, left) = budget::run_and_count(budget_for(source.len()), || {
+                let mut environment = common.clone();
+                environment.add_template_owned(NAME, replace_generation_tags(&source)).is_ok()
+            });
+            assert_eq!((result, left), (Ok(true), 0));
+
+            let chat = ChatTemplate::new(&source, "<s>", "</s>").unwrap();
+            let (result, left) = budget::run_and_count(budget_for(0), || {
+                let variables = chat.variables(&[("user", "1"), ("assistant", "2")], true);
+                chat.environment.get_template(NAME).unwrap().render(variables).is_ok()
+            });
+            assert_eq!((result, left), (Ok(true), 0));
         }
     }
 }
