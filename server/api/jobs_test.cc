@@ -156,6 +156,19 @@ TEST_F(JobsTest, AFileThatIsNotListedIsNotServed) {
               StatusIs(absl::StatusCode::kNotFound, "DELTA_FILE_NOT_FOUND"));
 }
 
+TEST_F(JobsTest, AWorkersBlobIsBounded) {
+  options_.max_worker_blob_bytes = 9;
+  Restart();
+  ASSERT_OK_AND_ASSIGN(const v1::FineTuningJob job, CreateJob(UploadRows(64)));
+  ASSERT_OK_AND_ASSIGN(const auto response, Idle("w1"));
+  worker::v1::WriteBlobRequest kind;
+  kind.set_checkpoint_step(1);
+  EXPECT_OK(WriteBlob(kind, "w1", response.work().lease(), "123456789"));
+  kind.set_checkpoint_step(2);
+  EXPECT_THAT(WriteBlob(kind, "w1", response.work().lease(), "1234567890"),
+              StatusIs(absl::StatusCode::kResourceExhausted, "BLOB_TOO_LARGE"));
+}
+
 TEST_F(JobsTest, AResultWhoseFilesAreNotStoredIsRefused) {
   const std::string name = NewJob();
   const worker::v1::Work work = Take("w1");

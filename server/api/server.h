@@ -26,6 +26,8 @@ struct ServerOptions {
   absl::Duration lease = absl::Seconds(30);
   int max_attempts = 3;
   int64_t max_dataset_bytes = int64_t{1} << 30;
+  // Of one blob that a worker writes: a checkpoint, a file of a delta, a sealed vector.
+  int64_t max_worker_blob_bytes = int64_t{64} << 30;
   int executor_threads = 8;
 };
 

@@ -21,10 +21,11 @@ using worker::v1::WriteBlobRequest;
 class BlobWrite : public ClientStream<WriteBlobRequest> {
  public:
   BlobWrite(const ApiContext& api, grpc::CallbackServerContext* context, ControlPlane& plane,
-            BlobStore& blobs, worker::v1::WriteBlobResponse* response)
+            BlobStore& blobs, int64_t max_bytes, worker::v1::WriteBlobResponse* response)
       : ClientStream(api, "WorkerService/WriteBlob", context),
         plane_(plane),
         blobs_(blobs),
+        max_bytes_(max_bytes),
         response_(response) {}
 
  private:
@@ -38,6 +39,10 @@ class BlobWrite : public ClientStream<WriteBlobRequest> {
     if (request.data().size() > kMaxChunkBytes) {
       return FieldError("data", "CHUNK_TOO_LARGE",
                         absl::StrCat("send at most ", kMaxChunkBytes, " bytes in a message"));
+    }
+    if (writer_->size_bytes() + static_cast<int64_t>(request.data().size()) > max_bytes_) {
+      return MakeError(absl::StatusCode::kResourceExhausted, "BLOB_TOO_LARGE",
+                       absl::StrCat("a blob may have at most ", max_bytes_, " bytes"));
     }
     BALLAST_RETURN_IF_ERROR(writer_->Append(request.data()));
     if (!request.finish()) return false;
@@ -62,6 +67,7 @@ class BlobWrite : public ClientStream<WriteBlobRequest> {
 
   ControlPlane& plane_;
   BlobStore& blobs_;
+  const int64_t max_bytes_;
   worker::v1::WriteBlobResponse* const response_;
   std::string name_;
   WriteBlobRequest first_;
@@ -180,7 +186,7 @@ grpc::ServerReadReactor<WriteBlobRequest>* WorkerService::WriteBlob(
     return new Refused<grpc::ServerReadReactor<WriteBlobRequest>>(
         Call(api_, "WorkerService/WriteBlob").End(who.status()));
   }
-  auto* write = new BlobWrite(api_, context, plane_, blobs_, response);
+  auto* write = new BlobWrite(api_, context, plane_, blobs_, max_blob_bytes_, response);
   write->Begin();
   return write;
 }

@@ -15,10 +15,15 @@ namespace ballast::server {
 // ballast.worker.v1.WorkerService. Thread safety: thread-safe.
 class WorkerService : public worker::v1::WorkerService::CallbackService {
  public:
-  // All must outlive the service.
+  // All must outlive the service. No blob that a worker writes is larger than `max_blob_bytes`.
   WorkerService(const ApiContext& api, ControlPlane& plane, HeldCalls& held, SampleBroker& broker,
-                BlobStore& blobs)
-      : api_(api), plane_(plane), held_(held), broker_(broker), blobs_(blobs) {}
+                BlobStore& blobs, int64_t max_blob_bytes)
+      : api_(api),
+        plane_(plane),
+        held_(held),
+        broker_(broker),
+        blobs_(blobs),
+        max_blob_bytes_(max_blob_bytes) {}
 
   grpc::ServerUnaryReactor* Synchronize(grpc::CallbackServerContext* context,
                                         const worker::v1::SynchronizeRequest* request,
@@ -41,6 +46,7 @@ class WorkerService : public worker::v1::WorkerService::CallbackService {
   HeldCalls& held_;
   SampleBroker& broker_;
   BlobStore& blobs_;
+  const int64_t max_blob_bytes_;
 };
 
 }  // namespace ballast::server
