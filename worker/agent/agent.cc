@@ -92,8 +92,15 @@ void Agent::Run() {
   while (!draining()) {
     pb::SynchronizeRequest request = Identity();
     request.mutable_idle();
+    const absl::Time asked = clock_.Now();
     auto response = client_.Synchronize(std::move(request), kPollTimeout, drain_);
     if (response.ok()) {
+      // A call that has nothing to bring is held. One that was not makes room for another worker's
+      // with the same id, or the server is stopping: asking at once would go on forever.
+      const absl::Duration rest = IntervalOf(*response) - (clock_.Now() - asked);
+      if (!response->has_work() && response->samples().empty() && rest > absl::ZeroDuration()) {
+        drain_.WaitFor(rest);
+      }
       if (failures > 0) spdlog::info("the server answers again");
       failures = 0;
       backoff.Reset();

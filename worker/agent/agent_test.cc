@@ -2,6 +2,7 @@
 // Jobs from the lease to the report of their end.
 #include "worker/agent/agent.h"
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -105,6 +106,16 @@ TEST_F(AgentTest, WaitsForAServerThatDoesNotAnswer) {
   ASSERT_TRUE(server_.WaitForFinished().has_delta());
   EXPECT_EQ(server_.failed_calls(), 5);
   EXPECT_THAT(log_.str(), HasSubstr("does not give work"));
+}
+
+TEST_F(AgentTest, AsksInItsOwnTimeWhenCallsAreNotHeld) {
+  server_.AnswerIdleAtOnce();
+  StartAgent();
+  server_.WaitForIdle(1);
+  const auto begin = std::chrono::steady_clock::now();
+  server_.WaitForIdle(11);
+  // 20 ms between two.
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(180));
 }
 
 TEST_F(AgentTest, TakesNoWorkForAWhileAfterAPlatformFailure) {

@@ -57,6 +57,11 @@ void FakeWorkerService::GiveSample(const pb::SampleOrder& order) {
   samples_.push_back(order);
 }
 
+void FakeWorkerService::AnswerIdleAtOnce() {
+  absl::MutexLock lock(&mutex_);
+  idle_at_once_ = true;
+}
+
 void FakeWorkerService::OrderStop(bool lease_lost) {
   absl::MutexLock lock(&mutex_);
   stop_.emplace().set_lease_lost(lease_lost);
@@ -232,7 +237,7 @@ grpc::Status FakeWorkerService::Synchronize(grpc::ServerContext* context,
     return grpc::Status::OK;
   }
   const auto ready = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return shutting_down_ || !work_.empty() || !samples_.empty();
+    return shutting_down_ || idle_at_once_ || !work_.empty() || !samples_.empty();
   };
   mutex_.AwaitWithTimeout(absl::Condition(&ready), kLongPoll);
   give_samples();

@@ -31,6 +31,8 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   void SetBlob(const std::string& name, std::string bytes);
   void GiveWork(const ballast::worker::v1::Work& work);
   void GiveSample(const ballast::worker::v1::SampleOrder& order);
+  // Idle calls are not held from now on.
+  void AnswerIdleAtOnce();
   // The next heartbeat is answered with stop.
   void OrderStop(bool lease_lost);
   // Every call about a lease fails with LEASE_LOST from now on.
@@ -98,6 +100,7 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   std::deque<ballast::worker::v1::SampleOrder> samples_ ABSL_GUARDED_BY(mutex_);
   std::optional<ballast::worker::v1::SynchronizeResponse::Stop> stop_ ABSL_GUARDED_BY(mutex_);
   bool lease_lost_ ABSL_GUARDED_BY(mutex_) = false;
+  bool idle_at_once_ ABSL_GUARDED_BY(mutex_) = false;
   bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
   int calls_to_fail_ ABSL_GUARDED_BY(mutex_) = 0;
   int failed_calls_ ABSL_GUARDED_BY(mutex_) = 0;
