@@ -16,7 +16,7 @@ using worker::v1::SynchronizeResponse;
 constexpr size_t kSamplesWhenIdle = 4;
 constexpr size_t kSamplesWhenBusy = 1;
 
-bool IsNothing(const SynchronizeResponse &response) {
+bool IsNothing(const SynchronizeResponse& response) {
   return response.has_idle() && response.samples().empty();
 }
 
@@ -27,43 +27,36 @@ SynchronizeResponse CallAgain() {
   return response;
 }
 
-} // namespace
+}  // namespace
 
-absl::StatusOr<SynchronizeResponse>
-HeldCalls::Answer(absl::Time now, const SynchronizeRequest &request) {
-  BALLAST_ASSIGN_OR_RETURN(SynchronizeResponse response,
-                           plane_.Synchronize(now, request));
-  if (request.draining() || response.has_stop() || !broker_.HasWaiting())
-    return response;
+absl::StatusOr<SynchronizeResponse> HeldCalls::Answer(absl::Time now,
+                                                      const SynchronizeRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(SynchronizeResponse response, plane_.Synchronize(now, request));
+  if (request.draining() || response.has_stop() || !broker_.HasWaiting()) return response;
   const auto base = BaseInUse(request, response);
-  // The lease matters more than samples: those wait for another worker or the
-  // next heartbeat.
-  if (!base.ok())
-    return response;
+  // The lease matters more than samples: those wait for another worker or the next heartbeat.
+  if (!base.ok()) return response;
   const size_t most = response.has_idle() ? kSamplesWhenIdle : kSamplesWhenBusy;
-  for (auto &order : broker_.Take(now, request.worker_id(), most, *base)) {
+  for (auto& order : broker_.Take(now, request.worker_id(), most, *base)) {
     *response.add_samples() = std::move(order);
   }
   return response;
 }
 
-absl::StatusOr<std::string>
-HeldCalls::BaseInUse(const SynchronizeRequest &request,
-                     const SynchronizeResponse &response) {
-  if (response.has_work())
-    return response.work().base_model().digest();
-  if (!request.has_busy())
-    return "";
+absl::StatusOr<std::string> HeldCalls::BaseInUse(const SynchronizeRequest& request,
+                                                 const SynchronizeResponse& response) {
+  if (response.has_work()) return response.work().base_model().digest();
+  if (!request.has_busy()) return "";
   return plane_.BaseDigestOf(request.worker_id(), request.busy().lease());
 }
 
-void HeldCalls::Hold(SynchronizeCall *call, absl::Time deadline) {
-  SynchronizeCall *older = nullptr;
+void HeldCalls::Hold(SynchronizeCall* call, absl::Time deadline) {
+  SynchronizeCall* older = nullptr;
   bool draining;
   {
     absl::MutexLock lock(&mutex_);
     draining = draining_;
-    const std::string &worker_id = call->request().worker_id();
+    const std::string& worker_id = call->request().worker_id();
     for (auto it = held_.begin(); it != held_.end(); ++it) {
       if (it->worker_id == worker_id) {
         older = it->call;
@@ -78,30 +71,25 @@ void HeldCalls::Hold(SynchronizeCall *call, absl::Time deadline) {
     }
   }
   if (older != nullptr) {
-    // Workers that wait for each other's answers in turn are noticed, and not
-    // in every second.
+    // Workers that wait for each other's answers in turn are noticed, and not in every second.
     if (!older->cancelled() && replaced_.fetch_add(1) % 60 == 0) {
       spdlog::warn(
-          "worker {} calls again while its call is held: if two workers have "
-          "this id, "
+          "worker {} calls again while its call is held: if two workers have this id, "
           "they take each other's leases away; give each its own worker_id",
           older->request().worker_id());
     }
     older->Answer(CallAgain());
   }
-  if (call != nullptr)
-    call->Answer(CallAgain());
+  if (call != nullptr) call->Answer(CallAgain());
 }
 
-void HeldCalls::Drop(SynchronizeCall *call) {
+void HeldCalls::Drop(SynchronizeCall* call) {
   {
     absl::MutexLock lock(&mutex_);
     auto it = held_.begin();
-    while (it != held_.end() && it->call != call)
-      ++it;
+    while (it != held_.end() && it->call != call) ++it;
     // Somebody else has taken it and answers it.
-    if (it == held_.end())
-      return;
+    if (it == held_.end()) return;
     held_.erase(it);
   }
   call->Answer(absl::CancelledError("the client went away"));
@@ -114,8 +102,7 @@ void HeldCalls::Dispatch(absl::Time now) {
     Held next;
     {
       absl::MutexLock lock(&mutex_);
-      if (held_.empty())
-        return;
+      if (held_.empty()) return;
       next = held_.front();
       held_.pop_front();
     }
@@ -124,8 +111,7 @@ void HeldCalls::Dispatch(absl::Time now) {
       next.call->Answer(std::move(answer));
       continue;
     }
-    // Workers are alike: what is nothing for this one is nothing for the
-    // others.
+    // Workers are alike: what is nothing for this one is nothing for the others.
     if (next.call->cancelled()) {
       next.call->Answer(absl::CancelledError("the client went away"));
       continue;
@@ -145,12 +131,10 @@ void HeldCalls::Sweep(absl::Time now) {
     absl::MutexLock lock(&mutex_);
     for (auto it = held_.begin(); it != held_.end();) {
       const auto here = it++;
-      if (here->deadline <= now || here->call->cancelled())
-        due.splice(due.end(), held_, here);
+      if (here->deadline <= now || here->call->cancelled()) due.splice(due.end(), held_, here);
     }
   }
-  for (const Held &held : due)
-    held.call->Answer(CallAgain());
+  for (const Held& held : due) held.call->Answer(CallAgain());
 }
 
 void HeldCalls::Drain() {
@@ -160,8 +144,7 @@ void HeldCalls::Drain() {
     draining_ = true;
     all.swap(held_);
   }
-  for (const Held &held : all)
-    held.call->Answer(CallAgain());
+  for (const Held& held : all) held.call->Answer(CallAgain());
 }
 
 int64_t HeldCalls::count() const {
@@ -173,30 +156,28 @@ void SynchronizeCall::Begin() {
   const absl::Time now = call_.Now();
   const int64_t dispatches = held_.dispatches();
   auto answer = held_.Answer(now, request_);
-  const bool wait = answer.ok() && IsNothing(*answer) && request_.has_idle() &&
-                    !request_.draining();
+  const bool wait =
+      answer.ok() && IsNothing(*answer) && request_.has_idle() && !request_.draining();
   if (!wait) {
     Answer(std::move(answer));
     return;
   }
   // Once held, another thread may answer and delete this object.
-  HeldCalls &held = held_;
+  HeldCalls& held = held_;
   held.Hold(this, now + HeldCalls::kHold);
-  if (held.dispatches() != dispatches)
-    held.Dispatch(now);
+  if (held.dispatches() != dispatches) held.Dispatch(now);
 }
 
 void SynchronizeCall::Answer(absl::StatusOr<SynchronizeResponse> response) {
   const absl::Status status = response.status();
-  if (status.ok())
-    *response_ = *std::move(response);
+  if (status.ok()) *response_ = *std::move(response);
   Finish(call_.End(status));
 }
 
 void SynchronizeCall::OnCancel() {
-  // Off gRPC's thread, and never after OnDone: that waits for this call's
-  // Finish, which waits for Drop.
+  // Off gRPC's thread, and never after OnDone: that waits for this call's Finish, which waits for
+  // Drop.
   held_.Drop(this);
 }
 
-} // namespace ballast::server
+}  // namespace ballast::server
