@@ -6,7 +6,7 @@
 //! unwind nor return null without ending the process. So such code runs on a stack of its own (ucontext), and
 //! the allocator leaves that stack for good at the allocation that would pass the budget: to the code on it
 //! the allocation never returns. Then nobody can reach the blocks that it had allocated, which a ledger
-//! lists, and they are freed with the stack. Nothing stays behind, so no template and no base is ever barred.
+//! lists, and they are freed; the stack is used again. Nothing stays behind, so no template and no base is ever barred.
 //!
 //! A thread of its own besides: what the engine had in thread-local variables is gone with the thread.
 
@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
+use std::sync::Mutex;
 
 use crate::ledger::Ledger;
 
@@ -148,8 +149,26 @@ pub fn close_account() {
 
 /// A stack with a guard below it.
 struct Stack(*mut libc::c_void);
+// SAFETY: memory that its owner alone uses.
+unsafe impl Send for Stack {}
+
+// Stacks to use again: to map and touch a new one takes as long as a small chat.
+static STACKS: Mutex<Vec<Stack>> = Mutex::new(Vec::new());
+const MAX_SPARE_STACKS: usize = 4;
 
 impl Stack {
+    fn take() -> Option<Stack> {
+        STACKS.lock().ok().and_then(|mut spare| spare.pop()).or_else(Stack::new)
+    }
+
+    fn give_back(self) {
+        if let Ok(mut spare) = STACKS.lock() {
+            if spare.len() < MAX_SPARE_STACKS {
+                spare.push(self);
+            }
+        }
+    }
+
     fn new() -> Option<Stack> {
         // SAFETY: a new mapping, of which the lowest part is closed.
         unsafe {
@@ -230,7 +249,7 @@ pub fn run_and_count<T: Send, F: FnOnce() -> T + Send>(
     work: F,
 ) -> (Result<T, Stopped>, usize) {
     crate::quiet_panics();
-    let Some(stack) = Stack::new() else {
+    let Some(stack) = Stack::take() else {
         return (Err(Stopped::NoThread), 0);
     };
     let mut job = Job { work: Some(work), result: None };
@@ -254,15 +273,17 @@ pub fn run_and_count<T: Send, F: FnOnce() -> T + Send>(
         let body = move || unsafe { enter::<T, F>({ pointer }.0) };
         thread.spawn_scoped(scope, body).is_ok_and(|thread| thread.join().unwrap_or(false))
     });
+    let Run { stack, finished, mut ledger, .. } = *run;
+    stack.give_back();
     if !began {
         return (Err(Stopped::NoThread), 0);
     }
-    if !run.finished {
+    if !finished {
         // SAFETY: the thread of the run is gone and nothing goes on with its stack, so nobody has these blocks.
-        unsafe { run.ledger.free_blocks() };
+        unsafe { ledger.free_blocks() };
         return (Err(Stopped::OverBudget), 0);
     }
-    (job.result.ok_or(Stopped::Panicked), run.ledger.used())
+    (job.result.ok_or(Stopped::Panicked), ledger.used())
 }
 
 #[cfg(test)]
