@@ -31,10 +31,11 @@ class BlobStream : public grpc::ServerWriteReactor<Response> {
   BlobStream(const ApiContext& api, const char* method, grpc::CallbackServerContext* context,
              Open open)
       : call_(api, method), context_(context) {
+    api.idle_streams.Suspend(context);
     api.executor.Run([this, open = std::move(open)] {
       absl::StatusOr<BlobRange> range = open(call_.Now());
       if (!range.ok()) {
-        this->Finish(call_.End(range.status()));
+        End(range.status());
         return;
       }
       range_ = *std::move(range);
@@ -45,36 +46,49 @@ class BlobStream : public grpc::ServerWriteReactor<Response> {
 
  private:
   void OnWriteDone(bool ok) final {
+    call_.api().idle_streams.Suspend(context_);
     call_.api().executor.Run([this, ok] {
       if (ok) {
         Send();
       } else {
-        this->Finish(call_.End(absl::CancelledError("the client went away")));
+        End(absl::CancelledError("the client went away"));
       }
     });
   }
 
-  void OnDone() final { delete this; }
+  void OnDone() final {
+    call_.api().idle_streams.Remove(context_);
+    delete this;
+  }
+
+  // Nothing of this object may be touched after it.
+  void End(const absl::Status& status) {
+    call_.api().idle_streams.WaitFrom(context_, call_.Now());
+    this->Finish(call_.End(status));
+  }
 
   void Send() {
     if (context_->IsCancelled()) {
-      this->Finish(call_.End(absl::CancelledError("the client went away")));
+      End(absl::CancelledError("the client went away"));
       return;
     }
     if (next_ >= range_.end) {
-      this->Finish(call_.End(CheckDigest()));
+      End(CheckDigest());
       return;
     }
     const auto wanted = static_cast<size_t>(std::min<int64_t>(kReadChunkBytes, range_.end - next_));
     absl::StatusOr<std::string> bytes = range_.reader->Read(next_, wanted);
     if (bytes.ok() && bytes->size() != wanted) bytes = Corrupt();
     if (!bytes.ok()) {
-      this->Finish(call_.End(bytes.status()));
+      End(bytes.status());
       return;
     }
     sha_.Update(*bytes);
     next_ += static_cast<int64_t>(wanted);
     response_.set_data(*std::move(bytes));
+    // A client that does not read holds a file and a buffer: it is given up like one that is
+    // silent.
+    call_.api().idle_streams.WaitFrom(context_, call_.Now());
     this->StartWrite(&response_);
   }
 

@@ -80,6 +80,36 @@ TEST_F(ServerTest, AQuietUploadIsEnded) {
   EXPECT_OK(status);
 }
 
+TEST_F(ServerTest, AReaderThatDoesNotReadIsGivenUp) {
+  MakeReady();
+  ASSERT_OK_AND_ASSIGN(const auto dataset, CreateDataset());
+  // Far more than lies in buffers on the way.
+  std::string bytes = Rows(40);
+  ASSERT_OK(Write(dataset.name(), 0, bytes, ""));
+  const std::string blanks = std::string((1 << 20) - 1, ' ') + "\n";
+  for (int i = 0; i < 32; ++i) {
+    const auto offset = static_cast<int64_t>(bytes.size());
+    bytes += blanks;
+    ASSERT_OK(Write(dataset.name(), offset, blanks, i < 31 ? "" : DigestOf(bytes)));
+  }
+  server_->SettleForTest();
+  ASSERT_OK(CreateJob(dataset.name()));
+  ASSERT_OK_AND_ASSIGN(const auto answer, Idle("w"));
+  worker::v1::ReadBlobRequest request;
+  *request.mutable_lease() = answer.work().lease();
+  request.set_worker_id("w");
+  request.set_blob(answer.work().fine_tune().training_dataset().blob());
+  const auto context = ContextWith(kWorkerKey);
+  const auto stream = workers_->ReadBlob(context.get(), request);
+  worker::v1::ReadBlobResponse piece;
+  // At the first looks the server may still be filling the buffers.
+  while (stream->Read(&piece)) {
+    clock_.Advance(absl::Seconds(61));
+    server_->TickForTest();
+  }
+  EXPECT_THAT(FromGrpcStatus(stream->Finish()), StatusIs(absl::StatusCode::kCancelled));
+}
+
 // Row checks that take as long as a test wants.
 class SlowChecks : public RowChecks {
  public:
