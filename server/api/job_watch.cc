@@ -36,6 +36,7 @@ void JobWatch::Poke() {
 }
 
 void JobWatch::OnWriteDone(bool ok) {
+  call_.api().idle_streams.Suspend(context_);
   call_.api().executor.Run([this, ok] {
     if (!ok) {
       End(absl::CancelledError("the client went away"));
@@ -47,6 +48,7 @@ void JobWatch::OnWriteDone(bool ok) {
 }
 
 void JobWatch::OnDone() {
+  call_.api().idle_streams.Remove(context_);
   hub_.Remove(name_, this);
   delete this;
 }
@@ -55,7 +57,9 @@ void JobWatch::Pump() {
   while (true) {
     if (context_->IsCancelled()) return End(absl::CancelledError("the client went away"));
     if (!outbox_.empty()) {
-      StartWrite(&outbox_.front());
+      const v1::WatchFineTuningJobResponse& next = outbox_.front();
+      call_.api().idle_streams.WaitFrom(context_, call_.Now());
+      StartWrite(&next);
       return;
     }
     // Set before looking, so that what happens while looking is looked at again.

@@ -35,7 +35,10 @@ class JobWatch : public grpc::ServerWriteReactor<v1::WatchFineTuningJobResponse>
   // Fills the outbox. An error ends the call; true ends it with OK.
   absl::StatusOr<bool> Refill();
   absl::Status AddProgress(const v1::FineTuningJob& job);
-  void End(const absl::Status& status) { Finish(call_.End(status)); }
+  void End(const absl::Status& status) {
+    call_.api().idle_streams.WaitFrom(context_, call_.Now());
+    Finish(call_.End(status));
+  }
 
   const Call call_;
   grpc::CallbackServerContext* const context_;

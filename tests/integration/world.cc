@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -261,14 +262,23 @@ admin::v1::Vector World::RetireVector(const std::string& name) {
 }
 
 void World::CorruptSealedVectors() {
-  int count = 0;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ + "/blobs")) {
-    if (!entry.is_regular_file()) continue;
-    std::string bytes = Get(ReadFile(entry.path()), "read a blob");
-    if (bytes.substr(0, 7) != "BALLSTV") continue;
+  const auto corrupt = [&](const std::filesystem::path& path) {
+    const absl::StatusOr<std::string> read = ReadFile(path);
+    if (!read.ok() || read->substr(0, 7) != "BALLSTV") return 0;
+    std::string bytes = *read;
     bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
-    Check(WriteFileAtomically(entry.path(), bytes, 0600), "write a blob");
-    ++count;
+    Check(WriteFileAtomically(path, bytes, 0600), "write a blob");
+    return 1;
+  };
+  // The server may be deleting the rows of the vector: the walk begins again then, until a vector
+  // was found.
+  std::error_code error = std::make_error_code(std::errc::no_such_file_or_directory);
+  int count = 0;
+  while (error && count == 0) {
+    std::filesystem::recursive_directory_iterator at(folder_ + "/blobs", error);
+    for (; !error && at != std::filesystem::recursive_directory_iterator(); at.increment(error)) {
+      count += corrupt(at->path());
+    }
   }
   if (count == 0) Check(absl::NotFoundError("there is none"), "corrupt a sealed vector");
 }
