@@ -15,11 +15,11 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kInvalid[] = "MODEL_CONFIG_INVALID";
+constexpr char kUnsupported[] = "UNSUPPORTED_ARCHITECTURE";
 // The engine keeps a rotary table of this many float32 for the whole context: half a gibibyte, a
 // million positions of a head of 128. No tensor's shape depends on the context, so nothing else
 // bounds it.
 constexpr int64_t kMaxRotaryNumbers = int64_t{1} << 27;
-constexpr char kUnsupported[] = "UNSUPPORTED_ARCHITECTURE";
 
 absl::Status Unsupported(std::string_view what) {
   return MakeError(absl::StatusCode::kInvalidArgument, kUnsupported,
@@ -91,26 +91,27 @@ absl::Status ReadRope(const Json& json, ModelConfig& config) {
     BALLAST_ASSIGN_OR_RETURN(config.rope_theta,
                              PositiveNumber(*parameters, "rope_theta", config.rope_theta));
   }
+  const Json* stretched = nullptr;  // what describes Llama 3's scaling, if anything does
   for (const Json* object : {parameters, scaling}) {
     if (object == nullptr) continue;
     const std::string type = RopeType(*object);
     if (type != "default" && type != "llama3") {
       return Unsupported(absl::StrCat("rope scaling of type ", Shown(type)));
     }
-    if (type == "llama3") scaling = object;
+    if (type == "llama3") stretched = object;
   }
-  if (scaling == nullptr || RopeType(*scaling) == "default") return absl::OkStatus();
+  if (stretched == nullptr) return absl::OkStatus();
   Llama3RopeScaling llama3;
-  BALLAST_ASSIGN_OR_RETURN(llama3.factor, PositiveNumber(*scaling, "factor", llama3.factor));
+  BALLAST_ASSIGN_OR_RETURN(llama3.factor, PositiveNumber(*stretched, "factor", llama3.factor));
   BALLAST_ASSIGN_OR_RETURN(
       llama3.low_frequency_factor,
-      PositiveNumber(*scaling, "low_freq_factor", llama3.low_frequency_factor));
+      PositiveNumber(*stretched, "low_freq_factor", llama3.low_frequency_factor));
   BALLAST_ASSIGN_OR_RETURN(
       llama3.high_frequency_factor,
-      PositiveNumber(*scaling, "high_freq_factor", llama3.high_frequency_factor));
+      PositiveNumber(*stretched, "high_freq_factor", llama3.high_frequency_factor));
   BALLAST_ASSIGN_OR_RETURN(
       llama3.original_context,
-      PositiveNumber(*scaling, "original_max_position_embeddings", llama3.original_context));
+      PositiveNumber(*stretched, "original_max_position_embeddings", llama3.original_context));
   if (llama3.high_frequency_factor <= llama3.low_frequency_factor) {
     return MakeError(absl::StatusCode::kInvalidArgument, kInvalid,
                      "config.json: high_freq_factor must be larger than low_freq_factor");

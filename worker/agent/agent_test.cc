@@ -265,22 +265,14 @@ TEST_F(AgentTest, StartsAnewWhenTheEngineRefusesTheCheckpoint) {
 TEST_F(AgentTest, RefusesADataSetThatIsNotTheUploadedOne) {
   server_.GiveWork(Job());
   server_.SetBlob("blob-rows", Rows(9));
-  StartAgent();
-  const auto finished = server_.WaitForFinished();
-  EXPECT_EQ(finished.error().kind(), JobError::PLATFORM);
-  EXPECT_EQ(engine_.seen().trainings, 0);
-  EXPECT_THAT(log_.str(), HasSubstr("DATASET_CORRUPT"));
+  ExpectNotTrainedFor("DATASET_CORRUPT");
 }
 
 TEST_F(AgentTest, RefusesADataSetWithFewerRowsThanWereAdmitted) {
   pb::Work work = Job();
   work.mutable_fine_tune()->mutable_training_dataset()->set_rows_accepted(9);
   server_.GiveWork(work);
-  StartAgent();
-  const auto finished = server_.WaitForFinished();
-  EXPECT_EQ(finished.error().kind(), JobError::PLATFORM);
-  EXPECT_EQ(engine_.seen().trainings, 0);
-  EXPECT_THAT(log_.str(), HasSubstr("DATASET_ROWS_DIFFER"));
+  ExpectNotTrainedFor("DATASET_ROWS_DIFFER");
 }
 
 TEST_F(AgentTest, LeavesOutWhatWasTooLongWhenTheDataSetWasChecked) {

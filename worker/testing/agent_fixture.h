@@ -94,6 +94,15 @@ class AgentTest : public ::testing::Test {
     ASSERT_OK(agent_->Start());
   }
 
+  // Runs what was given: the platform is at fault for `reason`, and nothing is trained.
+  void ExpectNotTrainedFor(const std::string& reason) {
+    StartAgent();
+    const auto finished = server_.WaitForFinished();
+    EXPECT_EQ(finished.error().kind(), ballast::v1::JobError::PLATFORM);
+    EXPECT_EQ(engine_.seen().trainings, 0);
+    EXPECT_THAT(log_.str(), ::testing::HasSubstr(reason));
+  }
+
   void StopAgent() {
     agent_.reset();
     client_.reset();
