@@ -216,17 +216,31 @@ inline float Largest(const T* row, int64_t n) {
   return top;
 }
 
-// Writes exp(scale * score - top) of `count` scores to `out` (float or T) and returns their sum.
-template <typename T, typename Out>
-inline float ExpAndSum(const T* scores, int64_t count, float scale, float top, Out* out) {
-  float sum = 0;
+// The sum of `term(i)` for i in [0, n), in float32 within a block and in float64 over the blocks.
+// One float32 sum over a vocabulary drops terms that are small beside it, and how many it drops
+// would depend on how wide the compiler makes it.
+template <typename Term>
+inline float BlockedSum(int64_t n, const Term& term) {
+  constexpr int64_t kTerms = 256;
+  double total = 0;
+  for (int64_t from = 0; from < n; from += kTerms) {
+    const int64_t to = n - from < kTerms ? n : from + kTerms;
+    float sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) {
-    const float e = Exp(Load(scores + i) * scale - top);
-    Store(out + i, e);
-    sum += e;
+    for (int64_t i = from; i < to; ++i) sum += term(i);
+    total += sum;
   }
-  return sum;
+  return static_cast<float>(total);
+}
+
+// Writes exp(scale * score - top) of `count` scores to `out` and returns their sum.
+template <typename T>
+inline float ExpAndSum(const T* scores, int64_t count, float scale, float top, float* out) {
+  return BlockedSum(count, [=](int64_t i) {
+    const float e = Exp(Load(scores + i) * scale - top);
+    out[i] = e;
+    return e;
+  });
 }
 
 template <typename T>
@@ -323,10 +337,7 @@ void SwiGluBackward(T* gate_up, const T* dout, int64_t dout_stride, int64_t n, T
 
 template <typename T>
 inline float SumOfExp(const T* row, int64_t n, float top) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += Exp(Load(row + i) - top);
-  return sum;
+  return BlockedSum(n, [=](int64_t i) { return Exp(Load(row + i) - top); });
 }
 
 template <typename T>
@@ -357,12 +368,9 @@ void KlDivergence(T* logits, const T* base, int64_t n, const float* coefficients
     const float sum_l = SumOfExp(l, n, top_l), sum_b = SumOfExp(b, n, top_b);
     const float shift = top_l + Log(sum_l) - top_b - Log(sum_b);
     const float share_b = 1.0f / sum_b;
-    float divergence = 0;
-#pragma omp simd reduction(+ : divergence)
-    for (int64_t i = 0; i < n; ++i) {
-      divergence += Exp(Load(b + i) - top_b) * share_b * (Load(b + i) - Load(l + i) + shift);
-    }
-    divergences[row] = divergence;
+    divergences[row] = BlockedSum(n, [=](int64_t i) {
+      return Exp(Load(b + i) - top_b) * share_b * (Load(b + i) - Load(l + i) + shift);
+    });
     if (coefficients == nullptr) continue;
     const float coefficient = coefficients[row];
     const float share_l = 1.0f / sum_l;

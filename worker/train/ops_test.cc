@@ -191,6 +191,29 @@ TEST_P(OpsTest, LossesAndTheirGradients) {
   }
 }
 
+// A head of real size, against float64. In the second row one token has nearly everything and
+// 131,071 tokens share 0.3 %: each is too little to change a float32 sum that has the one.
+TEST_P(OpsTest, NoTokenOfALargeVocabularyIsDropped) {
+  const int64_t n = 131072;
+  const Tensor logits = RandomFloat({2, n}).to(T()), base = RandomFloat({2, n}).to(T());
+  for (const Tensor& t : {logits, base}) {
+    t[1].fill_(-17.5f);
+    t[1][3].fill_(0.0f);
+  }
+  base[1][3].fill_(0.5f);
+  const Tensor targets = at::tensor({5, 3}, at::kLong);
+  const Tensor losses = at::zeros({2}, at::kFloat), divergences = at::zeros({2}, at::kFloat);
+  fused_->CrossEntropy(logits.clone(), targets, Tensor(), losses);
+  fused_->KlDivergence(logits.clone(), base, Tensor(), divergences);
+
+  const Tensor log_p = logits.to(at::kDouble).log_softmax(-1);
+  const Tensor log_b = base.to(at::kDouble).log_softmax(-1);
+  const Tensor expected = -log_p.gather(1, targets.unsqueeze(1)).squeeze(1);
+  const Tensor divergence = (log_b.exp() * (log_b - log_p)).sum(-1);
+  EXPECT_LT((losses - expected).abs().max().item<double>(), 1e-5);
+  EXPECT_LT((divergences - divergence).abs().max().item<double>(), 1e-5);
+}
+
 TEST_P(OpsTest, NotANumberStaysOne) {
   const Tensor logits = Random({3, n_});
   logits.index({1, 4}).fill_(std::nan(""));
