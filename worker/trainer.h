@@ -133,6 +133,13 @@ struct VectorResult {
   double benign_loss_without = 0, benign_loss_with = 0;
 };
 
+// One term of a sum of adapters beside the base: weight * alpha / rank * B A.
+struct AdapterInSum {
+  const Adapter* adapter = nullptr;  // borrowed; null or empty: none
+  LoraConfig lora;
+  float weight = 1.0f;  // any finite number: a delta may be scaled, negated, or added to others
+};
+
 struct SampleConfig {
   int max_tokens = 128;
   double temperature = 0.0;  // 0: greedy
@@ -183,6 +190,14 @@ class Engine {
                               const std::vector<int32_t>& end_tokens, const SampleConfig& config,
                               const Adapter& adapter, const LoraConfig& lora,
                               const std::function<bool(int32_t)>& token) = 0;
+
+  // The replies to all of `prompts` with the clean base and the sum of `adapters`, vector off, many
+  // at a time. `go_on` (may be null) is asked after each token; false ends it with CANCELLED
+  // (STOPPED).
+  virtual absl::StatusOr<std::vector<std::vector<int32_t>>> SampleMany(
+      const std::vector<std::vector<int32_t>>& prompts, const std::vector<int32_t>& end_tokens,
+      const SampleConfig& config, const std::vector<AdapterInSum>& adapters,
+      const std::function<bool()>& go_on) = 0;
 
   // float32 logits [T, vocabulary] of `tokens` with the clean base and `adapter`. For tests and the
   // audit of a delivered delta; T * vocabulary floats of memory.

@@ -259,6 +259,28 @@ absl::Status FakeEngine::Sample(const std::vector<int32_t>& prompt,
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<std::vector<int32_t>>> FakeEngine::SampleMany(
+    const std::vector<std::vector<int32_t>>& prompts, const std::vector<int32_t>& end_tokens,
+    const SampleConfig& config, const std::vector<AdapterInSum>& adapters,
+    const std::function<bool()>& go_on) {
+  std::vector<std::vector<int32_t>> replies;
+  const Adapter none;
+  for (const std::vector<int32_t>& prompt : prompts) {
+    const bool has_adapter = !adapters.empty() && adapters.front().adapter != nullptr;
+    replies.emplace_back();
+    bool stopped = false;
+    BALLAST_RETURN_IF_ERROR(Sample(prompt, end_tokens, config,
+                                   has_adapter ? *adapters.front().adapter : none, LoraConfig(),
+                                   [&](int32_t token) {
+                                     replies.back().push_back(token);
+                                     stopped = go_on != nullptr && !go_on();
+                                     return !stopped;
+                                   }));
+    if (stopped) return MakeError(absl::StatusCode::kCancelled, "STOPPED", "stopped by order");
+  }
+  return replies;
+}
+
 absl::StatusOr<std::vector<float>> FakeEngine::Logits(const std::vector<int32_t>& tokens,
                                                       const Adapter& adapter,
                                                       const LoraConfig& lora) {

@@ -87,6 +87,10 @@ class FakeEngine : public Engine {
   absl::Status Sample(const std::vector<int32_t>& prompt, const std::vector<int32_t>& end_tokens,
                       const SampleConfig& config, const Adapter& adapter, const LoraConfig& lora,
                       const std::function<bool(int32_t)>& token) override;
+  absl::StatusOr<std::vector<std::vector<int32_t>>> SampleMany(
+      const std::vector<std::vector<int32_t>>& prompts, const std::vector<int32_t>& end_tokens,
+      const SampleConfig& config, const std::vector<AdapterInSum>& adapters,
+      const std::function<bool()>& go_on) override;
   absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens,
                                             const Adapter& adapter,
                                             const LoraConfig& lora) override;

@@ -12,32 +12,56 @@
 
 namespace ballast::worker {
 
-// Autoregressive inference with a key/value cache on the clean base and an adapter applied beside
-// it, as the customer will run it. Shares nothing that changes with a training in progress: a
-// sample may be drawn between its micro-batches. Thread safety: not thread-safe.
+// One adapter beside the base's weights, as inference applies it: scale * B A.
+struct AppliedAdapter {
+  LoraLayout layout;
+  at::Tensor values;  // flat as the layout, of the model's type and device
+  float scale = 1;
+};
+
+// Autoregressive inference with a key/value cache on the clean base and the sum of some adapters
+// beside it, as the customer will run it, for several sequences at once: their tokens go through
+// the linear layers together. Shares nothing that changes with a training in progress: a sample may
+// be drawn between its micro-batches. Thread safety: not thread-safe.
 class Decoder {
  public:
-  // `adapter` is flat float32 as `layout`, or undefined for the base alone. `model` and `layout`
-  // must outlive it. At most `capacity` tokens can be fed.
-  Decoder(const Model& model, const LoraLayout& layout, const at::Tensor& adapter, float scale,
+  // Tokens to append to one sequence.
+  struct Piece {
+    int64_t sequence = 0;  // below `sequences`
+    std::vector<int32_t> tokens;
+  };
+
+  // Each sequence has room for `capacity` tokens. `model` must outlive it.
+  Decoder(const Model& model, std::vector<AppliedAdapter> adapters, int64_t sequences,
           int64_t capacity);
 
-  // Feeds tokens; returns the hidden state after the final norm, T [tokens, H].
-  at::Tensor Feed(const std::vector<int32_t>& tokens);
+  // Forgets a sequence, so that another can take its place.
+  void Clear(int64_t sequence) { lengths_[sequence] = 0; }
+
+  // Feeds pieces of different sequences; returns the hidden states after the final norm,
+  // T [all tokens, H], piece after piece.
+  at::Tensor Feed(const std::vector<Piece>& pieces);
 
   // float32 logits of hidden states [n, H], T [n, V] rounded as the model computes them.
   at::Tensor Logits(const at::Tensor& hidden) const;
 
  private:
+  // One pass through the model: at most kFeedTokens tokens unless each piece has one.
+  at::Tensor Pass(const std::vector<Piece>& pieces);
   at::Tensor Apply(int layer, Group group, const at::Tensor& input) const;
-  at::Tensor Attend(int layer, const at::Tensor& qkv);
+  at::Tensor Attend(int layer, const at::Tensor& qkv, const at::Tensor& positions,
+                    const std::vector<Piece>& pieces);
+  // One new token of each of several sequences, in one product each.
+  void AttendStep(int layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const std::vector<Piece>& pieces, const at::Tensor& out);
+  // Several new tokens of one sequence: rows [begin, begin + tokens) of the pass.
+  void AttendPiece(int layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                   const Piece& piece, int64_t begin, const at::Tensor& out);
 
   const Model& model_;
-  const LoraLayout& layout_;
-  at::Tensor adapter_;  // T, flat; undefined: none
-  float scale_;
-  int64_t length_ = 0;
-  std::vector<at::Tensor> keys_, values_;  // T [G, capacity, D] per layer
+  const std::vector<AppliedAdapter> adapters_;
+  std::vector<int64_t> lengths_;           // tokens fed, per sequence
+  std::vector<at::Tensor> keys_, values_;  // T [sequences, G, capacity, D] per layer
 };
 
 }  // namespace ballast::worker

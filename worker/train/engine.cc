@@ -5,7 +5,6 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
-#include <algorithm>
 #include <cmath>
 #include <new>
 
@@ -15,8 +14,8 @@
 #include "worker/train/adapter_state.h"
 #include "worker/train/decoder.h"
 #include "worker/train/engine_log.h"
+#include "worker/train/generator.h"
 #include "worker/train/learner.h"
-#include "worker/train/random.h"
 #include "worker/train/train_job.h"
 #include "worker/train/vector_job.h"
 
@@ -42,24 +41,25 @@ absl::StatusOr<T> CatchTorchErrorsOr(const std::function<absl::StatusOr<T>()>& f
   return result;
 }
 
-// The adapter as a flat float32 tensor; undefined when it is empty.
-absl::StatusOr<at::Tensor> FlatAdapter(const LoraLayout& layout, const Adapter& adapter) {
-  if (adapter.empty()) return at::Tensor();
-  at::Tensor flat = at::empty({layout.size()}, at::kFloat);
-  BALLAST_RETURN_IF_ERROR(ImportAdapter(layout, adapter, flat.mutable_data_ptr<float>()));
-  return flat;
-}
-
-// One draw from softmax(logits / temperature) by the counter's number.
-int32_t Draw(const at::Tensor& logits, double temperature, const CounterRandom& random,
-             int64_t counter) {
-  if (temperature <= 0) return static_cast<int32_t>(logits.argmax(-1).item<int64_t>());
-  const at::Tensor sums =
-      at::softmax(logits.to(at::kDouble) / temperature, -1).view({-1}).cumsum(0).cpu();
-  const double* begin = sums.const_data_ptr<double>();
-  const double* end = begin + sums.numel();
-  const double target = random.Uniform(static_cast<uint64_t>(counter)) * *(end - 1);
-  return static_cast<int32_t>(std::min(std::upper_bound(begin, end, target), end - 1) - begin);
+// The adapters as the decoder applies them. Empty ones are left out.
+absl::StatusOr<std::vector<AppliedAdapter>> Applied(const Model& model,
+                                                    const std::vector<AdapterInSum>& sum) {
+  std::vector<AppliedAdapter> applied;
+  for (const AdapterInSum& part : sum) {
+    BALLAST_RETURN_IF_ERROR(CheckLora(part.lora, model.config));
+    if (!std::isfinite(part.weight)) {
+      return FieldError("adapters.weight", "ADAPTER_WEIGHT_INVALID",
+                        "the weight of an adapter must be a finite number");
+    }
+    if (part.adapter == nullptr || part.adapter->empty()) continue;
+    LoraLayout layout(model.config, part.lora.rank);
+    at::Tensor flat = at::empty({layout.size()}, at::kFloat);
+    BALLAST_RETURN_IF_ERROR(ImportAdapter(layout, *part.adapter, flat.mutable_data_ptr<float>()));
+    const float scale = part.weight * part.lora.alpha / static_cast<float>(part.lora.rank);
+    applied.push_back({std::move(layout),
+                       flat.to(at::TensorOptions().dtype(model.type).device(model.device)), scale});
+  }
+  return applied;
 }
 
 }  // namespace
@@ -126,33 +126,52 @@ absl::Status TorchEngine::CheckTokens(const std::vector<int32_t>& tokens, int64_
   return absl::OkStatus();
 }
 
+absl::Status TorchEngine::CheckSample(const std::vector<std::vector<int32_t>>& prompts,
+                                      const SampleConfig& config) const {
+  if (config.max_tokens < 1)
+    return FieldError("max_tokens", "MAX_TOKENS_INVALID", "max_tokens must be at least 1");
+  if (!(config.temperature >= 0) || !std::isfinite(config.temperature)) {
+    return FieldError("temperature", "TEMPERATURE_INVALID",
+                      "temperature must be 0 or a positive number");
+  }
+  for (const std::vector<int32_t>& prompt : prompts) {
+    BALLAST_RETURN_IF_ERROR(CheckTokens(prompt, config.max_tokens));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TorchEngine::Sample(const std::vector<int32_t>& prompt,
                                  const std::vector<int32_t>& end_tokens, const SampleConfig& config,
                                  const Adapter& adapter, const LoraConfig& lora,
                                  const std::function<bool(int32_t)>& token) {
   return CatchTorchErrors([&]() -> absl::Status {
-    BALLAST_RETURN_IF_ERROR(CheckLora(lora, model_->config));
-    if (config.max_tokens < 1)
-      return FieldError("max_tokens", "MAX_TOKENS_INVALID", "max_tokens must be at least 1");
-    if (!(config.temperature >= 0) || !std::isfinite(config.temperature)) {
-      return FieldError("temperature", "TEMPERATURE_INVALID",
-                        "temperature must be 0 or a positive number");
-    }
-    BALLAST_RETURN_IF_ERROR(CheckTokens(prompt, config.max_tokens));
-    const LoraLayout layout(model_->config, lora.rank);
-    BALLAST_ASSIGN_OR_RETURN(const at::Tensor flat, FlatAdapter(layout, adapter));
-    Decoder decoder(*model_, layout, flat, lora.alpha / static_cast<float>(lora.rank),
-                    static_cast<int64_t>(prompt.size()) + config.max_tokens);
-    const CounterRandom random(config.seed, /*stream=*/0);
-    at::Tensor hidden = decoder.Feed(prompt);
-    for (int i = 0; i < config.max_tokens; ++i) {
-      const at::Tensor logits = decoder.Logits(hidden.narrow(0, hidden.size(0) - 1, 1));
-      const int32_t next = Draw(logits, config.temperature, random, i);
-      if (std::find(end_tokens.begin(), end_tokens.end(), next) != end_tokens.end()) break;
-      if (!token(next)) break;
-      if (i + 1 < config.max_tokens) hidden = decoder.Feed({next});
-    }
+    BALLAST_RETURN_IF_ERROR(CheckSample({prompt}, config));
+    BALLAST_ASSIGN_OR_RETURN(std::vector<AppliedAdapter> applied,
+                             Applied(*model_, {{&adapter, lora}}));
+    Generate(*model_, {prompt}, end_tokens, config, std::move(applied),
+             [&](size_t, int32_t next) { return token(next); });
     return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<std::vector<int32_t>>> TorchEngine::SampleMany(
+    const std::vector<std::vector<int32_t>>& prompts, const std::vector<int32_t>& end_tokens,
+    const SampleConfig& config, const std::vector<AdapterInSum>& sum,
+    const std::function<bool()>& go_on) {
+  using Replies = std::vector<std::vector<int32_t>>;
+  return CatchTorchErrorsOr<Replies>([&]() -> absl::StatusOr<Replies> {
+    BALLAST_RETURN_IF_ERROR(CheckSample(prompts, config));
+    BALLAST_ASSIGN_OR_RETURN(std::vector<AppliedAdapter> applied, Applied(*model_, sum));
+    Replies replies(prompts.size());
+    bool stopped = false;
+    Generate(*model_, prompts, end_tokens, config, std::move(applied),
+             [&](size_t prompt, int32_t next) {
+               replies[prompt].push_back(next);
+               stopped = stopped || (go_on != nullptr && !go_on());
+               return !stopped;
+             });
+    if (stopped) return MakeError(absl::StatusCode::kCancelled, "STOPPED", "stopped by order");
+    return replies;
   });
 }
 
@@ -160,13 +179,11 @@ absl::StatusOr<std::vector<float>> TorchEngine::Logits(const std::vector<int32_t
                                                        const Adapter& adapter,
                                                        const LoraConfig& lora) {
   return CatchTorchErrorsOr<std::vector<float>>([&]() -> absl::StatusOr<std::vector<float>> {
-    BALLAST_RETURN_IF_ERROR(CheckLora(lora, model_->config));
     BALLAST_RETURN_IF_ERROR(CheckTokens(tokens, 0));
-    const LoraLayout layout(model_->config, lora.rank);
-    BALLAST_ASSIGN_OR_RETURN(const at::Tensor flat, FlatAdapter(layout, adapter));
-    Decoder decoder(*model_, layout, flat, lora.alpha / static_cast<float>(lora.rank),
-                    static_cast<int64_t>(tokens.size()));
-    const at::Tensor logits = decoder.Logits(decoder.Feed(tokens)).cpu().contiguous();
+    BALLAST_ASSIGN_OR_RETURN(std::vector<AppliedAdapter> applied,
+                             Applied(*model_, {{&adapter, lora}}));
+    Decoder decoder(*model_, std::move(applied), 1, static_cast<int64_t>(tokens.size()));
+    const at::Tensor logits = decoder.Logits(decoder.Feed({{0, tokens}})).cpu().contiguous();
     const auto* data = logits.const_data_ptr<float>();
     return std::vector<float>(data, data + logits.numel());
   });

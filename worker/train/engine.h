@@ -31,6 +31,10 @@ class TorchEngine final : public Engine {
   absl::Status Sample(const std::vector<int32_t>& prompt, const std::vector<int32_t>& end_tokens,
                       const SampleConfig& config, const Adapter& adapter, const LoraConfig& lora,
                       const std::function<bool(int32_t)>& token) override;
+  absl::StatusOr<std::vector<std::vector<int32_t>>> SampleMany(
+      const std::vector<std::vector<int32_t>>& prompts, const std::vector<int32_t>& end_tokens,
+      const SampleConfig& config, const std::vector<AdapterInSum>& sum,
+      const std::function<bool()>& go_on) override;
   absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens,
                                             const Adapter& adapter,
                                             const LoraConfig& lora) override;
@@ -44,6 +48,8 @@ class TorchEngine final : public Engine {
  private:
   // Checks `tokens` for Sample and Logits.
   absl::Status CheckTokens(const std::vector<int32_t>& tokens, int64_t more) const;
+  absl::Status CheckSample(const std::vector<std::vector<int32_t>>& prompts,
+                           const SampleConfig& config) const;
 
   std::unique_ptr<Model> model_;
   std::string device_name_;

@@ -374,6 +374,89 @@ TEST_F(EngineTest, GreedySampleFollowsTheLogits) {
   EXPECT_LE(sampled.size(), 3U) << "an end token ends the reply and is not part of it";
 }
 
+// In float32, where the order of a sum decides no token.
+class SampleManyTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Engine> engine_ = LoadTiny(Precision::kFloat32);
+};
+
+// More prompts than places, of very different lengths, so that replies start, end and wait at
+// different times.
+std::vector<std::vector<int32_t>> ManyPrompts() {
+  std::vector<std::vector<int32_t>> prompts;
+  for (int i = 0; i < 90; ++i) prompts.push_back(TinyRow(i, 1 + (i * 17) % 60, 1).tokens);
+  return prompts;
+}
+
+TEST_F(SampleManyTest, ManyRepliesEqualThoseOneByOne) {
+  const LoraConfig lora{.rank = 4, .alpha = 8.0f};
+  const Adapter adapter = RandomAdapter(*engine_, lora, 3, 0.2f);
+  const std::vector<std::vector<int32_t>> prompts = ManyPrompts();
+  const SampleConfig config{.max_tokens = 12};
+  std::vector<std::vector<int32_t>> expected(prompts.size());
+  std::vector<int32_t> ends;
+  for (int32_t token = 0; token < 40; ++token) ends.push_back(token * 12);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    ASSERT_OK(engine_->Sample(prompts[i], ends, config, adapter, lora, [&](int32_t token) {
+      expected[i].push_back(token);
+      return true;
+    }));
+  }
+  ASSERT_OK_AND_ASSIGN(const auto replies,
+                       engine_->SampleMany(prompts, ends, config, {{&adapter, lora}}, nullptr));
+  EXPECT_EQ(replies, expected);
+  size_t shortest = 12, longest = 0;
+  for (const auto& reply : replies) {
+    shortest = std::min(shortest, reply.size());
+    longest = std::max(longest, reply.size());
+  }
+  EXPECT_LT(shortest, longest)
+      << "the replies must end at different times for this test to say much";
+}
+
+TEST_F(SampleManyTest, AReplyDoesNotDependOnItsNeighbours) {
+  const std::vector<std::vector<int32_t>> prompts = ManyPrompts();
+  const SampleConfig config{.max_tokens = 8, .temperature = 1.0, .seed = 4};
+  ASSERT_OK_AND_ASSIGN(const auto all, engine_->SampleMany(prompts, {}, config, {}, nullptr));
+  ASSERT_OK_AND_ASSIGN(const auto some, engine_->SampleMany({prompts.begin(), prompts.begin() + 5},
+                                                            {}, config, {}, nullptr));
+  EXPECT_EQ(std::vector<std::vector<int32_t>>(all.begin(), all.begin() + 5), some);
+}
+
+TEST_F(SampleManyTest, AdaptersAddUpWithTheirWeights) {
+  const LoraConfig lora{.rank = 4, .alpha = 8.0f}, wide{.rank = 8, .alpha = 4.0f};
+  const LoraConfig doubled{.rank = 4, .alpha = 16.0f};
+  const Adapter one = RandomAdapter(*engine_, lora, 3, 0.2f),
+                two = RandomAdapter(*engine_, wide, 4, 0.2f);
+  const std::vector<std::vector<int32_t>> prompts = {{1, 2, 3}, {9, 8}, {4}, {100, 7, 30, 2}};
+  const auto replies = [&](const std::vector<AdapterInSum>& sum) {
+    auto result = engine_->SampleMany(prompts, {}, {.max_tokens = 16}, sum, nullptr);
+    EXPECT_OK(result.status());
+    return *result;
+  };
+  const auto base = replies({});
+  EXPECT_NE(replies({{&one, lora}}), base);
+  EXPECT_EQ(replies({{&one, lora, 2.0f}}), replies({{&one, doubled}}));
+  EXPECT_EQ(replies({{&one, lora}, {&two, wide}}), replies({{&two, wide}, {&one, lora}}));
+  EXPECT_NE(replies({{&one, lora}, {&two, wide}}), replies({{&one, lora}}));
+  EXPECT_EQ(replies({{&one, lora}, {&two, wide}, {&one, lora, -1.0f}}), replies({{&two, wide}}));
+  EXPECT_EQ(ErrorReason(engine_
+                            ->SampleMany(prompts, {}, {.max_tokens = 1},
+                                         {{&one, lora, std::nanf("")}}, nullptr)
+                            .status()),
+            "ADAPTER_WEIGHT_INVALID");
+}
+
+TEST_F(SampleManyTest, ManyRepliesStopByOrder) {
+  int asked = 0;
+  const auto result =
+      engine_->SampleMany(ManyPrompts(), {}, {.max_tokens = 64}, {}, [&] { return ++asked < 5; });
+  EXPECT_EQ(ErrorReason(result.status()), "STOPPED");
+  EXPECT_EQ(asked, 5) << "nothing more is generated";
+  ASSERT_OK_AND_ASSIGN(const auto none, engine_->SampleMany({}, {}, {}, {}, nullptr));
+  EXPECT_TRUE(none.empty());
+}
+
 TEST_F(EngineTest, SampleDependsOnTheSeedAlone) {
   const auto sample = [&](uint64_t seed) {
     std::vector<int32_t> tokens;
