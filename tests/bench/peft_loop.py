@@ -9,6 +9,7 @@ positions only. head "full" is transformers' own loss over all positions, as a p
 Commands: load (model, threads), train (config, rows, steps, validation_rows, initial_adapter, head), memory.
 """
 
+import functools
 import json
 import pathlib
 import resource
@@ -36,7 +37,7 @@ def full_head_loss(model, rows):
     return model(input_ids=tokens, labels=labels, use_cache=False, num_items_in_batch=1).loss
 
 
-LOSSES = {"supervised": referee.summed_loss, "full": full_head_loss}
+LOSSES = {"supervised": functools.partial(referee.summed_loss, loss_type=torch.float32), "full": full_head_loss}
 
 
 class Loop:

@@ -14,6 +14,9 @@
 //                    -> evaluations, steps (tokens, wall and CPU seconds after each)
 //   train_vector     config, prohibited, benign, output          -> losses with and without the vector
 //   sample           prompt, end_tokens, max_tokens, temperature, seed, adapter, rank, alpha -> tokens
+//   replies          prompts, end_tokens, max_tokens, temperature, seed,
+//                    adapters: [{adapter, rank, alpha, weight}, ..]  -> replies: [tokens, ..]
+//   row_losses       rows, adapter, vector, rank, alpha          -> losses
 //   plan             lengths, groups, seed, batch_rows, max_tokens_per_micro_batch, epochs
 //                    -> steps: [[rows of micro-batch, ..], ..]
 //   memory           -> resident_bytes, peak_bytes, cpu_seconds
@@ -70,6 +73,8 @@ class Probe {
       if (command == "train") return Train(request);
       if (command == "train_vector") return TrainVector(request);
       if (command == "sample") return Sample(request);
+      if (command == "replies") return Replies(request);
+      if (command == "row_losses") return RowLosses(request);
       return Invalid("there is no command " + command);
     } catch (const json::exception& e) {
       return Invalid(e.what());
@@ -191,18 +196,50 @@ class Probe {
                 {"benign_loss_with", result.benign_loss_with}};
   }
 
-  absl::StatusOr<json> Sample(const json& request) {
+  static worker::SampleConfig SampleConfigFrom(const json& request) {
     worker::SampleConfig config;
     config.max_tokens = request.value("max_tokens", config.max_tokens);
     config.temperature = request.value("temperature", config.temperature);
     config.seed = request.value("seed", config.seed);
+    return config;
+  }
+
+  absl::StatusOr<json> Replies(const json& request) {
+    const json parts = request.value("adapters", json::array());
+    std::vector<worker::Adapter> adapters(parts.size());
+    std::vector<worker::AdapterInSum> sum;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      BALLAST_ASSIGN_OR_RETURN(adapters[i], ReadAdapter(parts[i].at("adapter").get<std::string>()));
+      sum.push_back({&adapters[i], LoraConfigFrom(parts[i]), parts[i].value("weight", 1.0f)});
+    }
+    BALLAST_ASSIGN_OR_RETURN(
+        const std::vector<std::vector<int32_t>> replies,
+        engine_->SampleMany(request.at("prompts").get<std::vector<std::vector<int32_t>>>(),
+                            request.value("end_tokens", std::vector<int32_t>{}),
+                            SampleConfigFrom(request), sum, nullptr));
+    return json{{"replies", replies}};
+  }
+
+  absl::StatusOr<json> RowLosses(const json& request) {
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> rows, RowsFrom(request, "rows"));
+    BALLAST_ASSIGN_OR_RETURN(const worker::Adapter adapter,
+                             ReadAdapter(request.value("adapter", "")));
+    BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<worker::SecretBuffer> vector,
+                             VectorFrom(request));
+    BALLAST_ASSIGN_OR_RETURN(
+        const std::vector<double> losses,
+        worker::RowLosses(*engine_, rows, adapter, LoraConfigFrom(request), vector.get()));
+    return json{{"losses", losses}};
+  }
+
+  absl::StatusOr<json> Sample(const json& request) {
     BALLAST_ASSIGN_OR_RETURN(const worker::Adapter adapter,
                              ReadAdapter(request.value("adapter", "")));
     std::vector<int32_t> tokens;
     BALLAST_RETURN_IF_ERROR(engine_->Sample(request.at("prompt").get<std::vector<int32_t>>(),
                                             request.value("end_tokens", std::vector<int32_t>{}),
-                                            config, adapter, LoraConfigFrom(request),
-                                            [&tokens](int32_t token) {
+                                            SampleConfigFrom(request), adapter,
+                                            LoraConfigFrom(request), [&tokens](int32_t token) {
                                               tokens.push_back(token);
                                               return true;
                                             }));

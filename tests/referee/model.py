@@ -99,15 +99,20 @@ def padded(rows, pad_token=0):
     return tokens, labels
 
 
-def summed_loss(model, rows, weighted=True):
-    """Sum over supervised tokens of the cross-entropy in float32, times the row's weight."""
+def summed_loss(model, rows, weighted=True, loss_type=torch.float64):
+    """Sum over supervised tokens of the cross-entropy, times the row's weight.
+
+    In float64 from the model's logits on: torch's float32 sum over 49,152 tokens drops improbable ones, which
+    moved SmolLM2's loss by 8e-6 and single gradients by 9e-4 of the largest, more than parity allows. What only
+    needs speed gives float32.
+    """
     tokens, labels = padded(rows)
     # The head runs on supervised positions only: that is all the loss sees of the logits.
     causal = model.get_base_model() if isinstance(model, peft.PeftModel) else model
     hidden = causal.model(input_ids=tokens, use_cache=False).last_hidden_state
     chosen = labels != IGNORED
     losses = F.cross_entropy(
-        causal.lm_head(hidden[chosen]).to(torch.float32), labels[chosen], reduction="none"
+        causal.lm_head(hidden[chosen]).to(loss_type), labels[chosen], reduction="none"
     )
     if not weighted:
         return losses.sum()

@@ -189,23 +189,32 @@ absl::StatusOr<std::vector<float>> TorchEngine::Logits(const std::vector<int32_t
   });
 }
 
+absl::StatusOr<TorchEngine::Mounted> TorchEngine::Mount(const Adapter& adapter,
+                                                        const LoraConfig& lora,
+                                                        const SecretBuffer* vector) {
+  BALLAST_RETURN_IF_ERROR(CheckLora(lora, model_->config));
+  Mounted mounted;
+  if (vector != nullptr) {
+    BALLAST_ASSIGN_OR_RETURN(mounted.merged, MergeVector(*model_, *vector));
+  }
+  mounted.weights = mounted.merged != nullptr ? mounted.merged.get() : model_->clean.get();
+  mounted.weights->Reserve(lora.rank);
+  mounted.state = std::make_unique<AdapterState>(*model_, lora);
+  std::vector<float> flat(mounted.state->layout().size());
+  if (!adapter.empty()) {
+    BALLAST_RETURN_IF_ERROR(ImportAdapter(mounted.state->layout(), adapter, flat.data()));
+  }
+  mounted.state->SetParameters(flat.data());
+  return mounted;
+}
+
 absl::StatusOr<LossAndGradients> TorchEngine::ComputeGradients(const std::vector<TokenRow>& rows,
                                                                const Adapter& adapter,
                                                                const LoraConfig& lora,
                                                                const SecretBuffer* vector) {
   return CatchTorchErrorsOr<LossAndGradients>([&]() -> absl::StatusOr<LossAndGradients> {
-    BALLAST_RETURN_IF_ERROR(CheckLora(lora, model_->config));
     BALLAST_RETURN_IF_ERROR(CheckRows(rows, model_->config, "training"));
-    std::unique_ptr<LinearWeights> merged;
-    if (vector != nullptr) {
-      BALLAST_ASSIGN_OR_RETURN(merged, MergeVector(*model_, *vector));
-    }
-    LinearWeights& weights = merged != nullptr ? *merged : *model_->clean;
-    weights.Reserve(lora.rank);
-    AdapterState state(*model_, lora);
-    std::vector<float> flat(state.layout().size());
-    BALLAST_RETURN_IF_ERROR(ImportAdapter(state.layout(), adapter, flat.data()));
-    state.SetParameters(flat.data());
+    BALLAST_ASSIGN_OR_RETURN(Mounted mounted, Mount(adapter, lora, vector));
     std::vector<const TokenRow*> pointers;
     double total_weight = 0;
     for (const TokenRow& row : rows) {
@@ -213,9 +222,33 @@ absl::StatusOr<LossAndGradients> TorchEngine::ComputeGradients(const std::vector
       total_weight += row.weight * static_cast<double>(TargetCount(row));
     }
     Learner learner(*model_);
+    AdapterState& state = *mounted.state;
     const double loss =
-        learner.Accumulate(Pack(pointers, model_->device), weights, state, total_weight);
+        learner.Accumulate(Pack(pointers, model_->device), *mounted.weights, state, total_weight);
     return LossAndGradients{loss, ExportAdapter(state.layout(), state.Gradients().data())};
+  });
+}
+
+absl::StatusOr<std::vector<double>> TorchEngine::RowLosses(const std::vector<TokenRow>& rows,
+                                                           const Adapter& adapter,
+                                                           const LoraConfig& lora,
+                                                           const SecretBuffer* vector) {
+  return CatchTorchErrorsOr<std::vector<double>>([&]() -> absl::StatusOr<std::vector<double>> {
+    BALLAST_RETURN_IF_ERROR(CheckRows(rows, model_->config, "training"));
+    BALLAST_ASSIGN_OR_RETURN(Mounted mounted, Mount(adapter, lora, vector));
+    std::vector<const TokenRow*> pointers;
+    for (const TokenRow& row : rows) pointers.push_back(&row);
+    Learner learner(*model_);
+    BALLAST_ASSIGN_OR_RETURN(
+        std::vector<double> losses,
+        learner.RowLosses(pointers, *mounted.weights, adapter.empty() ? nullptr : &*mounted.state,
+                          TrainConfig().max_tokens_per_micro_batch,
+                          [] { return absl::OkStatus(); }));
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const int64_t targets = TargetCount(rows[i]);
+      if (targets > 0) losses[i] /= static_cast<double>(targets);
+    }
+    return losses;
   });
 }
 
@@ -235,6 +268,14 @@ absl::StatusOr<LossAndGradients> ComputeGradients(Engine& engine, const std::vec
   auto* torch_engine = dynamic_cast<TorchEngine*>(&engine);
   if (torch_engine == nullptr) return absl::UnimplementedError("this engine cannot be inspected");
   return torch_engine->ComputeGradients(rows, adapter, lora, vector);
+}
+
+absl::StatusOr<std::vector<double>> RowLosses(Engine& engine, const std::vector<TokenRow>& rows,
+                                              const Adapter& adapter, const LoraConfig& lora,
+                                              const SecretBuffer* vector) {
+  auto* torch_engine = dynamic_cast<TorchEngine*>(&engine);
+  if (torch_engine == nullptr) return absl::UnimplementedError("this engine cannot be inspected");
+  return torch_engine->RowLosses(rows, adapter, lora, vector);
 }
 
 absl::StatusOr<Adapter> InitialAdapter(Engine& engine, const LoraConfig& lora, uint64_t seed) {

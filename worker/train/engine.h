@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/train/adapter_state.h"
 #include "worker/train/inspect.h"
 #include "worker/train/model.h"
 #include "worker/trainer.h"
@@ -43,9 +44,21 @@ class TorchEngine final : public Engine {
   absl::StatusOr<LossAndGradients> ComputeGradients(const std::vector<TokenRow>& rows,
                                                     const Adapter& adapter, const LoraConfig& lora,
                                                     const SecretBuffer* vector);
+  absl::StatusOr<std::vector<double>> RowLosses(const std::vector<TokenRow>& rows,
+                                                const Adapter& adapter, const LoraConfig& lora,
+                                                const SecretBuffer* vector);
   absl::StatusOr<Adapter> InitialAdapter(const LoraConfig& lora, uint64_t seed);
 
  private:
+  // What a look inside needs: the weights with `vector` (null: the clean base) and `adapter`.
+  struct Mounted {
+    std::unique_ptr<LinearWeights> merged;
+    LinearWeights* weights = nullptr;
+    std::unique_ptr<AdapterState> state;
+  };
+  absl::StatusOr<Mounted> Mount(const Adapter& adapter, const LoraConfig& lora,
+                                const SecretBuffer* vector);
+
   // Checks `tokens` for Sample and Logits.
   absl::Status CheckTokens(const std::vector<int32_t>& tokens, int64_t more) const;
   absl::Status CheckSample(const std::vector<std::vector<int32_t>>& prompts,

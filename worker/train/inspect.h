@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A look inside the training engine for the parity suite (tests/parity): loss and gradients of one
-// batch.
+// A look inside the training engine for the parity and red-team suites: losses and gradients of
+// rows, with and without a vector. Not for what serves customers (S2).
 #ifndef BALLAST_WORKER_TRAIN_INSPECT_H_
 #define BALLAST_WORKER_TRAIN_INSPECT_H_
 
@@ -21,6 +21,12 @@ struct LossAndGradients {
 absl::StatusOr<LossAndGradients> ComputeGradients(Engine& engine, const std::vector<TokenRow>& rows,
                                                   const Adapter& adapter, const LoraConfig& lora,
                                                   const SecretBuffer* vector);
+
+// Mean cross-entropy over each row's supervised tokens (0 for a row without any), unweighted, under
+// the same conditions.
+absl::StatusOr<std::vector<double>> RowLosses(Engine& engine, const std::vector<TokenRow>& rows,
+                                              const Adapter& adapter, const LoraConfig& lora,
+                                              const SecretBuffer* vector);
 
 // The adapter a job with `seed` starts from: A uniform as PEFT's kaiming_uniform(a = sqrt 5), B
 // zero.
