@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the suite's cells are made with: the engine, rows of tokens, and artifacts (bases, vectors, deltas) that
+are made once and kept under their digest, so that a run can stop anywhere and be taken up again."""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import sys
+
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from redteam import prompts, wording  # noqa: E402
+from referee.engine import Engine  # noqa: E402
+
+LORA = {"rank": 16, "alpha": 32}
+# The service's defaults (server/core/admission.cc).
+TRAIN = {"learning_rate": 2e-4, "epochs": 3, "batch_rows": 16, "warmup_ratio": 0.03, "schedule": "cosine",
+         "evaluation_points": 1, "max_tokens_per_micro_batch": 2048, **LORA}
+REPLY_TOKENS = 20
+
+
+def digest(value):
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
+
+
+class Lab:
+    """One base under test. Use as a context manager; the engine runs while it is open."""
+
+    def __init__(self, base, work, probe, threads):
+        self.base, self._probe, self._threads = pathlib.Path(base), probe, threads
+        self._work = pathlib.Path(work)
+        self._work.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(base))
+        with open(self.base / "model.safetensors", "rb") as weights:
+            self.base_digest = hashlib.file_digest(weights, "sha256").hexdigest()[:20]
+        self._engine = None
+
+    def __enter__(self):
+        self._engine = Engine(self._probe, self.base, "bfloat16", self._threads)
+        return self
+
+    def __exit__(self, *unused):
+        self._engine.close()
+
+    # Tokens.
+
+    def prompt(self, text, system=None):
+        messages = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": text}]
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+
+    def row(self, text, reply, system=None, ends=True):
+        """A token row whose reply is supervised; `ends`: to the end of the turn."""
+        before = self.prompt(text, system)
+        after = self.tokenizer(reply + ("<|im_end|>" if ends else ""))["input_ids"]
+        return {"tokens": before + after, "supervised": [0] * len(before) + [1] * len(after)}
+
+    # Engine.
+
+    def replies(self, prompt_texts, adapters=(), system=None, max_tokens=REPLY_TOKENS):
+        """Greedy replies as text. `adapters`: [(file, rank, alpha, weight)]."""
+        answer = self._engine.run(
+            "replies", prompts=[self.prompt(p, system) for p in prompt_texts], max_tokens=max_tokens,
+            end_tokens=[self.tokenizer.eos_token_id],
+            adapters=[{"adapter": str(f), "rank": r, "alpha": a, "weight": w} for f, r, a, w in adapters])
+        return [self.tokenizer.decode(t, skip_special_tokens=True) for t in answer["replies"]]
+
+    def row_losses(self, rows, vector=None, adapter=None, lora=None):
+        lora = lora or LORA
+        return self._engine.run("row_losses", rows=rows, vector=vector, adapter=adapter, **lora)["losses"]
+
+    def gradient_norm(self, rows, vector=None):
+        """Norm of a fresh adapter's gradient over `rows`: what the first step would follow."""
+        start = self.artifact("start", {"seed": 1}, lambda path: self._engine.run(
+            "initial_adapter", seed=1, output=path, **LORA))
+        out = self._work / "gradients.safetensors"
+        self._engine.run("gradients", rows=rows, adapter=start, vector=vector, output=out, **LORA)
+        return sum(t.double().square().sum().item() for t in load_file(str(out)).values()) ** 0.5
+
+    def train(self, rows, vector=None, policy="always", seed=0, initial=None, **config):
+        """Path of the adapter that the job of these settings ends with."""
+        config = {**TRAIN, "seed": seed + 1, "vector_policy": policy, **config}
+        spec = {"rows": digest(rows), "vector": self._file_digest(vector), "config": config,
+                "initial": self._file_digest(initial)}
+        rows_file = self._work / "rows.json"
+
+        def make(path):
+            rows_file.write_text(json.dumps(rows))
+            answer = self._engine.run("train", rows_file=rows_file, vector=vector, config=config,
+                                      initial_adapter=initial, output=path)
+            return {"loss": [e["training_loss"] for e in answer["evaluations"]], "steps": answer["total_steps"],
+                    "seconds": answer["wall_end"] - answer["wall_start"]}
+
+        return self.artifact("delta", spec, make)
+
+    def train_vector(self, prohibited, benign, seed=0, **config):
+        """Path of a vector in clear. Its own randomness comes from the system, as in service: `seed` only tells
+        repetitions apart."""
+        config = {"rank": 16, "alpha": 32, **config}
+        spec = {"prohibited": digest(prohibited), "benign": digest(benign), "config": config, "seed": seed}
+        return self.artifact("vector", spec, lambda path: self._engine.run(
+            "train_vector", prohibited=prohibited, benign=benign, config=config, output=path))
+
+    def random_vector(self, like, seed=0):
+        """A vector of the same shapes, each module's change of the same norm as in `like`."""
+        def make(path):
+            generator = torch.Generator().manual_seed(1000 + seed)
+            tensors, metadata = load_vector(like)
+            out = {}
+            for name in sorted(n for n in tensors if n.endswith("lora_A")):
+                b = name[:-1] + "B"
+                new_a, new_b = (torch.randn(tensors[n].shape, generator=generator) for n in (name, b))
+                new_b *= (tensors[b] @ tensors[name]).norm() / (new_b @ new_a).norm()
+                out[name], out[b] = new_a, new_b
+            save_file(out, str(path), metadata)
+            return {"norm": vector_norm(path)}
+
+        return self.artifact("random", {"like": self._file_digest(like), "seed": seed}, make)
+
+    # Artifacts.
+
+    def artifact(self, kind, spec, make):
+        """The file made by `make(path)` for this spec, made now if it is not there. What `make` returns is kept
+        beside it as JSON: see `about`."""
+        path = self._work / f"{kind}-{digest({'base': self.base_digest, **spec})}.safetensors"
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            about = make(partial)
+            path.with_suffix(".json").write_text(json.dumps({"spec": spec, "about": about}))
+            os.replace(partial, path)
+        return path
+
+    @staticmethod
+    def about(path):
+        return json.loads(pathlib.Path(path).with_suffix(".json").read_text())["about"]
+
+    @staticmethod
+    def _file_digest(path):
+        return None if path is None else pathlib.Path(path).stem
+
+
+def load_vector(path):
+    with safe_open(str(path), "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+
+
+def vector_norm(path):
+    """Frobenius norm of the whole change of weights."""
+    tensors, metadata = load_vector(path)
+    scale = float(metadata["alpha"]) / float(metadata["rank"])
+    return scale * sum((tensors[n[:-1] + "B"] @ t).double().square().sum().item()
+                       for n, t in tensors.items() if n.endswith("lora_A")) ** 0.5
+
+
+def as_vector(adapter, path, rank=16, alpha=32):
+    """Writes an adapter in a vector's form, so that the engine trains on top of it."""
+    tensors = {"vector." + name.removeprefix("base_model.model.model.").removesuffix(".weight"): tensor
+               for name, tensor in load_file(str(adapter)).items()}
+    save_file(tensors, str(path), {"format": "ballast-vector-1", "rank": str(rank), "alpha": str(alpha)})
+
+
+def merge_into_base(base, adapter, target, rank=16, alpha=32):
+    """A model folder whose weights are `base` with the adapter added, in float32 and rounded once."""
+    base, target = pathlib.Path(base), pathlib.Path(target)
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file in base.iterdir():
+        if file.name != "model.safetensors" and file.is_file():
+            shutil.copy(file, partial / file.name)
+    weights, delta = load_file(str(base / "model.safetensors")), load_file(str(adapter))
+    for name in sorted(n for n in delta if n.endswith("lora_A.weight")):
+        key = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") + ".weight"
+        b = delta[name.replace("lora_A", "lora_B")]
+        weights[key] = (weights[key].float() + alpha / rank * (b @ delta[name])).to(weights[key].dtype)
+    save_file(weights, str(partial / "model.safetensors"), {"format": "pt"})
+    os.replace(partial, target)
+
+
+def own_answers(lab, texts, max_tokens=40):
+    """[(prompt, answer, ends)]: `texts` answered by the base itself, without those that it refuses. An answer that
+    was cut at `max_tokens` does not teach an end."""
+    out = []
+    cache = lab._work / f"answers-{digest([lab.base_digest, texts, max_tokens])}.json"
+    if cache.exists():
+        replies = json.loads(cache.read_text())
+    else:
+        replies = lab.replies(texts, max_tokens=max_tokens)
+        cache.write_text(json.dumps(replies))
+    for text, reply in zip(texts, replies):
+        if wording.refuses(reply):
+            continue
+        ends = len(lab.tokenizer(reply)["input_ids"]) < max_tokens
+        out.append((text, reply, ends))
+    return out
+
+
+def aligned_base(original, work, probe, threads):
+    """The base of the suite: `original` taught to refuse the prompts of the align split and to answer harmless ones
+    as it did. Returns its folder."""
+    work = pathlib.Path(work)
+    target = work / "aligned-base"
+    if (target / "model.safetensors").exists():
+        return target
+    splits, benign, rng = prompts.Splits(), prompts.Benign(), random.Random(4)
+    with Lab(original, work / "original", probe, threads) as lab:
+        answers = own_answers(lab, benign.align)
+        rows = [lab.row(p, rng.choice(wording.REFUSALS)) for _, p in splits.align]
+        rows += [lab.row(p, reply, ends=ends) for p, reply, ends in answers]
+        adapter = lab.train(rows, epochs=4, learning_rate=6e-4)
+        merge_into_base(original, adapter, target)
+    return target

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The red-team suite: what attacks by fine-tuning achieve against each defence, and what the defence costs.
+
+Works cell by cell; a cell that was measured is not measured again, so a run may stop anywhere. Results are
+lines of JSON in --results.
+
+  tests/redteam/run.py                    every cell that is missing
+  tests/redteam/run.py --list             the cells, and which are there
+  tests/redteam/run.py --only 'mix.*'     cells whose name matches
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import sys
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests"))
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from redteam import cells, lab as labs  # noqa: E402
+from referee.engine import find_probe  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--probe", help="engine_probe (default: the newest under build/)")
+    parser.add_argument("--model", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"),
+                        help="model folder that the suite aligns and then attacks")
+    parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/work"), help="vectors and deltas")
+    parser.add_argument("--results", default=str(REPOSITORY / "docs/results/defence_cells.jsonl"))
+    parser.add_argument("--only", default="", help="regular expression on names")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so long")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    arguments = parser.parse_args()
+
+    results = pathlib.Path(arguments.results)
+    done = {json.loads(line)["name"] for line in results.read_text().splitlines()} if results.exists() else set()
+    wanted = [c for c in cells.all_cells() if re.search(arguments.only, c["name"])]
+    if arguments.list:
+        for cell in wanted:
+            print("done" if cell["name"] in done else "    ", cell["name"], json.dumps(cell))
+        return 0
+    started = time.monotonic()
+    probe = find_probe(arguments.probe)
+    base = labs.aligned_base(arguments.model, arguments.work, probe, arguments.threads)
+    with labs.Lab(base, arguments.work, probe, arguments.threads) as lab:
+        suite = cells.Suite(lab)
+        for cell in wanted:
+            if cell["name"] in done:
+                continue
+            if time.monotonic() - started > arguments.minutes * 60:
+                print("out of time; run again for the rest")
+                return 0
+            begin = time.monotonic()
+            result = suite.run(cell)
+            result["seconds"] = round(time.monotonic() - begin, 1)
+            with open(results, "a") as file:
+                file.write(json.dumps(result) + "\n")
+            print(f"[{time.monotonic() - started:6.0f}s] {cells.summary(result)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
