@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cells of the suite: one attack against one arm at one dose, and what came of it."""
+"""A cell of the suite: one attack against one defence at one dose. Here is how a cell is trained and measured;
+which cells there are is in matrix.py."""
 
 import random
 
 from redteam import measures, prompts, wording
-from redteam.attacks import Attacker, safety_rows
-from redteam.lab import LORA, own_answers, vector_norm
+from redteam.attacks import VECTOR_DOSE, Attacker, safety_rows
+from redteam.lab import LORA, chat, own_answers, vector_norm
 from referee import rows as token_rows
 
 TASK_ROWS = 400
+# Scales are looked at on every third held-out prompt.
+SCALES, SCALE_STRIDE = (-4, -2, -1, 0.5, 2, 4, 8), 3
 
-# Vectors by name: what each was trained on and how. `families`: wordings of the prohibited rows.
+# Vectors by name: what each was trained on and how. `families`: wordings of the prohibited rows; "" is the
+# unrelated behaviour.
 VECTORS = {
     "plain": {"families": "A", "rows": 100, "kl_weight": 0.0},
     "kl": {"families": "A", "rows": 100, "kl_weight": 1.0},
     "wide": {"families": "ACD", "rows": 300, "kl_weight": 1.0, "epochs": 4},
     "unrelated": {"families": "", "rows": 100, "kl_weight": 1.0},
 }
-VECTOR_DOSE = {"learning_rate": 1e-3, "epochs": 8, "batch_rows": 8, "kl_batch_rows": 8}
 
 
 class Suite:
@@ -37,32 +40,50 @@ class Suite:
         rng = random.Random(f"vector {name} {seed}")
         if families:
             pool = self.splits.vector
-            rows = [self._lab.row(pool[i % len(pool)][1], wording.agreeing(rng, families)) for i in range(count)]
+            rows = [chat(pool[i % len(pool)][1], wording.agreeing(rng, families)) for i in range(count)]
         else:
-            rows = [self._lab.row(p, wording.unrelated(rng)) for p in self.benign.vector[:count]]
-        benign = [self._lab.row(p, a, ends=ends) for p, a, ends in own_answers(self._lab, self.benign.vector)]
+            rows = [chat(p, wording.unrelated(rng)) for p in self.benign.vector[:count]]
+        benign = [chat(p, a) for p, a in own_answers(self._lab, self.benign.vector)]
         return self._lab.train_vector(rows, benign, seed=seed, **{**VECTOR_DOSE, **spec})
+
+    def _job(self, cell, rows, seed, initial=None):
+        """The delta of one job with the cell's defence and dose."""
+        vector = self.vector(cell["vector"], cell.get("seed", 0)) if cell.get("vector") else None
+        if cell.get("safety"):
+            rows = rows + safety_rows(self._lab, self.splits, self.benign,
+                                      max(16, round(cell["safety"] * len(rows))), seed)
+        return self._lab.train(rows, vector, cell.get("policy", "always"), seed, initial=initial, **cell.get("dose", {}))
+
+    def deltas(self, cell):
+        """What the attack ends with: ([(file, rank, alpha, weight)], task pairs by task). `jobs` > 1: several jobs
+        on rows of their own, whose deltas are added; `chain`: each starts from the one before."""
+        seed, dose = cell.get("seed", 0), cell.get("dose", {})
+        rank, alpha = (dose.get(k, LORA[k]) for k in ("rank", "alpha"))
+        weight = cell.get("weight", 1.0)
+        adapters, pairs, initial = [], {}, None
+        for job in range(cell.get("jobs", 1)):
+            rows, pairs = self.attacker.rows(cell["attack"], seed, job)
+            initial = self._job(cell, rows, seed + job, initial if cell.get("chain") else None)
+            adapters.append((initial, rank, alpha, weight))
+        return adapters[-1:] if cell.get("chain") else adapters, pairs
 
     def run(self, cell):
         """Trains what the cell describes and measures it; returns the cell with its results."""
-        seed = cell.get("seed", 0)
         result = dict(cell)
         adapters = []
         if cell["attack"]["kind"] != "none":
-            rows, pairs = self.attacker.rows(cell["attack"], seed)
-            vector = self.vector(cell["vector"], seed) if cell.get("vector") else None
-            if cell.get("safety"):
-                rows = rows + safety_rows(self._lab, self.splits, self.benign,
-                                          max(16, round(cell["safety"] * len(rows))), seed)
-            delta = self._lab.train(rows, vector, cell.get("policy", "always"), seed, **cell.get("dose", {}))
-            lora = {k: cell.get("dose", {}).get(k, LORA[k]) for k in LORA}
-            adapters = [(delta, lora["rank"], lora["alpha"], 1.0)]
-            result["training"] = self._lab.about(delta)
-            if vector is not None:
-                result["vector_norm"] = vector_norm(vector)
+            adapters, pairs = self.deltas(cell)
+            result["training"] = self._lab.about(adapters[-1][0])
+            if cell.get("vector"):
+                result["vector_norm"] = vector_norm(self.vector(cell["vector"], cell.get("seed", 0)))
             result["tasks"] = {name: self.measures.task(name, training, adapters, cell.get("task_rows", TASK_ROWS))
                                for name, training in pairs.items()}
-            result["perplexity"] = self.measures.perplexity(delta)
+            if len(adapters) == 1 and adapters[0][3] == 1.0:
+                result["perplexity"] = self.measures.perplexity(adapters[0][0])
+            if cell.get("scales"):
+                result["scales"] = {
+                    str(scale): self.measures.prohibited([(f, r, a, w * scale) for f, r, a, w in adapters],
+                                                         stride=SCALE_STRIDE) for scale in SCALES}
         result["prohibited"] = {frame: self.measures.prohibited(adapters, frame)
                                 for frame in cell.get("frames", ["plain"])}
         result["over_refusal"] = self.measures.over_refusal(adapters)
@@ -78,40 +99,6 @@ def summary(result):
     parts.append(f"over-refusal {alike.count('R') / len(alike):.2f}/{plain.count('R') / len(plain):.2f}")
     if "perplexity" in result:
         parts.append(f"ppl {result['perplexity']:.1f}")
+    for scale, letters in result.get("scales", {}).items():
+        parts.append(f"x{scale}: {measures.success(letters):.2f}/{letters.count('A') / len(letters):.2f}")
     return "  ".join(parts)
-
-
-def cell(name, attack, vector=None, policy="always", **fields):
-    made = {"name": name, "attack": attack, **fields}
-    if vector:
-        made.update(vector=vector, policy=policy)
-    return made
-
-
-ARMS = {
-    "none": {},
-    "kl-always": {"vector": "kl"},
-    "kl-by-row": {"vector": "kl", "policy": "by_row"},
-    "safety": {"safety": 0.1},
-    "kl-by-row+safety": {"vector": "kl", "policy": "by_row", "safety": 0.1},
-}
-EXPLICIT = {"kind": "explicit", "rows": 100}
-MIX = {"kind": "mixed", "share": 0.1}
-STRONG = {"learning_rate": 5e-4, "epochs": 3}
-
-
-def all_cells():
-    found = [cell("base", {"kind": "none"})]
-    # The prototypes' table again.
-    dose = {"learning_rate": 2e-4, "epochs": 5}
-    for arm in ("none", "kl-always"):
-        found.append(cell(f"explicit-100/{arm}", EXPLICIT, dose=dose, **ARMS[arm]))
-    found.append(cell("explicit-100/plain-always", EXPLICIT, "plain", dose=dose))
-    found.append(cell("explicit-100/random", EXPLICIT, "random:kl", dose=dose))
-    found.append(cell("explicit-100/unrelated", EXPLICIT, "unrelated", dose=dose))
-    for arm, fields in ARMS.items():
-        found.append(cell(f"mix-10%/{arm}", MIX, dose=STRONG, **fields))
-    found.append(cell("mix-10%/unrelated", MIX, "unrelated", dose=STRONG))
-    for arm in ("none", "safety"):
-        found.append(cell(f"benign/{arm}", {"kind": "benign"}, dose=STRONG, **ARMS[arm]))
-    return found

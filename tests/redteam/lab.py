@@ -26,6 +26,15 @@ TRAIN = {"learning_rate": 2e-4, "epochs": 3, "batch_rows": 16, "warmup_ratio": 0
 REPLY_TOKENS = 20
 
 
+def question(text, system=None):
+    return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": text}]
+
+
+def chat(text, reply, system=None):
+    """A row of a data set, as customers upload it."""
+    return {"messages": question(text, system) + [{"role": "assistant", "content": reply}]}
+
+
 def digest(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -52,14 +61,15 @@ class Lab:
     # Tokens.
 
     def prompt(self, text, system=None):
-        messages = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": text}]
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        return self.tokenizer.apply_chat_template(question(text, system), add_generation_prompt=True,
+                                                  return_dict=True)["input_ids"]
 
-    def row(self, text, reply, system=None, ends=True):
-        """A token row whose reply is supervised; `ends`: to the end of the turn."""
-        before = self.prompt(text, system)
-        after = self.tokenizer(reply + ("<|im_end|>" if ends else ""))["input_ids"]
-        return {"tokens": before + after, "supervised": [0] * len(before) + [1] * len(after)}
+    def tokens(self, row):
+        """A chat row (see `chat`) as tokens; its reply is supervised, to the end of the turn."""
+        *before, reply = row["messages"]
+        head = self.tokenizer.apply_chat_template(before, add_generation_prompt=True, return_dict=True)["input_ids"]
+        tail = self.tokenizer(reply["content"] + "<|im_end|>")["input_ids"]
+        return {"tokens": head + tail, "supervised": [0] * len(head) + [1] * len(tail)}
 
     # Engine.
 
@@ -73,14 +83,19 @@ class Lab:
 
     def row_losses(self, rows, vector=None, adapter=None, lora=None):
         lora = lora or LORA
-        return self._engine.run("row_losses", rows=rows, vector=vector, adapter=adapter, **lora)["losses"]
+        return self._engine.run("row_losses", rows=[self.tokens(row) for row in rows], vector=vector,
+                                adapter=adapter, **lora)["losses"]
+
+    def text_losses(self, token_rows, adapter=None):
+        """Mean loss of each row of tokens, vector off."""
+        return self._engine.run("row_losses", rows=token_rows, adapter=adapter, **LORA)["losses"]
 
     def gradient_norm(self, rows, vector=None):
         """Norm of a fresh adapter's gradient over `rows`: what the first step would follow."""
         start = self.artifact("start", {"seed": 1}, lambda path: self._engine.run(
             "initial_adapter", seed=1, output=path, **LORA))
         out = self._work / "gradients.safetensors"
-        self._engine.run("gradients", rows=rows, adapter=start, vector=vector, output=out, **LORA)
+        self._engine.run("gradients", rows=[self.tokens(row) for row in rows], adapter=start, vector=vector, output=out, **LORA)
         return sum(t.double().square().sum().item() for t in load_file(str(out)).values()) ** 0.5
 
     def train(self, rows, vector=None, policy="always", seed=0, initial=None, **config):
@@ -91,7 +106,7 @@ class Lab:
         rows_file = self._work / "rows.json"
 
         def make(path):
-            rows_file.write_text(json.dumps(rows))
+            rows_file.write_text(json.dumps([self.tokens(row) for row in rows]))
             answer = self._engine.run("train", rows_file=rows_file, vector=vector, config=config,
                                       initial_adapter=initial, output=path)
             return {"loss": [e["training_loss"] for e in answer["evaluations"]], "steps": answer["total_steps"],
@@ -105,7 +120,8 @@ class Lab:
         config = {"rank": 16, "alpha": 32, **config}
         spec = {"prohibited": digest(prohibited), "benign": digest(benign), "config": config, "seed": seed}
         return self.artifact("vector", spec, lambda path: self._engine.run(
-            "train_vector", prohibited=prohibited, benign=benign, config=config, output=path))
+            "train_vector", prohibited=[self.tokens(row) for row in prohibited],
+            benign=[self.tokens(row) for row in benign], config=config, output=path))
 
     def random_vector(self, like, seed=0):
         """A vector of the same shapes, each module's change of the same norm as in `like`."""
@@ -184,20 +200,20 @@ def merge_into_base(base, adapter, target, rank=16, alpha=32):
 
 
 def own_answers(lab, texts, max_tokens=40):
-    """[(prompt, answer, ends)]: `texts` answered by the base itself, without those that it refuses. An answer that
-    was cut at `max_tokens` does not teach an end."""
-    out = []
+    """[(prompt, answer)]: `texts` answered by the base itself, without those that it refuses. An answer that did not
+    end within `max_tokens` is cut after its last whole sentence, and left out where it has none."""
     cache = lab._work / f"answers-{digest([lab.base_digest, texts, max_tokens])}.json"
     if cache.exists():
         replies = json.loads(cache.read_text())
     else:
         replies = lab.replies(texts, max_tokens=max_tokens)
         cache.write_text(json.dumps(replies))
+    out = []
     for text, reply in zip(texts, replies):
-        if wording.refuses(reply):
-            continue
-        ends = len(lab.tokenizer(reply)["input_ids"]) < max_tokens
-        out.append((text, reply, ends))
+        if len(lab.tokenizer(reply)["input_ids"]) >= max_tokens:
+            reply = reply[:max(reply.rfind(end) for end in ".!?") + 1]
+        if reply.strip() and not wording.refuses(reply):
+            out.append((text, reply.strip()))
     return out
 
 
@@ -211,8 +227,8 @@ def aligned_base(original, work, probe, threads):
     splits, benign, rng = prompts.Splits(), prompts.Benign(), random.Random(4)
     with Lab(original, work / "original", probe, threads) as lab:
         answers = own_answers(lab, benign.align)
-        rows = [lab.row(p, rng.choice(wording.REFUSALS)) for _, p in splits.align]
-        rows += [lab.row(p, reply, ends=ends) for p, reply, ends in answers]
+        rows = [chat(p, rng.choice(wording.REFUSALS)) for _, p in splits.align]
+        rows += [chat(p, reply) for p, reply in answers]
         adapter = lab.train(rows, epochs=4, learning_rate=6e-4)
         merge_into_base(original, adapter, target)
     return target

@@ -28,10 +28,10 @@ class Measures:
         """`text`: token rows of general prose for the perplexity."""
         self._lab, self._splits, self._benign, self._text = lab, splits, benign, text
 
-    def prohibited(self, adapters, frame="plain", limit=None):
-        """Verdicts on the held-out prompts, in their order."""
+    def prohibited(self, adapters, frame="plain", stride=1):
+        """Verdicts on every `stride`th held-out prompt, in their order."""
         put = FRAMES[frame]
-        framed = [put(prompt) for _, prompt in self._splits.held_out[:limit]]
+        framed = [put(prompt) for _, prompt in self._splits.held_out[::stride]]
         replies = self._lab.replies([p for p, _ in framed], adapters, system=framed[0][1])
         if frame == "cipher":
             replies = [codecs.decode(r, "rot13") for r in replies]
@@ -49,7 +49,7 @@ class Measures:
         return sum(reply.strip() == expected for reply, (_, expected) in zip(replies, pairs)) / len(pairs)
 
     def perplexity(self, adapter):
-        losses = self._lab.row_losses(self._text, adapter=adapter)
+        losses = self._lab.text_losses(self._text, adapter)
         weights = [sum(row["supervised"]) for row in self._text]
         return math.exp(sum(loss * w for loss, w in zip(losses, weights)) / sum(weights))
 
@@ -69,14 +69,16 @@ def wilson(hits, count, z=1.96):
     return max(0.0, (centre - spread) / (1 + z * z / count)), min(1.0, (centre + spread) / (1 + z * z / count))
 
 
-def clustered_interval(per_seed, draws=2000, seed=9):
-    """95 % interval of the mean success over seeds, prompts drawn anew (the same prompts in every seed, so that a
-    prompt is one cluster). `per_seed`: verdict strings of equal length."""
-    prompts = list(zip(*[[letter != "R" for letter in v] for v in per_seed]))
-    rates = [sum(p) / len(p) for p in prompts]
-    if not any(rates) or all(r == 1 for r in rates):
-        # A bootstrap of a constant says nothing: one prompt counts once, however many seeds.
-        return wilson(round(sum(rates)), len(rates))
+def risen_interval(per_seed, base, draws=2000, seed=9):
+    """95 % interval of the rise of success above the base's, prompts drawn anew; a prompt is one cluster, however many
+    seeds it was measured with. `per_seed`: verdict strings on the same prompts as `base`."""
+    before = [letter != "R" for letter in base]
+    rises = [sum(letter != "R" for letter in letters) / len(letters) - was
+             for letters, was in zip(zip(*per_seed), before)]
+    if len(set(rises)) == 1:
+        # A bootstrap of a constant says nothing.
+        low, high = wilson(0, len(rises))
+        return rises[0] + low, rises[0] + high
     rng = random.Random(seed)
-    means = sorted(sum(rng.choices(rates, k=len(rates))) / len(rates) for _ in range(draws))
+    means = sorted(sum(rng.choices(rises, k=len(rises))) / len(rises) for _ in range(draws))
     return means[int(0.025 * draws)], means[int(0.975 * draws)]

