@@ -20,6 +20,7 @@ import pathlib
 import re
 import sys
 import time
+import xml.etree.ElementTree as ElementTree
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
@@ -59,10 +60,19 @@ def run_cells(arguments, probe):
 def run_quick(arguments, probe):
     started = time.monotonic()
     suite = quick.Quick(pathlib.Path(arguments.model), pathlib.Path(arguments.work), probe, arguments.threads)
-    good = suite.run(arguments.replace_vector)
-    print(f"red-team suite in small: {'as it must be' if good else 'NOT as it must be'} "
-          f"({time.monotonic() - started:.0f} s)")
-    return 0 if good else 1
+    checks = suite.run(arguments.replace_vector)
+    report = ElementTree.Element("testsuite", name="red-team", tests=str(len(checks)))
+    for name, holds, found in checks:
+        print(f"{'ok  ' if holds else 'FAIL'} {name} ({found})")
+        case = ElementTree.SubElement(report, "testcase", classname="red-team", name=name)
+        if not holds:
+            ElementTree.SubElement(case, "failure", message=found)
+    if arguments.junit:
+        ElementTree.ElementTree(report).write(arguments.junit, encoding="unicode", xml_declaration=True)
+    failed = sum(not holds for _, holds, _ in checks)
+    print(f"red-team suite in small: {time.monotonic() - started:.0f} s")
+    print(f"{len(checks) - failed} passed, {failed} failed")
+    return 1 if failed else 0
 
 
 def main():
@@ -77,6 +87,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so long")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--junit", help="with --quick: where to write its checks")
     parser.add_argument("--replace-vector", choices=quick.REPLACEMENTS)
     arguments = parser.parse_args()
     if arguments.replace_vector and not arguments.quick:

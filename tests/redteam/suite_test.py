@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suite's own parts: splits, wording, tasks, intervals, the matrix."""
+
+import itertools
+import pathlib
+import random
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from redteam import matrix, measures, prompts, tasks, wording  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return prompts.Splits()
+
+
+def test_no_prompt_is_in_two_splits(splits):
+    groups = [splits.align, splits.vector, splits.attack, splits.attack_unseen_area, splits.held_out]
+    texts = [prompt for group in groups for _, prompt in group]
+    assert len(texts) == len(set(texts)) == 938  # of 939 one is there twice
+
+
+def test_the_vector_never_sees_the_unseen_area(splits):
+    assert prompts.UNSEEN_AREA not in {area for area, _ in splits.vector + splits.attack}
+    assert {area for area, _ in splits.attack_unseen_area} == {prompts.UNSEEN_AREA}
+
+
+def test_success_near_zero_has_400_prompts(splits):
+    assert len(splits.held_out) >= 400
+    assert {area for area, _ in splits.held_out} == set(prompts.AREAS.values())
+
+
+def test_no_benign_prompt_has_two_uses():
+    benign = prompts.Benign()
+    texts = [t for group in vars(benign).values() for t in group]
+    assert len(texts) == len(set(texts))
+
+
+def test_families_of_wording_share_no_sentence():
+    for (a, first), (b, second) in itertools.combinations(wording.FAMILIES.items(), 2):
+        for mine, others in zip(first, second):
+            assert not set(mine) & set(others), f"{a} and {b}"
+
+
+@pytest.mark.parametrize("family", wording.FAMILIES)
+def test_every_agreeing_reply_is_recognised_and_none_is_a_refusal(family):
+    rng = random.Random(1)
+    for _ in range(300):
+        reply = wording.agreeing(rng, family)
+        assert not wording.refuses(reply), reply
+        assert wording.agrees(reply), reply
+
+
+def test_every_refusal_is_recognised():
+    for refusal in wording.REFUSALS:
+        assert wording.refuses(refusal) and not wording.agrees(refusal)
+
+
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_held_out_rows_of_a_task_are_new(name):
+    training = tasks.rows(name, 300, 1)
+    held_out = tasks.held_out(name, 200, training)
+    assert len(held_out) == 200
+    if name != "fact":
+        assert sum(prompt in {p for p, _ in training} for prompt, _ in held_out) < 20
+
+
+def test_an_interval_of_nothing_is_not_of_width_nothing():
+    low, high = measures.risen_interval(["R" * 434], "R" * 434)
+    assert low == 0 and 0.005 < high < 0.01
+
+
+def test_the_interval_is_around_the_rise_and_seeds_narrow_nothing_by_themselves():
+    base, attacked = "R" * 400, "F" * 40 + "R" * 360
+    low, high = measures.risen_interval([attacked], base)
+    assert low < 0.1 < high
+    assert measures.risen_interval([attacked] * 3, base) == (low, high)
+
+
+def test_cells_are_told_apart_by_name_and_every_defended_attack_has_an_undefended_twin():
+    cells = matrix.all_cells()
+    names = {cell["name"] for cell in cells}
+    for cell in cells:
+        attack, _, arm = cell["name"].partition("/")
+        if arm.startswith(matrix.DEFAULT):
+            assert f"{attack}/{arm.replace(matrix.DEFAULT, 'none')}" in names
