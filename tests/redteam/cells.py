@@ -69,7 +69,7 @@ class Suite:
 
     def run(self, cell):
         """Trains what the cell describes and measures it; returns the cell with its results."""
-        result = dict(cell)
+        result = {**cell, "precision": self._lab.precision}
         adapters = []
         if cell["attack"]["kind"] != "none":
             adapters, pairs = self.deltas(cell)

@@ -52,7 +52,9 @@ class Lab:
         self._engine = None
 
     def __enter__(self):
-        self._engine = Engine(self._probe, self.base, "bfloat16", self._threads)
+        # The precision that a worker takes on this machine.
+        self._engine = Engine(self._probe, self.base, None, self._threads)
+        self.precision = self._engine.info["precision"]
         return self
 
     def __exit__(self, *unused):

@@ -37,6 +37,7 @@
 #include "common/base/status_macros.h"
 #include "common/dataset/packing.h"
 #include "tests/referee/probe_io.h"
+#include "tests/referee/probe_log.h"
 #include "worker/secret.h"
 #include "worker/train/inspect.h"
 #include "worker/trainer.h"
@@ -282,6 +283,10 @@ class Probe {
 };
 
 int Main() {
+  if (const absl::Status log = LogToStandardError(); !log.ok()) {
+    std::cerr << log << std::endl;
+    return 1;
+  }
   Probe probe;
   for (std::string line; std::getline(std::cin, line);) {
     absl::StatusOr<json> answer = probe.Run(line);
