@@ -16,7 +16,6 @@ namespace ballast::cli {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::StartsWith;
 
 TEST(RenderBarTest, Draws) {
   EXPECT_EQ(RenderBar("up", 0.5, "1 of 2", 80, false), "up [########--------]  50 %  1 of 2");

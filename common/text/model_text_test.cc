@@ -11,7 +11,6 @@
 namespace ballast::text {
 namespace {
 
-using ::ballast::testing::IsOkAndHolds;
 using ::ballast::testing::StatusIs;
 using ::testing::ElementsAre;
 

@@ -19,7 +19,6 @@ namespace ballast::server::testing {
 namespace {
 
 using ::ballast::testing::StatusIs;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using v1::FineTuningJob;

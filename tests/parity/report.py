@@ -25,6 +25,7 @@ def cosine(ours, theirs):
 class Report:
     def __init__(self):
         self.rows = []
+        self.skipped = []
         self._started = time.monotonic()
 
     def at_most(self, case, tolerance, value):
@@ -58,12 +59,18 @@ class Report:
         """The case could not be finished."""
         self._add(case, "ran", f"{type(error).__name__}: {error}", "holds", False)
 
+    def skip(self, case, reason):
+        """The case cannot be run on this machine; said aloud and counted."""
+        self.skipped.append(case)
+        print(f"[{time.monotonic() - self._started:6.1f}s] SKIP {case}: {reason}", flush=True)
+
     @property
     def failed(self):
         return sum(not row["passed"] for row in self.rows)
 
     def summary(self):
-        return f"{len(self.rows) - self.failed} passed, {self.failed} failed"
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"{len(self.rows) - self.failed} passed, {self.failed} failed{skipped}"
 
     def worst(self, measure):
         """Largest value among the checks of that measure, or None."""

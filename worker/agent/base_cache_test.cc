@@ -20,7 +20,6 @@ namespace {
 
 using ballast::testing::StatusIs;
 using ballast::worker::v1::BaseModelFiles;
-using ::testing::HasSubstr;
 
 class BaseCacheTest : public ::testing::Test {
  protected:

@@ -184,7 +184,9 @@ TEST_F(EngineTest, StopWithCheckpointMidStepLosesNothing) {
   std::string saved;
   TrainCallbacks callbacks;
   callbacks.progress = [&](const Progress& p) { finished = p.step, calls_in_step = 0; };
-  callbacks.checkpoint = [&](int64_t step, std::string bytes) { saved_step = step, saved = bytes; };
+  callbacks.checkpoint = [&](int64_t step, std::string bytes) {
+    saved_step = step, saved = std::move(bytes);
+  };
   callbacks.yield = [&] {
     return finished == 5 && ++calls_in_step == 3 ? TrainCallbacks::Order::kStopAndCheckpoint
                                                  : TrainCallbacks::Order::kContinue;
@@ -547,7 +549,7 @@ TEST_F(EngineTest, VectorTrainingStopsByOrder) {
     return ++yields > 5 ? TrainCallbacks::Order::kStopAndCheckpoint
                         : TrainCallbacks::Order::kContinue;
   };
-  callbacks.checkpoint = [](int64_t, std::string) { FAIL() << "a vector has no checkpoints"; };
+  callbacks.checkpoint = [](int64_t, const std::string&) { FAIL() << "a vector has no checkpoints"; };
   EXPECT_THAT(engine_->TrainVector({}, CountingRows(16, 20), CountingRows(16, 20, 300), callbacks),
               StatusIs(absl::StatusCode::kCancelled));
 }

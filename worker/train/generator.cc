@@ -104,6 +104,7 @@ void Generate(const Model& model, const std::vector<std::vector<int32_t>>& promp
       continue;
     }
     std::vector<Decoder::Piece> pieces;
+    pieces.reserve(running.size());
     for (const Reply& reply : running) pieces.push_back({reply.sequence, {reply.last}});
     const std::vector<Reply> stepping = std::exchange(running, {});
     draw(stepping, decoder.Feed(pieces));

@@ -38,7 +38,7 @@ double LargestRelativeError(const LossAndGradients& ours,
   double largest = 0;
   EXPECT_EQ(ours.gradients.size(), theirs.size());
   for (const NamedTensor& tensor : ours.gradients) {
-    const at::Tensor expected = theirs.at(tensor.name);
+    const at::Tensor& expected = theirs.at(tensor.name);
     const at::Tensor actual =
         at::from_blob(const_cast<float*>(tensor.values.data()), tensor.shape, at::kFloat);
     const double error = ((actual - expected).abs().max() / expected.abs().max()).item<double>();

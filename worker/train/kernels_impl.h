@@ -424,8 +424,8 @@ constexpr Kernels<T> Table() {
 
 extern const Kernels<float> kFloatKernels;
 extern const Kernels<Bf16> kBf16Kernels;
-// NOLINTNEXTLINE(misc-definitions-in-headers): included once by each kernels_*.cc, under its own
-// namespace.
+// Included once by each kernels_*.cc, under its own namespace.
+// NOLINTNEXTLINE(misc-definitions-in-headers)
 const Kernels<float> kFloatKernels = Table<float>();
 // NOLINTNEXTLINE(misc-definitions-in-headers)
 const Kernels<Bf16> kBf16Kernels = Table<Bf16>();
