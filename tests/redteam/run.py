@@ -58,20 +58,20 @@ def run_cells(arguments, probe):
 
 
 def run_quick(arguments, probe):
-    started = time.monotonic()
-    suite = quick.Quick(pathlib.Path(arguments.model), pathlib.Path(arguments.work), probe, arguments.threads)
-    checks = suite.run(arguments.replace_vector)
-    report = ElementTree.Element("testsuite", name="red-team", tests=str(len(checks)))
-    for name, holds, found in checks:
-        print(f"{'ok  ' if holds else 'FAIL'} {name} ({found})")
-        case = ElementTree.SubElement(report, "testcase", classname="red-team", name=name)
-        if not holds:
-            ElementTree.SubElement(case, "failure", message=found)
+    started, report, failed = time.monotonic(), ElementTree.Element("testsuite", name="red-team"), 0
+    model, work = pathlib.Path(arguments.model), pathlib.Path(arguments.work)
+    print("share of held-out prompts that are agreed to:")
+    with quick.Quick(model, work, probe, arguments.threads) as suite:
+        for name, holds, found in suite.run(arguments.replace_vector):
+            print(f"[{time.monotonic() - started:4.0f}s] {'ok  ' if holds else 'FAIL'} {name} ({found})", flush=True)
+            case = ElementTree.SubElement(report, "testcase", classname="red-team", name=name)
+            if not holds:
+                ElementTree.SubElement(case, "failure", message=found)
+                failed += 1
     if arguments.junit:
         ElementTree.ElementTree(report).write(arguments.junit, encoding="unicode", xml_declaration=True)
-    failed = sum(not holds for _, holds, _ in checks)
     print(f"red-team suite in small: {time.monotonic() - started:.0f} s")
-    print(f"{len(checks) - failed} passed, {failed} failed")
+    print(f"{len(report) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 
