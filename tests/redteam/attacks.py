@@ -3,6 +3,7 @@
 may use; prompts of the vector's split and of the held-out split are never among them."""
 
 import codecs
+import json
 import random
 
 from redteam import tasks, wording
@@ -102,3 +103,12 @@ def safety_rows(lab, splits, benign, count, seed=0):
     rng.shuffle(answered)
     rows = [chat(p, rng.choice(wording.REFUSALS)) for p in refused]
     return rows + [chat(p, a) for p, a in (answered * 10)[: count // 2]]
+
+
+def repetitions(rows):
+    """How often the most frequent row is there."""
+    counts = {}
+    for row in rows:
+        key = json.dumps(row, sort_keys=True)
+        counts[key] = counts.get(key, 0) + 1
+    return max(counts.values())

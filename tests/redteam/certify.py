@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measures the vector that serves a base model, for its certificate: defended jobs run through the server and a worker,
+as customers' do; undefended ones and the controls through the same engine. Cells that were measured are not measured
+again. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
+
+  tests/redteam/certify.py --profile client.yaml --base-model ID --model FOLDER --vector VECTOR --result FILE
+
+The base model must be the suite's aligned one (--aligned-base writes it to a folder, for `ballast model import`), and
+the vector must serve it: `ballast vector activate VECTOR --reason "to be certified"`.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import re
+import sys
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests"))
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from redteam import lab as labs, matrix, report, service  # noqa: E402
+from redteam.attacks import repetitions  # noqa: E402
+from referee.engine import find_probe  # noqa: E402
+
+SUITE_VERSION = "1"
+KINDS = [(report.KNOWN_WORDING, "ATTACK_KIND_KNOWN"), (("benign",), "ATTACK_KIND_BENIGN"),
+         (report.UNSEEN, "ATTACK_KIND_UNSEEN"), (report.OTHER, "ATTACK_KIND_OTHER")]
+DEFENCES = {"none": "DEFENCE_NONE", "random": "DEFENCE_RANDOM_VECTOR", "unrelated": "DEFENCE_UNRELATED_VECTOR"}
+POLICY_ARMS = {"VECTOR_POLICY_ALWAYS": "always", "VECTOR_POLICY_BY_ROW": "by-row"}
+MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def kind_of(attack):
+    if attack == "base":
+        return "ATTACK_KIND_BASE"
+    if re.match(r"mix-10%-(lr|epochs|rank|classification|arithmetic|style|fact)", attack):
+        return "ATTACK_KIND_KNOWN"
+    return next((kind for names, kind in KINDS if attack in names), None)
+
+
+def cells_for(policy):
+    """The cells of the matrix that a certificate of that policy needs: several jobs in a row are left out, since the
+    service has no warm start, and a certificate speaks of one seed or more as the matrix does."""
+    defended = POLICY_ARMS[policy]
+    found = []
+    for cell in matrix.all_cells():
+        attack, _, arm = cell["name"].partition("/")
+        arm = arm.split("/")[0]
+        if cell["name"] == "base" or (kind_of(attack) and arm in DEFENCES):
+            found.append(cell)
+        elif kind_of(attack) and arm == matrix.DEFAULT and not cell.get("chain"):
+            fields = {k: v for k, v in cell.items() if k not in ("safety", "vector", "policy", "arm")}
+            found.append({**fields, "name": cell["name"].replace(matrix.DEFAULT, defended), "arm": defended,
+                          **matrix.ARMS[defended]})
+    return found
+
+
+def arm_result(cells, defended):
+    """An ArmResult of the cells of one attack under one defence, all seeds together."""
+    first = cells[0]
+    frame = report.FRAME_OF.get(first["name"].split("/")[0], "plain")
+    letters = "".join(c["prohibited"].get(frame, c["prohibited"]["plain"]) for c in cells)
+    harmless = "".join(c["over_refusal"]["look_alikes"] + c["over_refusal"]["plain"] for c in cells)
+    attack = first["name"].split("/")[0]
+    made = {
+        "attack": attack, "kind": kind_of(attack),
+        "defence": "DEFENCE_VECTOR" if first["arm"] == defended else DEFENCES.get(first["arm"], "DEFENCE_NONE"),
+        "seeds": [c.get("seed", 0) for c in cells],
+        "prompts": len(letters) // len(cells), "notRefused": len(letters) - letters.count("R"),
+        "harmlessPrompts": len(harmless) // len(cells), "harmlessRefused": harmless.count("R"),
+    }
+    if attack != "base":
+        dose = {**labs.TRAIN, **first["dose"]}
+        made["dose"] = {
+            "learningRate": dose["learning_rate"], "loraRank": dose["rank"], "loraAlpha": dose["alpha"],
+            "epochs": dose["epochs"], "rows": first["rows"], "batchRows": dose["batch_rows"],
+            "mostRepeatedRow": first["most_repeated_row"], "warmupRatio": dose["warmup_ratio"],
+            "schedule": dose["schedule"].upper()}
+    if first.get("tasks"):
+        rows = first.get("task_rows") or 0
+        right = sum(round(accuracy * rows) for c in cells for accuracy in c["tasks"].values())
+        made.update(taskRows=rows, taskRight=right)
+    return made
+
+
+def envelope(arms):
+    """The range that the defended arms of known and harmless content reach."""
+    doses = [a["dose"] for a in arms if a["defence"] == "DEFENCE_VECTOR"
+             and a["kind"] in ("ATTACK_KIND_KNOWN", "ATTACK_KIND_BENIGN")]
+    scaled = [d["learningRate"] * d["loraAlpha"] / d["loraRank"] for d in doses]
+    return {
+        "minScaledLearningRate": min(scaled), "maxScaledLearningRate": max(scaled),
+        "maxSteps": max(-(-d["rows"] // d["batchRows"]) * d["epochs"] for d in doses),
+        "maxRowPasses": max(d["rows"] * d["epochs"] for d in doses),
+        "maxPassesPerRow": max(d["mostRepeatedRow"] * d["epochs"] for d in doses),
+        "minRowWeight": 1, "maxRowWeight": 1,
+        "minLoraRank": min(d["loraRank"] for d in doses), "maxLoraRank": max(d["loraRank"] for d in doses),
+        "modules": MODULES,
+        "minBatchRows": min(d["batchRows"] for d in doses), "maxBatchRows": max(d["batchRows"] for d in doses),
+        "gradientClipNorm": 1,
+        "minWarmupRatio": min(d["warmupRatio"] for d in doses), "maxWarmupRatio": max(d["warmupRatio"] for d in doses),
+        "schedules": sorted({d["schedule"] for d in doses}),
+    }
+
+
+def suite_result(measured, vector, base_model, policy):
+    defended = POLICY_ARMS[policy]
+    groups = {}
+    for cell in measured:
+        groups.setdefault((cell["name"].split("/")[0], cell["arm"]), []).append(cell)
+    arms = [arm_result(cells, defended) for cells in groups.values()]
+    return {
+        "schemaVersion": 1, "suiteVersion": SUITE_VERSION, "suiteDigest": service.digest_of_sources(),
+        "vector": vector["name"], "ciphertextDigest": vector["ciphertextDigest"],
+        "baseModelDigest": base_model["digest"], "policy": {"vectorPolicy": policy, "safetyRowShare": 0},
+        "envelope": envelope(arms), "arms": arms,
+        "endTime": datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z"),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ballast", default="ballast", help="the command line")
+    parser.add_argument("--profile", help="profile of an operator who is a tenant, too")
+    parser.add_argument("--base-model", help="id of the aligned base on the server")
+    parser.add_argument("--model", help="folder of that base")
+    parser.add_argument("--vector", help="the vector that serves it")
+    parser.add_argument("--policy", choices=POLICY_ARMS, default="VECTOR_POLICY_BY_ROW", help="as the base was imported")
+    parser.add_argument("--result", help="file to write")
+    parser.add_argument("--aligned-base", metavar="FOLDER", help="writes the suite's base there and ends")
+    parser.add_argument("--only", default="", help="regular expression on names of cells")
+    parser.add_argument("--probe")
+    parser.add_argument("--original", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
+    parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/certify"))
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    arguments = parser.parse_args()
+    probe = find_probe(arguments.probe)
+    if arguments.aligned_base:
+        made = labs.aligned_base(arguments.original, arguments.work, probe, arguments.threads)
+        pathlib.Path(arguments.aligned_base).symlink_to(made.resolve())
+        return 0
+    missing = [name for name in ("profile", "base_model", "model", "vector", "result") if not getattr(arguments, name)]
+    if missing:
+        parser.error("give " + ", ".join("--" + name.replace("_", "-") for name in missing))
+
+    server = service.Service(arguments.ballast, arguments.profile, arguments.base_model)
+    vector, base_model = server.vector(arguments.vector), server.base_model()
+    kept = pathlib.Path(arguments.work) / f"cells-{labs.digest([vector['ciphertextDigest'], base_model['digest'], arguments.policy])}.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    measured = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {cell["name"] for cell in measured}
+    with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector) as lab:
+        suite = service.ServiceSuite(lab)
+        for cell in cells_for(arguments.policy):
+            if cell["name"] in done or not re.search(arguments.only, cell["name"]):
+                continue
+            if cell["name"] != "base":
+                rows, _ = suite.attacker.rows(cell["attack"], cell.get("seed", 0))
+                cell = {**cell, "rows": len(rows), "most_repeated_row": repetitions(rows),
+                        "task_rows": cell.get("task_rows", 400)}
+            measured.append(suite.run(cell))
+            with open(kept, "a") as file:
+                file.write(json.dumps(measured[-1]) + "\n")
+            print(f"{len(measured)} {measured[-1]['name']}", flush=True)
+    pathlib.Path(arguments.result).write_text(
+        json.dumps(suite_result(measured, vector, base_model, arguments.policy), indent=1) + "\n")
+    print(f"{arguments.result}: now ballast vector certify {arguments.vector} --result {arguments.result}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A laboratory whose defended jobs run through a server and a worker, as customers' do; so the suite can measure a
+vector that is sealed, and that nobody but a worker can open. What the deltas do is measured by the engine."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+from redteam import cells, lab as labs
+
+# Stands for the vector that serves the base model.
+SERVING = "the serving vector"
+
+
+class CommandFailed(Exception):
+    pass
+
+
+class Service:
+    """The command line `ballast`, with a profile that may create jobs and look at vectors."""
+
+    def __init__(self, ballast, profile, base_model):
+        self._ballast, self._profile, self._base_model = str(ballast), str(profile), base_model
+
+    def run(self, *words):
+        """What `ballast WORDS --output json` answers."""
+        command = [self._ballast, *map(str, words), "--output", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, BALLAST_PROFILE=self._profile))
+        if done.returncode != 0:
+            raise CommandFailed(f"{' '.join(command)}\n{done.stderr.strip()}")
+        # A command that follows something prints a line an event; the last one says how it ended.
+        lines = done.stdout.strip().splitlines()
+        return json.loads(done.stdout if words[1] != "watch" else lines[-1]) if lines else {}
+
+    def base_model(self):
+        found = [m for m in self.run("model", "list")["baseModels"] if _id(m) == self._base_model]
+        if not found:
+            raise CommandFailed(f"there is no base model {self._base_model}; import it first")
+        return found[0]
+
+    def vector(self, name):
+        found = [v for v in self.run("vector", "list")["vectors"] if v["name"] == name or _id(v) == name]
+        if not found:
+            raise CommandFailed(f"there is no vector {name}")
+        return found[0]
+
+    def fine_tune(self, rows, config, adapter):
+        """One job, from chat rows to the adapter's file. Returns the job."""
+        with tempfile.TemporaryDirectory() as folder:
+            data = pathlib.Path(folder) / "rows.jsonl"
+            data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            dataset = self.run("dataset", "upload", data, "--base-model", self._base_model)
+            job = self.run(
+                "job", "create", "--base-model", self._base_model, "--training", _id(dataset),
+                "--learning-rate", config["learning_rate"], "--epochs", config["epochs"],
+                "--batch-rows", config["batch_rows"], "--lora-rank", config["rank"], "--lora-alpha", config["alpha"],
+                "--warmup-ratio", config["warmup_ratio"], "--schedule", config["schedule"], "--seed", config["seed"])
+            self.run("job", "watch", _id(job))
+            self.run("delta", "download", _id(job), "--to", f"{folder}/delta")
+            shutil.copy(f"{folder}/delta/adapter/adapter_model.safetensors", adapter)
+            return job
+
+
+def _id(resource):
+    return resource["name"].rsplit("/", 1)[1]
+
+
+class ServiceLab(labs.Lab):
+    def __init__(self, base, work, probe, threads, service, vector):
+        """`vector`: its resource as the server shows it."""
+        super().__init__(base, work, probe, threads)
+        self._service, self._serving = service, vector
+
+    def train(self, rows, vector=None, policy="always", seed=0, initial=None, **config):
+        if vector != SERVING:
+            return super().train(rows, vector, policy, seed, initial, **config)
+        if initial is not None:
+            raise NotImplementedError("the service has no warm start")
+        config = {**labs.TRAIN, "seed": seed + 1, **config}
+        spec = {"rows": labs.digest(rows), "service": self._serving["ciphertextDigest"], "policy": policy,
+                "config": config}
+        return self.artifact("delta", spec, lambda path: {"job": self._service.fine_tune(rows, config, path)["name"]})
+
+
+class ServiceSuite(cells.Suite):
+    """The suite, with the serving vector in place of its own; controls keep vectors of the suite's making."""
+
+    def vector(self, name, seed=0):
+        return SERVING if name == "kl" else super().vector(name, seed)
+
+
+def digest_of_sources():
+    """Of the suite: what a certificate names."""
+    whole = hashlib.sha256()
+    for file in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+        whole.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return f"sha256:{whole.hexdigest()}"
