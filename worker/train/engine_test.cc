@@ -549,7 +549,9 @@ TEST_F(EngineTest, VectorTrainingStopsByOrder) {
     return ++yields > 5 ? TrainCallbacks::Order::kStopAndCheckpoint
                         : TrainCallbacks::Order::kContinue;
   };
-  callbacks.checkpoint = [](int64_t, const std::string&) { FAIL() << "a vector has no checkpoints"; };
+  callbacks.checkpoint = [](int64_t, const std::string&) {
+    FAIL() << "a vector has no checkpoints";
+  };
   EXPECT_THAT(engine_->TrainVector({}, CountingRows(16, 20), CountingRows(16, 20, 300), callbacks),
               StatusIs(absl::StatusCode::kCancelled));
 }
