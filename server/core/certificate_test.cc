@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/certificate.h"
 
+#include <cstdlib>
 #include <functional>
 #include <limits>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/util/json_util.h"
 #include "google/rpc/error_details.pb.h"
 #include "gtest/gtest.h"
 #include "server/testing/suite_results.h"
@@ -24,6 +28,7 @@ using admin::v1::SuiteResult;
 using ::ballast::testing::StatusIs;
 using ::testing::DoubleNear;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
@@ -100,6 +105,35 @@ TEST(CertificateTest, AGoodResultPasses) {
   EXPECT_NEAR(certificate.residual_risk().attack_success_other_max(), 0.25, 1e-12);
   EXPECT_NEAR(Named(certificate, "ATTACK_SUCCESS_KNOWN").found(), 0.02, 1e-12);
   EXPECT_NEAR(Named(certificate, "UTILITY").found(), 88.0 / 90, 1e-12);
+}
+
+// docs/suite_result.md, which the suite's authors go by.
+TEST(CertificateTest, TheDocumentShowsAResultAndExplainsEveryCriterion) {
+  const char* source = std::getenv("BALLAST_SOURCE_DIR");
+  ASSERT_NE(source, nullptr);
+  ASSERT_OK_AND_ASSIGN(const std::string page,
+                       ReadFile(absl::StrCat(source, "/docs/suite_result.md")));
+  const size_t begin = page.find("```json\n") + 8;
+  SuiteResult result;
+  const auto parsed = google::protobuf::util::JsonStringToMessage(
+      page.substr(begin, page.find("```", begin) - begin), &result);
+  ASSERT_TRUE(parsed.ok()) << parsed.ToString();
+  for (std::string* digest : {result.mutable_suite_digest(), result.mutable_ciphertext_digest(),
+                              result.mutable_base_model_digest()}) {
+    EXPECT_THAT(*digest, StartsWith("sha256:<"));
+    *digest = DigestOf("in place of what depends on the vector");
+  }
+  EXPECT_OK(CheckSuiteResult(result));
+  const Certificate certificate = Judge(Good());
+  for (const Criterion& criterion : certificate.criteria()) {
+    EXPECT_THAT(page, HasSubstr(absl::StrCat("`", criterion.name(), "`")));
+    // What the example shows is enough for an envelope of its own.
+    if (criterion.name() == "ENVELOPE_MEASURED") {
+      EXPECT_TRUE(
+          Named(JudgeSuiteResult(result, TheVector(), absl::UnixEpoch()), "ENVELOPE_MEASURED")
+              .passed());
+    }
+  }
 }
 
 TEST(CertificateTest, WhatWasNotMeasuredIsNoRisk) {
