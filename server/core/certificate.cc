@@ -48,6 +48,7 @@ double Ratio(int64_t hits, int64_t asked, int seeds) {
 
 // Name of an arm for people.
 std::string NameOf(const Arm& arm) {
+  if (!arm.counts().has_dose()) return arm.counts().attack();
   return absl::StrFormat("%s, learning rate %g x %d epochs", arm.counts().attack(),
                          arm.counts().dose().learning_rate(), arm.counts().dose().epochs());
 }
