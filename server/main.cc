@@ -23,6 +23,7 @@
 #include "server/api/server.h"
 #include "server/api/text_row_checks.h"
 #include "server/auth/api_key_authenticator.h"
+#include "server/auth/file_signer.h"
 #include "server/blob/local_blob_store.h"
 #include "server/store/data_dir_lock.h"
 #include "server/store/sqlite_job_store.h"
@@ -79,6 +80,10 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
   BALLAST_ASSIGN_OR_RETURN(const ServerOptions options, OptionsOf(config));
   BALLAST_ASSIGN_OR_RETURN(const auto authenticator,
                            ApiKeyAuthenticator::Create(config.api_keys()));
+  std::unique_ptr<FileSigner> signer;
+  if (!config.certificate_key_file().empty()) {
+    BALLAST_ASSIGN_OR_RETURN(signer, FileSigner::Open(config.certificate_key_file()));
+  }
   if (check_only) return absl::OkStatus();
 
   // Before any thread starts, so that all inherit it.
@@ -97,7 +102,8 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
   TextRowChecks row_checks(*blobs, options.scratch_dir);
   BALLAST_ASSIGN_OR_RETURN(
       const auto server,
-      Server::Start({*store, *blobs, *authenticator, row_checks, Clock::System()}, options));
+      Server::Start({*store, *blobs, *authenticator, row_checks, Clock::System(), signer.get()},
+                    options));
   if (!config.address_file().empty()) {
     BALLAST_RETURN_IF_ERROR(
         WriteFileAtomically(config.address_file(), absl::StrCat(server->address(), "\n")));
@@ -124,6 +130,8 @@ int main(int argc, char** argv) {
       "  listen_address: 127.0.0.1:7070\n"
       "  api_keys:\n"
       "    - {digest: \"sha256:<hex>\", role: TENANT, tenant: acme}\n"
+      "  certificate_key_file: /etc/ballast/certificate.key   # mode 600; signs vectors' "
+      "certificates\n"
       "Files that it makes can be read by its own user only.\n"
       "SIGTERM and SIGINT drain it: running calls get 10 seconds. It stops with 2 when it cannot "
       "start.");

@@ -22,6 +22,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/signature.h"
 #include "common/base/status_macros.h"
 #include "common/base/version.h"
 #include "common/text/tokenizer.h"
@@ -137,6 +138,11 @@ absl::Status Run(const WorkerConfig& config, bool check_only) {
   BALLAST_ASSIGN_OR_RETURN(auto keys, vault::FileKeyProvider::Open(config.vault_key_file()));
   vault::EnvelopeVault vault(std::move(keys));
   BALLAST_ASSIGN_OR_RETURN(const auto client, MakeClient(config));
+  agent::AgentOptions options;
+  if (!config.certificate_public_key_path().empty()) {
+    BALLAST_ASSIGN_OR_RETURN(options.certificate_key,
+                             PublicKey::FromFile(config.certificate_public_key_path()));
+  }
   if (check_only) return absl::OkStatus();
 
   sigset_t signals;
@@ -149,7 +155,6 @@ absl::Status Run(const WorkerConfig& config, bool check_only) {
   EngineOptions engine;
   engine.threads = config.threads();
   engine.device = config.device();
-  agent::AgentOptions options;
   options.device = config.device().empty() ? "not known yet" : config.device();
   options.version = std::string(Version());
   options.cache_dir = config.cache_dir();
@@ -182,7 +187,8 @@ int Main(int argc, char** argv) {
       "  vault_key_file: /etc/ballast/vault.key  # mode 600; openssl rand -hex 32\n"
       "  cache_dir: /var/cache/ballast\n"
       "and where wanted worker_id, threads, device, log_level, checkpoint_steps,\n"
-      "tls_authority_file, metrics_address.\n\n"
+      "tls_authority_file, metrics_address, certificate_public_key_path (train only under vectors\n"
+      "whose certificate is signed with this key).\n\n"
       "SIGTERM or SIGINT: the running job is checkpointed and handed back, exit status 0.\n"
       "Exit status 2: the configuration, a key file or the cache folder cannot be used.");
   app.set_version_flag("--version", std::string(Version()));

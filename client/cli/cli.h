@@ -74,6 +74,8 @@ void AddJobCommands(Cli& cli);
 void AddModelCommands(Cli& cli);
 void AddSampleCommand(Cli& cli);
 void AddVectorCommands(Cli& cli);
+// Those of the group "vector" that are about certificates.
+void AddCertificateCommands(Cli& cli, CLI::App* vector_group);
 
 }  // namespace ballast::cli
 

@@ -21,6 +21,11 @@ std::string DescribeReport(const v1::ValidationReport& report, size_t max_issues
                     FormatCount(report.p90_row_tokens()), " (90 %), ",
                     FormatCount(report.p99_row_tokens()), " (99 %), ",
                     FormatCount(report.longest_row_tokens()), " (longest)\n");
+    if (report.most_repeated_row() > 1) {
+      absl::StrAppend(&text, FormatCount(report.most_repeated_row()),
+                      " rows are the same but for case, white space and punctuation: each pass "
+                      "counts that often\n");
+    }
   }
   if (report.counts_by_reason().empty()) return text;
 
@@ -78,6 +83,7 @@ v1::ValidationReport ToProto(const dataset::Report& report) {
   proto.set_p50_row_tokens(report.p50_row_tokens);
   proto.set_p90_row_tokens(report.p90_row_tokens);
   proto.set_p99_row_tokens(report.p99_row_tokens);
+  proto.set_most_repeated_row(report.most_repeated_row);
   return proto;
 }
 

@@ -53,6 +53,7 @@ void PrintVerified(const Cli& cli, const std::string& folder,
                               {"job", result.manifest.job},
                               {"baseModel", result.manifest.base_model},
                               {"baseDigest", result.manifest.base_digest},
+                              {"certified", result.manifest.certified},
                               {"files", files}}
                    .dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
                "\n");
@@ -66,7 +67,9 @@ void PrintVerified(const Cli& cli, const std::string& folder,
       table.Render(), "\nVerified ", Printable(folder), ": ", result.manifest.files.size(),
       " files as the manifest says\njob       ", Printable(result.manifest.job), "\nbase      ",
       Printable(result.manifest.base_model), " ", Printable(result.manifest.base_digest),
-      "\nmanifest  ", result.manifest_digest, "\n"));
+      "\nmanifest  ", result.manifest_digest, "\ncertified ",
+      result.manifest.certified ? "yes" : "no: how far the protection holds was not measured",
+      "\n"));
 }
 
 void AddDownload(Cli& cli, CLI::App* group) {

@@ -146,7 +146,8 @@ void PrintWelcome(const DevPaths& paths, const DevOptions& options, const std::s
     absl::StrAppend(
         &text,
         "  ballast model import FOLDER --id my-model     # a Hugging Face folder\n"
-        "  ballast vector train --base-model my-model --prohibited FILE --benign FILE\n");
+        "  ballast vector train --base-model my-model --prohibited FILE --benign FILE\n"
+        "  ballast vector activate VECTOR --reason \"trying it out\"   # or certify it\n");
   }
   absl::StrAppend(&text,
                   "  ballast dataset upload train.jsonl --base-model my-model\n"

@@ -19,6 +19,7 @@
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/signature.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::cli {
@@ -28,6 +29,18 @@ namespace {
 absl::Status MakeKey(const std::string& path, std::string_view prefix) {
   if (FileExists(path)) return absl::OkStatus();
   return WriteFileAtomically(path, absl::StrCat(std::string(prefix), RandomHex(256), "\n"), 0600);
+}
+
+// The key that signs certificates, and beside it the public half for those who verify them.
+absl::Status MakeCertificateKey(const DevPaths& paths) {
+  if (!FileExists(paths.certificate_key)) {
+    BALLAST_RETURN_IF_ERROR(
+        WriteFileAtomically(paths.certificate_key, PrivateKey::Generate().ToPem(), 0600));
+  }
+  BALLAST_ASSIGN_OR_RETURN(const std::string pem, ReadFile(paths.certificate_key, 4096));
+  const auto key = PrivateKey::FromPem(pem);
+  if (!key.ok()) return Annotate(key.status(), paths.certificate_key);
+  return WriteFileAtomically(paths.certificate_public_key, key->public_key().ToPem(), 0600);
 }
 
 // Applies `change` to the YAML map in `path` (an empty one when missing) and writes it back.
@@ -70,7 +83,9 @@ DevPaths::DevPaths(const std::string& dir)
       tenant_key(keys + "/tenant.key"),
       operator_key(keys + "/operator.key"),
       worker_key(keys + "/worker.key"),
-      vault_key(keys + "/vault.key") {}
+      vault_key(keys + "/vault.key"),
+      certificate_key(keys + "/certificate.key"),
+      certificate_public_key(keys + "/certificate_public.pem") {}
 
 absl::StatusOr<DevLock> DevLock::Acquire(const std::string& path) {
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -114,6 +129,7 @@ absl::Status MakeKeys(const DevPaths& paths) {
         {{"path", paths.vault_key}});
   }
   BALLAST_RETURN_IF_ERROR(MakeKey(paths.vault_key, ""));
+  BALLAST_RETURN_IF_ERROR(MakeCertificateKey(paths));
   BALLAST_RETURN_IF_ERROR(MakeKey(paths.tenant_key, "blt_"));
   BALLAST_RETURN_IF_ERROR(MakeKey(paths.operator_key, "blo_"));
   return MakeKey(paths.worker_key, "blw_");
@@ -135,6 +151,7 @@ absl::Status WriteServerConfig(const DevPaths& paths, const DevOptions& options)
                                       ? std::string("off")
                                       : absl::StrCat("127.0.0.1:", options.metrics_port);
         root["address_file"] = paths.address_file;
+        root["certificate_key_file"] = paths.certificate_key;
         struct Entry {
           std::string digest;
           const char* role;

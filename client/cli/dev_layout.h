@@ -27,6 +27,8 @@ struct DevPaths {
   std::string worker_log;     // logs/worker.log
   std::string keys;           // keys/, mode 0700; each file 0600
   std::string tenant_key, operator_key, worker_key, vault_key;
+  std::string certificate_key;         // signs certificates
+  std::string certificate_public_key;  // for those who verify them
 };
 
 // What the command line of `ballast dev` decides.

@@ -20,6 +20,7 @@
 #include "common/base/config_file.h"
 #include "common/base/digest.h"
 #include "common/base/file.h"
+#include "common/base/signature.h"
 #include "common/base/testing/status_matchers.h"
 
 namespace ballast::cli {
@@ -49,12 +50,32 @@ TEST_F(DevTest, KeysAreMadeOnceAndForTheOwner) {
   ASSERT_OK_AND_ASSIGN(const std::string vault, ReadKeyFile(paths_.vault_key));
   EXPECT_EQ(vault.size(), 64u);
   for (const auto& path :
-       {paths_.tenant_key, paths_.operator_key, paths_.worker_key, paths_.vault_key}) {
+       {paths_.tenant_key, paths_.operator_key, paths_.worker_key, paths_.vault_key,
+        paths_.certificate_key, paths_.certificate_public_key}) {
     EXPECT_EQ(Mode(path), 0600u) << path;
   }
   EXPECT_EQ(Mode(paths_.keys), 0700u);
   ASSERT_OK(MakeKeys(paths_));
   EXPECT_THAT(ReadKeyFile(paths_.tenant_key), testing::IsOkAndHolds(tenant));
+}
+
+TEST_F(DevTest, TheCertificateKeyStaysAndItsPublicHalfLiesBesideIt) {
+  ASSERT_OK(MakeKeys(paths_));
+  ASSERT_OK_AND_ASSIGN(const std::string pem, ReadFile(paths_.certificate_key));
+  ASSERT_OK_AND_ASSIGN(const PrivateKey key, PrivateKey::FromPem(pem));
+  fs::remove(paths_.certificate_public_key);
+  ASSERT_OK(MakeKeys(paths_));
+  EXPECT_THAT(ReadFile(paths_.certificate_key), testing::IsOkAndHolds(pem));
+  ASSERT_OK_AND_ASSIGN(const PublicKey public_key,
+                       PublicKey::FromFile(paths_.certificate_public_key));
+  EXPECT_EQ(public_key.KeyId(), key.public_key().KeyId());
+  ASSERT_OK(WriteServerConfig(paths_, {}));
+  config::v1::ServerConfig config;
+  ASSERT_OK(LoadConfigFile(paths_.server_config, &config));
+  EXPECT_EQ(config.certificate_key_file(), paths_.certificate_key);
+  ASSERT_OK(WriteFileAtomically(paths_.certificate_key, "broken", 0600));
+  EXPECT_THAT(MakeKeys(paths_),
+              StatusIs(absl::StatusCode::kInvalidArgument, "PRIVATE_KEY_INVALID"));
 }
 
 TEST_F(DevTest, AVaultKeyIsNeverReplacedUnderStoredVectors) {

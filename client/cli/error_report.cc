@@ -30,11 +30,16 @@ std::string HintOf(const std::string& reason) {
       {"DELTA_NOT_FOUND", "ballast job list; only a job that SUCCEEDED has a delta"},
       {"JOB_NOT_FOUND", "ballast job list"},
       {"NO_ACTIVE_VECTOR",
-       "an operator trains one: ballast vector train --base-model BASE_MODEL --prohibited FILE "
-       "--benign FILE"},
+       "an operator trains one (ballast vector train --base-model BASE_MODEL --prohibited FILE "
+       "--benign FILE), then certifies it or, for development, activates it: ballast vector list"},
       {"NO_WORKER", "check that a ballast-worker runs and is connected: ballast model workers"},
       {"OPERATOR_ONLY", "use a profile or key of an operator"},
+      {"OUTSIDE_ENVELOPE",
+       "ballast job estimate with other numbers; it shows the limits of the base model"},
       {"SERVER_UNREACHABLE", "start a server with `ballast dev`, or check --server"},
+      {"SIGNER_NOT_CONFIGURED",
+       "openssl genpkey -algorithm ed25519 -out FILE, and certificate_key_file: FILE in the "
+       "server's configuration"},
       {"USAGE", "add --help to see the options and examples"},
       {"VECTOR_NOT_FOUND", "ballast vector list"},
   };

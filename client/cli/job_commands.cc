@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/certificate_view.h"
 #include "client/cli/cli.h"
 #include "client/cli/format.h"
 #include "client/cli/job_view.h"
@@ -180,8 +181,13 @@ void AddEstimate(Cli& cli, CLI::App* group) {
         if (cli.json()) {
           Cli::PrintJson(job);
         } else {
-          Cli::Print(
-              absl::StrCat("The job would be accepted.\n", DescribeEstimate(job.estimate())));
+          BALLAST_ASSIGN_OR_RETURN(const v1::BaseModel base,
+                                   client->GetBaseModel(options->base_model));
+          Cli::Print(absl::StrCat(
+              "The job would be accepted.\n", DescribeEstimate(job.estimate()),
+              base.limits().has_envelope()
+                  ? absl::StrCat("\n", DescribeEnvelope(base.limits().envelope(), &job))
+                  : ""));
         }
         return absl::OkStatus();
       });

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// ballast vector train | list | retire
+// ballast vector train | list | show | retire
 #include <algorithm>
 #include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "client/cli/certificate_view.h"
 #include "client/cli/cli.h"
 #include "client/cli/format.h"
 #include "client/cli/progress_bar.h"
@@ -20,16 +20,13 @@ std::string StateName(const admin::v1::Vector& vector) {
   return admin::v1::Vector::State_Name(vector.state());
 }
 
-std::string DescribeReport(const admin::v1::VectorReport& report) {
-  const auto line = [](const char* rows, double without, double with) {
-    return absl::StrFormat("  %-16s %8.4f without the vector  %8.4f with it\n", rows, without,
-                           with);
-  };
-  return absl::StrCat(
-      "Mean loss per supervised token (nats), on the rows it was trained on:\n",
-      line("prohibited rows", report.prohibited_loss_without(), report.prohibited_loss_with()),
-      line("benign rows", report.benign_loss_without(), report.benign_loss_with()),
-      "A working vector is low on prohibited rows and leaves benign rows unchanged.\n");
+// What to type after a vector was trained.
+std::string NextSteps(const admin::v1::Vector& vector) {
+  if (vector.state() != admin::v1::Vector::CERTIFYING) return "";
+  const std::string id = Printable(ShortName(vector.name()));
+  return absl::StrCat("It serves no job yet.\n", "Certify it:           ballast vector certify ",
+                      id, " --result FILE\n", "or, for development:  ballast vector activate ", id,
+                      " --reason TEXT\n");
 }
 
 // Polls until the vector has left DRAFT and TRAINING.
@@ -45,9 +42,6 @@ absl::StatusOr<admin::v1::Vector> WaitForVector(const client::AdminClient& admin
         break;
       case admin::v1::Vector::TRAINING:
         bar.Update(vector.progress(), "training");
-        break;
-      case admin::v1::Vector::CERTIFYING:
-        bar.Update(1, "certifying");
         break;
       default:
         bar.Update(1, StateName(vector));
@@ -100,9 +94,10 @@ void AddTrain(Cli& cli, CLI::App* group) {
               kExitEndedBadly);
         }
         if (cli.json()) return absl::OkStatus();
-        Cli::Print(absl::StrCat("Vector ", Printable(vector.name()), ", version ", vector.version(),
-                                " of ", Printable(vector.base_model()), ", is ", StateName(vector),
-                                "\n", vector.has_report() ? DescribeReport(vector.report()) : ""));
+        Cli::Print(absl::StrCat(
+            "Vector ", Printable(vector.name()), ", version ", vector.version(), " of ",
+            Printable(vector.base_model()), ", is ", StateName(vector), "\n",
+            vector.has_report() ? DescribeVectorReport(vector.report()) : "", NextSteps(vector)));
         return absl::OkStatus();
       });
   command->add_option("--base-model", options->base_model, "Base model to protect")->required();
@@ -126,27 +121,46 @@ void AddTrain(Cli& cli, CLI::App* group) {
 }
 
 void AddList(Cli& cli, CLI::App* group) {
-  cli.AddCommand(group, "list", "List security vectors (operators)", "  ballast vector list",
-                 [&cli]() -> absl::Status {
-                   BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
-                   BALLAST_ASSIGN_OR_RETURN(const auto vectors, admin->ListVectors().Collect());
-                   if (cli.json()) {
-                     admin::v1::ListVectorsResponse all;
-                     for (const auto& vector : vectors) *all.add_vectors() = vector;
-                     Cli::PrintJson(all);
-                     return absl::OkStatus();
-                   }
-                   Table table({"ID", "BASE MODEL", "VERSION", "STATE", "CREATED", "NOTE"});
-                   for (const auto& vector : vectors) {
-                     table.AddRow({ShortName(vector.name()), ShortName(vector.base_model()),
-                                   absl::StrCat(vector.version()), StateName(vector),
-                                   FormatTime(vector.create_time()), vector.error_message()});
-                   }
-                   Cli::Print(vectors.empty()
-                                  ? "No vectors. Train one: ballast vector train --help\n"
-                                  : table.Render());
-                   return absl::OkStatus();
-                 });
+  cli.AddCommand(
+      group, "list", "List security vectors (operators)", "  ballast vector list",
+      [&cli]() -> absl::Status {
+        BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
+        BALLAST_ASSIGN_OR_RETURN(const auto vectors, admin->ListVectors().Collect());
+        if (cli.json()) {
+          admin::v1::ListVectorsResponse all;
+          for (const auto& vector : vectors) *all.add_vectors() = vector;
+          Cli::PrintJson(all);
+          return absl::OkStatus();
+        }
+        Table table({"ID", "BASE MODEL", "VERSION", "STATE", "CERTIFIED", "CREATED", "NOTE"});
+        for (const auto& vector : vectors) {
+          table.AddRow({ShortName(vector.name()), ShortName(vector.base_model()),
+                        absl::StrCat(vector.version()), StateName(vector),
+                        DescribeCertified(vector), FormatTime(vector.create_time()),
+                        vector.serving_problem().empty() ? vector.error_message()
+                                                         : vector.serving_problem()});
+        }
+        Cli::Print(vectors.empty() ? "No vectors. Train one: ballast vector train --help\n"
+                                   : table.Render());
+        return absl::OkStatus();
+      });
+}
+
+void AddShow(Cli& cli, CLI::App* group) {
+  auto id = std::make_shared<std::string>();
+  CLI::App* command =
+      cli.AddCommand(group, "show", "Show a vector and whether it is certified (operators)",
+                     "  ballast vector show vec-0123", [&cli, id]() -> absl::Status {
+                       BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
+                       BALLAST_ASSIGN_OR_RETURN(const auto vector, admin->GetVector(*id));
+                       if (cli.json()) {
+                         Cli::PrintJson(vector);
+                       } else {
+                         Cli::Print(absl::StrCat(DescribeVector(vector), NextSteps(vector)));
+                       }
+                       return absl::OkStatus();
+                     });
+  command->add_option("vector", *id, "Id of the vector")->required();
 }
 
 void AddRetire(Cli& cli, CLI::App* group) {
@@ -170,9 +184,12 @@ void AddRetire(Cli& cli, CLI::App* group) {
 }  // namespace
 
 void AddVectorCommands(Cli& cli) {
-  CLI::App* group = cli.AddGroup("vector", "Security vectors: train, list, retire (operators)");
+  CLI::App* group =
+      cli.AddGroup("vector", "Security vectors: train, certify, list, show, retire (operators)");
   AddTrain(cli, group);
+  AddCertificateCommands(cli, group);
   AddList(cli, group);
+  AddShow(cli, group);
   AddRetire(cli, group);
 }
 

@@ -185,6 +185,42 @@ PagedRange<admin::v1::Vector> AdminClient::ListVectors() const {
   });
 }
 
+absl::StatusOr<admin::v1::SignedCertificate> AdminClient::CertifyVector(
+    std::string_view name, const admin::v1::SuiteResult& result, bool validate_only) const {
+  admin::v1::CertifyVectorRequest request;
+  request.set_name(VectorName(name));
+  *request.mutable_result() = result;
+  request.set_validate_only(validate_only);
+  admin::v1::SignedCertificate certificate;
+  BALLAST_RETURN_IF_ERROR(connection_->Call(validate_only, [&](grpc::ClientContext* context) {
+    return stub_->CertifyVector(context, request, &certificate);
+  }));
+  return certificate;
+}
+
+absl::StatusOr<admin::v1::Vector> AdminClient::ActivateVector(std::string_view name,
+                                                              const std::string& reason) const {
+  admin::v1::ActivateVectorRequest request;
+  request.set_name(VectorName(name));
+  request.set_reason(reason);
+  admin::v1::Vector vector;
+  BALLAST_RETURN_IF_ERROR(connection_->Call(false, [&](grpc::ClientContext* context) {
+    return stub_->ActivateVector(context, request, &vector);
+  }));
+  return vector;
+}
+
+absl::StatusOr<admin::v1::SignedCertificate> AdminClient::GetVectorCertificate(
+    std::string_view name) const {
+  admin::v1::GetVectorCertificateRequest request;
+  request.set_name(VectorName(name));
+  admin::v1::SignedCertificate certificate;
+  BALLAST_RETURN_IF_ERROR(connection_->Call(true, [&](grpc::ClientContext* context) {
+    return stub_->GetVectorCertificate(context, request, &certificate);
+  }));
+  return certificate;
+}
+
 absl::StatusOr<admin::v1::Vector> AdminClient::RetireVector(std::string_view name) const {
   admin::v1::RetireVectorRequest request;
   request.set_name(VectorName(name));

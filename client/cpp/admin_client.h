@@ -44,6 +44,14 @@ class AdminClient {
 
   absl::StatusOr<admin::v1::Vector> GetVector(std::string_view name) const;
   PagedRange<admin::v1::Vector> ListVectors() const;
+  // Not repeated, unless `validate_only`.
+  absl::StatusOr<admin::v1::SignedCertificate> CertifyVector(std::string_view name,
+                                                             const admin::v1::SuiteResult& result,
+                                                             bool validate_only = false) const;
+  // Not repeated.
+  absl::StatusOr<admin::v1::Vector> ActivateVector(std::string_view name,
+                                                   const std::string& reason) const;
+  absl::StatusOr<admin::v1::SignedCertificate> GetVectorCertificate(std::string_view name) const;
   // Not repeated.
   absl::StatusOr<admin::v1::Vector> RetireVector(std::string_view name) const;
   absl::StatusOr<std::vector<admin::v1::WorkerInfo>> ListWorkers() const;

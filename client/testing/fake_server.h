@@ -86,6 +86,13 @@ class FakeServer {
   std::function<absl::Status(
       grpc::ServerContext&, grpc::ServerReader<admin::v1::TrainVectorRequest>&, admin::v1::Vector&)>
       train_vector;
+  Handler<admin::v1::GetVectorRequest, admin::v1::Vector> get_vector;
+  Handler<admin::v1::ListVectorsRequest, admin::v1::ListVectorsResponse> list_vectors;
+  Handler<admin::v1::CertifyVectorRequest, admin::v1::SignedCertificate> certify_vector;
+  Handler<admin::v1::ActivateVectorRequest, admin::v1::Vector> activate_vector;
+  Handler<admin::v1::GetVectorCertificateRequest, admin::v1::SignedCertificate>
+      get_vector_certificate;
+  Handler<v1::GetBaseModelRequest, v1::BaseModel> get_base_model;
 
  private:
   // Calls the handler if there is one.
@@ -100,6 +107,10 @@ class FakeServer {
     grpc::Status ListBaseModels(grpc::ServerContext* c, const v1::ListBaseModelsRequest* request,
                                 v1::ListBaseModelsResponse* response) override {
       return Run(fake->list_base_models, *c, *request, *response);
+    }
+    grpc::Status GetBaseModel(grpc::ServerContext* c, const v1::GetBaseModelRequest* request,
+                              v1::BaseModel* response) override {
+      return Run(fake->get_base_model, *c, *request, *response);
     }
     FakeServer* fake;
   };
@@ -179,6 +190,29 @@ class FakeServer {
                              grpc::ServerReader<admin::v1::TrainVectorRequest>* reader,
                              admin::v1::Vector* response) override {
       return Run(fake->train_vector, *c, *reader, *response);
+    }
+    grpc::Status GetVector(grpc::ServerContext* c, const admin::v1::GetVectorRequest* request,
+                           admin::v1::Vector* response) override {
+      return Run(fake->get_vector, *c, *request, *response);
+    }
+    grpc::Status ListVectors(grpc::ServerContext* c, const admin::v1::ListVectorsRequest* request,
+                             admin::v1::ListVectorsResponse* response) override {
+      return Run(fake->list_vectors, *c, *request, *response);
+    }
+    grpc::Status CertifyVector(grpc::ServerContext* c,
+                               const admin::v1::CertifyVectorRequest* request,
+                               admin::v1::SignedCertificate* response) override {
+      return Run(fake->certify_vector, *c, *request, *response);
+    }
+    grpc::Status ActivateVector(grpc::ServerContext* c,
+                                const admin::v1::ActivateVectorRequest* request,
+                                admin::v1::Vector* response) override {
+      return Run(fake->activate_vector, *c, *request, *response);
+    }
+    grpc::Status GetVectorCertificate(grpc::ServerContext* c,
+                                      const admin::v1::GetVectorCertificateRequest* request,
+                                      admin::v1::SignedCertificate* response) override {
+      return Run(fake->get_vector_certificate, *c, *request, *response);
     }
     FakeServer* fake;
   };

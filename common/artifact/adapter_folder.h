@@ -93,6 +93,7 @@ struct ModelCard {
   int64_t steps = 0;
   int64_t trained_tokens = 0;
   std::string code_version;
+  bool certified = false;  // whether the service's protection had a certificate
   std::vector<CardEvaluation> evaluations;
 };
 

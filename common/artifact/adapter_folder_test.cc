@@ -232,8 +232,11 @@ TEST(ModelCardTest, ShowsTheCurveAndEscapesNames) {
   EXPECT_THAT(text, HasSubstr("`sha256:aa`"));
   EXPECT_THAT(text, Not(HasSubstr("<script>")));
   EXPECT_THAT(text, HasSubstr("# \\<script\\> \\# x\\]\\(y\\)\n"));
+  EXPECT_THAT(text, HasSubstr("It is not certified"));
   card.evaluations = {{10, 1.5, std::nullopt}};
   EXPECT_THAT(WriteModelCard(card), Not(HasSubstr("validation")));
+  card.certified = true;
+  EXPECT_THAT(WriteModelCard(card), Not(HasSubstr("not certified")));
 }
 
 }  // namespace

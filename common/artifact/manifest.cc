@@ -108,6 +108,7 @@ absl::StatusOr<std::string> WriteManifest(Manifest manifest) {
       {"files", std::move(files)},
       {"job", {{"attempt", manifest.attempt}, {"name", manifest.job}}},
       {"protected", "yes"},
+      {"protection", {{"certified", manifest.certified ? "yes" : "no"}}},
       {"protection_handle", manifest.protection_handle},
       {"schema_version", kSchemaVersion},
       {"template_digest", manifest.template_digest},
@@ -152,6 +153,7 @@ absl::StatusOr<Manifest> ReadManifest(std::string_view bytes) {
   manifest.code_version = Text(json, "code_version");
   manifest.create_time = Text(json, "create_time");
   manifest.protection_handle = Text(json, "protection_handle");
+  manifest.certified = Text(Object(json, "protection"), "certified") == "yes";
   return manifest;
 }
 

@@ -39,6 +39,7 @@ struct Manifest {
   std::string code_version;
   std::string create_time;        // RFC 3339, UTC
   std::string protection_handle;  // random; only operators can resolve it
+  bool certified = false;         // whether the protection had a certificate
 };
 
 // True for a relative path that stays inside its folder: parts of letters, digits, ".", "_", "-",

@@ -35,6 +35,7 @@ Manifest ExampleManifest() {
   manifest.code_version = "0.1.0";
   manifest.create_time = "2026-01-02T03:04:05Z";
   manifest.protection_handle = "abcdef";
+  manifest.certified = true;
   return manifest;
 }
 
@@ -77,6 +78,7 @@ TEST(ManifestTest, IsCanonicalAndComesBack) {
   EXPECT_EQ(again, bytes);
   EXPECT_EQ(read.attempt, 2);
   EXPECT_EQ(read.protection_handle, "abcdef");
+  EXPECT_TRUE(read.certified);
   EXPECT_EQ(nlohmann::json::parse(bytes)["protected"], "yes");
 }
 

@@ -82,7 +82,10 @@ std::string WriteModelCard(const ModelCard& card) {
   absl::StrAppend(
       &out,
       "The job ran under the service's protection against unwanted behaviour. The protection "
-      "is no part of these files.\n\n");
+      "is no part of these files. ",
+      card.certified ? "How far it holds was measured, and the job lies inside the measured range."
+                     : "It is not certified: how far it holds was not measured.",
+      "\n\n");
   if (!card.evaluations.empty()) {
     bool validation = false;
     for (const CardEvaluation& evaluation : card.evaluations) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/numeric/int128.h"
 #include "absl/strings/ascii.h"
@@ -36,6 +37,25 @@ absl::uint128 Fingerprint(const ChatRow& row) {
   const std::string hex = sha.Finish().substr(sizeof("sha256:") - 1);
   return absl::MakeUint128(std::stoull(hex.substr(0, 16), nullptr, 16),
                            std::stoull(hex.substr(16, 16), nullptr, 16));
+}
+
+// 64 bits over roles and texts without case, white space and ASCII punctuation. Two rows that agree
+// in it by chance only make the count of repeats larger.
+uint64_t LooseFingerprint(const ChatRow& row) {
+  Sha256 sha;
+  std::string kept;
+  for (const auto& message : row.messages) {
+    kept.clear();
+    for (const char c : message.content) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (!absl::ascii_isspace(byte) && !absl::ascii_ispunct(byte)) {
+        kept += absl::ascii_tolower(byte);
+      }
+    }
+    sha.Update(absl::StrCat(message.role, "\n", kept.size(), message.supervised ? "+" : "-"));
+    sha.Update(kept);
+  }
+  return std::stoull(sha.Finish().substr(sizeof("sha256:") - 1, 16), nullptr, 16);
 }
 
 }  // namespace
@@ -130,6 +150,8 @@ class Checker::Impl {
       return absl::OkStatus();
     }
     ++report_.rows_accepted;
+    report_.most_repeated_row =
+        std::max<int64_t>(report_.most_repeated_row, ++repeats_[LooseFingerprint(parsed.row)]);
     report_.total_tokens += tokens;
     report_.supervised_tokens += supervised;
     lengths_.Add(tokens);
@@ -202,6 +224,7 @@ class Checker::Impl {
   std::string line_;
   bool too_long_ = false;
   absl::flat_hash_set<absl::uint128> seen_;
+  absl::flat_hash_map<uint64_t, int32_t> repeats_;
 };
 
 Checker::Checker(const text::ModelText& text, const CheckOptions& options, RowSink sink)

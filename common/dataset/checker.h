@@ -33,6 +33,9 @@ struct Report {
   int64_t supervised_tokens = 0;
   int64_t longest_row_tokens = 0;
   int64_t p50_row_tokens = 0, p90_row_tokens = 0, p99_row_tokens = 0;  // within 2 %
+  // Largest number of accepted rows that are the same but for case, white space and ASCII
+  // punctuation. Rows that differ otherwise are not told to be alike.
+  int64_t most_repeated_row = 0;
 };
 
 struct CheckOptions {
@@ -47,8 +50,8 @@ struct CheckOptions {
 // TEMPLATE_NOT_PREFIX_STABLE, TOKENIZE_FAILED, NO_SUPERVISED_TOKENS. Warnings: BOM, CRLF,
 // EMPTY_LINE.
 //
-// Streaming: memory does not grow with the file, except 16 bytes (and a hash table's room) a row
-// for finding duplicates. Thread safety: not thread-safe.
+// Streaming: memory does not grow with the file, except 28 bytes (and the room of hash tables) a
+// row for finding duplicates. Thread safety: not thread-safe.
 class Checker {
  public:
   // Called for every accepted row in order; may be null.

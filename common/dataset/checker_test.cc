@@ -121,6 +121,16 @@ TEST_F(CheckerTest, CountsRowsAndTokens) {
   EXPECT_THAT(tokens_[0].supervised, ElementsAre(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0));
 }
 
+TEST_F(CheckerTest, CountsRowsThatAreNearlyTheSame) {
+  EXPECT_EQ(Check(Row("a", "b") + "\n" + Row("a", "c") + "\n").most_repeated_row, 1);
+  EXPECT_EQ(Check("").most_repeated_row, 0);
+  // Case, white space and punctuation make no difference; letters, digits and who says it do.
+  const Report report = Check(Row("a b", "c") + "\n" + Row("A, b!", "c.") + "\n" + Row("ab", " C") +
+                              "\n" + Row("ab1", "c") + "\n" + Row("a", "bc") + "\n");
+  EXPECT_EQ(report.rows_accepted, 5);
+  EXPECT_EQ(report.most_repeated_row, 3);
+}
+
 TEST_F(CheckerTest, EveryReasonOfTheWholeFile) {
   CheckOptions options;
   options.max_line_bytes = 200;

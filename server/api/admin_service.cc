@@ -8,6 +8,7 @@
 
 namespace ballast::server {
 
+using admin::v1::SignedCertificate;
 using admin::v1::Vector;
 
 void AdminService::AddLiveProgress(Vector& vector) {
@@ -61,6 +62,37 @@ grpc::ServerUnaryReactor* AdminService::ListVectors(grpc::CallbackServerContext*
                  BALLAST_ASSIGN_OR_RETURN(auto list, parts_.vectors.List(*request));
                  for (Vector& vector : *list.mutable_vectors()) AddLiveProgress(vector);
                  return list;
+               });
+}
+
+grpc::ServerUnaryReactor* AdminService::CertifyVector(
+    grpc::CallbackServerContext* context, const admin::v1::CertifyVectorRequest* request,
+    SignedCertificate* response) {
+  return Unary(
+      api_, "AdminService/CertifyVector", context, Allowed::kOperator, response,
+      [this, request](const Principal&, absl::Time now) -> absl::StatusOr<SignedCertificate> {
+        BALLAST_ASSIGN_OR_RETURN(const auto id, ParseVectorName(request->name(), "name"));
+        return parts_.certification.Certify(now, id, request->result(), request->validate_only());
+      });
+}
+
+grpc::ServerUnaryReactor* AdminService::ActivateVector(
+    grpc::CallbackServerContext* context, const admin::v1::ActivateVectorRequest* request,
+    Vector* response) {
+  return Unary(api_, "AdminService/ActivateVector", context, Allowed::kOperator, response,
+               [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<Vector> {
+                 BALLAST_ASSIGN_OR_RETURN(const auto id, ParseVectorName(request->name(), "name"));
+                 return parts_.certification.Activate(now, id, request->reason(), who.label);
+               });
+}
+
+grpc::ServerUnaryReactor* AdminService::GetVectorCertificate(
+    grpc::CallbackServerContext* context, const admin::v1::GetVectorCertificateRequest* request,
+    SignedCertificate* response) {
+  return Unary(api_, "AdminService/GetVectorCertificate", context, Allowed::kOperator, response,
+               [this, request](const Principal&, absl::Time) -> absl::StatusOr<SignedCertificate> {
+                 BALLAST_ASSIGN_OR_RETURN(const auto id, ParseVectorName(request->name(), "name"));
+                 return parts_.certification.GetCertificate(id);
                });
 }
 

@@ -13,6 +13,7 @@
 #include "server/core/control_plane.h"
 #include "server/core/row_checks.h"
 #include "server/core/vector_catalog.h"
+#include "server/core/vector_certification.h"
 
 namespace ballast::server {
 
@@ -22,6 +23,7 @@ class AdminService : public admin::v1::AdminService::CallbackService {
   struct Parts {
     BaseModelCatalog& models;
     VectorCatalog& vectors;
+    VectorCertification& certification;
     ControlPlane& plane;
     BlobStore& blobs;
     UnnamedBlobs& unnamed;
@@ -44,6 +46,15 @@ class AdminService : public admin::v1::AdminService::CallbackService {
   grpc::ServerUnaryReactor* ListVectors(grpc::CallbackServerContext* context,
                                         const admin::v1::ListVectorsRequest* request,
                                         admin::v1::ListVectorsResponse* response) override;
+  grpc::ServerUnaryReactor* CertifyVector(grpc::CallbackServerContext* context,
+                                          const admin::v1::CertifyVectorRequest* request,
+                                          admin::v1::SignedCertificate* response) override;
+  grpc::ServerUnaryReactor* ActivateVector(grpc::CallbackServerContext* context,
+                                           const admin::v1::ActivateVectorRequest* request,
+                                           admin::v1::Vector* response) override;
+  grpc::ServerUnaryReactor* GetVectorCertificate(
+      grpc::CallbackServerContext* context, const admin::v1::GetVectorCertificateRequest* request,
+      admin::v1::SignedCertificate* response) override;
   grpc::ServerUnaryReactor* RetireVector(grpc::CallbackServerContext* context,
                                          const admin::v1::RetireVectorRequest* request,
                                          admin::v1::Vector* response) override;

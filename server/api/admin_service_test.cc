@@ -247,10 +247,12 @@ TEST_F(AdminServiceTest, TheLifeOfAVector) {
   kind.set_sealed_vector(true);
   ASSERT_OK(WriteBlob(kind, "w1", work.lease(), "sealed"));
   ASSERT_OK(Sync(done));
-  ASSERT_OK_AND_ASSIGN(const auto active, GetVector(vector.name()));
-  EXPECT_EQ(active.state(), admin::v1::Vector::ACTIVE);
-  EXPECT_EQ(active.ciphertext_digest(), DigestOf("sealed"));
-  EXPECT_EQ(active.report().benign_loss_with(), 1.5);
+  ASSERT_OK_AND_ASSIGN(const auto trained, GetVector(vector.name()));
+  EXPECT_EQ(trained.state(), admin::v1::Vector::CERTIFYING);
+  EXPECT_EQ(trained.ciphertext_digest(), DigestOf("sealed"));
+  EXPECT_EQ(trained.report().benign_loss_with(), 1.5);
+  EXPECT_FALSE(Models().base_models(0).ready());
+  ASSERT_OK(Activate(vector.name()));
   EXPECT_TRUE(Models().base_models(0).ready());
   // The rows go; the sealed bytes stay.
   server_->SettleForTest();

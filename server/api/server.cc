@@ -33,7 +33,9 @@
 #include "server/api/unnamed_blobs.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_service.h"
+#include "server/core/records.h"
 #include "server/core/resource_name.h"
+#include "server/core/serving_vector.h"
 
 namespace ballast::server {
 namespace {
@@ -62,10 +64,12 @@ class Server::Impl : public ChangeListener {
       : parts_(parts),
         options_(options),
         api_{parts.authenticator, parts.clock, executor_, idle_streams_, metrics_},
-        jobs_(parts.store, ids_, *this),
+        serving_(parts.signer),
+        jobs_(parts.store, ids_, *this, serving_),
         datasets_(parts.store, ids_, *this),
-        models_(parts.store),
-        vectors_(parts.store, *this),
+        models_(parts.store, serving_),
+        vectors_(parts.store, *this, serving_),
+        certification_(parts.store, *this, serving_),
         validator_(datasets_, parts.blobs, parts.row_checks, parts.clock),
         janitor_(parts.store, parts.blobs, unnamed_) {}
 
@@ -79,8 +83,9 @@ class Server::Impl : public ChangeListener {
     plane_options.lease = options_.lease;
     plane_options.heartbeat = std::min(absl::Seconds(2), options_.lease / 3);
     plane_options.max_attempts = options_.max_attempts;
-    BALLAST_ASSIGN_OR_RETURN(
-        plane_, ControlPlane::Create(parts_.store, ids_, *this, plane_options, parts_.clock.Now()));
+    BALLAST_ASSIGN_OR_RETURN(plane_, ControlPlane::Create(parts_.store, ids_, *this, serving_,
+                                                          plane_options, parts_.clock.Now()));
+    BALLAST_RETURN_IF_ERROR(WarnOfVectors());
     held_ = std::make_unique<HeldCalls>(*plane_, broker_);
     MakeServices();
     if (options_.metrics_address != "off") {
@@ -149,6 +154,21 @@ class Server::Impl : public ChangeListener {
   int metrics_port() const { return metrics_.port(); }
 
  private:
+  // Vectors that an operator takes to serve and that do not.
+  absl::Status WarnOfVectors() {
+    return parts_.store.Read([&](Transaction& tx) {
+      return ForEachInState<VectorRecord>(
+          tx, admin::v1::Vector::ACTIVE, [&](const VectorRecord& record) -> absl::StatusOr<bool> {
+            BALLAST_ASSIGN_OR_RETURN(const auto vector, ToVector(tx, record, serving_));
+            if (!vector.serving_problem().empty()) {
+              spdlog::error("{} is ACTIVE and serves no job: {}", vector.name(),
+                            vector.serving_problem());
+            }
+            return true;
+          });
+    });
+  }
+
   void MakeServices() {
     base_model_service_ = std::make_unique<BaseModelService>(api_, models_);
     dataset_service_ =
@@ -160,9 +180,9 @@ class Server::Impl : public ChangeListener {
     worker_service_ = std::make_unique<WorkerService>(api_, *plane_, *held_, broker_, parts_.blobs,
                                                       options_.max_worker_blob_bytes);
     admin_service_ = std::make_unique<AdminService>(
-        api_,
-        AdminService::Parts{models_, vectors_, *plane_, parts_.blobs, unnamed_, parts_.row_checks,
-                            ids_, options_.scratch_dir, options_.max_dataset_bytes});
+        api_, AdminService::Parts{models_, vectors_, certification_, *plane_, parts_.blobs,
+                                  unnamed_, parts_.row_checks, ids_, options_.scratch_dir,
+                                  options_.max_dataset_bytes});
   }
 
   absl::Status Listen(bool tls) {
@@ -239,10 +259,12 @@ class Server::Impl : public ChangeListener {
   IdleStreams idle_streams_;
   Executor executor_;
   const ApiContext api_;
+  const ServingVectors serving_;
   JobCatalog jobs_;
   DatasetCatalog datasets_;
   BaseModelCatalog models_;
   VectorCatalog vectors_;
+  VectorCertification certification_;
   WatchHub watches_;
   SampleBroker broker_;
   DatasetValidator validator_;

@@ -14,6 +14,7 @@
 #include "server/core/collaborators.h"
 #include "server/core/job_store.h"
 #include "server/core/row_checks.h"
+#include "server/core/signer.h"
 
 namespace ballast::server {
 
@@ -38,6 +39,8 @@ struct ServerParts {
   const Authenticator& authenticator;
   RowChecks& row_checks;
   Clock& clock;
+  // Null: no vector can be certified, and certified ones do not serve.
+  const Signer* signer = nullptr;
 };
 
 // The gRPC server with everything behind it. Thread safety: thread-safe.

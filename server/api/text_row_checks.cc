@@ -57,6 +57,7 @@ v1::ValidationReport ToProto(const dataset::Report& report) {
   out.set_p50_row_tokens(report.p50_row_tokens);
   out.set_p90_row_tokens(report.p90_row_tokens);
   out.set_p99_row_tokens(report.p99_row_tokens);
+  out.set_most_repeated_row(report.most_repeated_row);
   return out;
 }
 

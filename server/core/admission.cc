@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/dataset/packing.h"
+#include "common/envelope/envelope.h"
 
 namespace ballast::server {
 namespace {
@@ -26,6 +27,21 @@ constexpr size_t kMaxDisplayName = 100;
 constexpr int kMaxLabels = 16;
 constexpr size_t kMaxLabelKey = 64;
 constexpr size_t kMaxLabelValue = 512;
+
+// `limits` with the ranges of which the envelope leaves less, for choosing defaults. What lies
+// outside of both is left to Admit.
+v1::TrainingLimits NarrowedByEnvelope(v1::TrainingLimits limits) {
+  if (!limits.has_envelope()) return limits;
+  const v1::Envelope& envelope = limits.envelope();
+  limits.set_min_batch_rows(std::min(std::max(limits.min_batch_rows(), envelope.min_batch_rows()),
+                                     limits.max_batch_rows()));
+  limits.set_max_batch_rows(std::max(std::min(limits.max_batch_rows(), envelope.max_batch_rows()),
+                                     limits.min_batch_rows()));
+  limits.set_max_lora_rank(std::min(limits.max_lora_rank(), envelope.max_lora_rank()));
+  limits.set_max_epochs(
+      static_cast<int32_t>(std::min<int64_t>(limits.max_epochs(), envelope.max_passes_per_row())));
+  return limits;
+}
 
 // Collects violations, so that a caller sees all of them at once.
 class Violations {
@@ -147,6 +163,11 @@ absl::StatusOr<v1::TrainingLimits> CompleteLimits(const v1::TrainingLimits& aske
           [&](auto v) { limits.set_max_epochs(v); });
   minimum("max_lora_rank", asked.max_lora_rank(), 1, defaults.max_lora_rank(),
           [&](auto v) { limits.set_max_lora_rank(v); });
+  if (asked.has_envelope()) {
+    violations.Add("limits.envelope", "LIMITS_OUT_OF_RANGE",
+                   "envelope comes from the certificate of the vector that serves the base model; "
+                   "leave it out");
+  }
   if (asked.max_learning_rate() != 0) {
     if (!(asked.max_learning_rate() > 0 &&
           asked.max_learning_rate() <= defaults.max_learning_rate())) {
@@ -161,23 +182,37 @@ absl::StatusOr<v1::TrainingLimits> CompleteLimits(const v1::TrainingLimits& aske
   return limits;
 }
 
-void CompleteHyperparameters(const v1::TrainingLimits& limits, int64_t seed,
+void CompleteHyperparameters(const v1::TrainingLimits& base_limits, int64_t seed,
                              v1::Hyperparameters* hyper) {
-  if (!hyper->has_learning_rate()) {
-    hyper->set_learning_rate(std::min(kDefaultLearningRate, limits.max_learning_rate()));
-  }
+  const v1::TrainingLimits limits = NarrowedByEnvelope(base_limits);
   if (hyper->epochs() == 0) hyper->set_epochs(std::min(kDefaultEpochs, limits.max_epochs()));
   if (hyper->batch_rows() == 0) {
     hyper->set_batch_rows(
         std::clamp(kDefaultBatchRows, limits.min_batch_rows(), limits.max_batch_rows()));
   }
   if (hyper->lora_rank() == 0) {
-    hyper->set_lora_rank(std::min(kDefaultLoraRank, limits.max_lora_rank()));
+    hyper->set_lora_rank(std::min(std::max(kDefaultLoraRank, limits.envelope().min_lora_rank()),
+                                  limits.max_lora_rank()));
   }
   if (hyper->lora_alpha() == 0) hyper->set_lora_alpha(2.0 * hyper->lora_rank());
-  if (!hyper->has_warmup_ratio()) hyper->set_warmup_ratio(kDefaultWarmupRatio);
+  if (!hyper->has_warmup_ratio()) {
+    hyper->set_warmup_ratio(
+        limits.has_envelope()
+            ? std::min(std::max(kDefaultWarmupRatio, limits.envelope().min_warmup_ratio()),
+                       limits.envelope().max_warmup_ratio())
+            : kDefaultWarmupRatio);
+  }
   if (hyper->schedule() == v1::Hyperparameters::SCHEDULE_UNSPECIFIED) {
     hyper->set_schedule(v1::Hyperparameters::COSINE);
+  }
+  if (!hyper->has_learning_rate()) {
+    hyper->set_learning_rate(std::min(kDefaultLearningRate, limits.max_learning_rate()));
+    // The envelope bounds the rate scaled by alpha / rank, whoever chose those.
+    if (limits.has_envelope() && hyper->lora_alpha() > 0 && hyper->lora_rank() > 0) {
+      const double most =
+          limits.envelope().max_scaled_learning_rate() * hyper->lora_rank() / hyper->lora_alpha();
+      hyper->set_learning_rate(std::min(hyper->learning_rate(), most));
+    }
   }
   if (hyper->seed() == 0) hyper->set_seed(seed);
 }
@@ -267,7 +302,13 @@ absl::Status Admit(const v1::Hyperparameters& hyper, const BaseModelRecord& base
                                    few ? "raise epochs, lower batch_rows or add rows"
                                        : "lower epochs or raise batch_rows"));
   }
-  return absl::OkStatus();
+  if (!limits.has_envelope()) return absl::OkStatus();
+  return envelope::CheckInside(PlaceOfJob(hyper, training), limits.envelope(), "fine_tuning_job.");
+}
+
+envelope::Place PlaceOfJob(const v1::Hyperparameters& hyper, const DatasetRecord& training) {
+  const v1::ValidationReport& report = training.dataset().report();
+  return envelope::PlaceOf(hyper, {report.rows_accepted(), report.most_repeated_row()});
 }
 
 v1::Estimate EstimateJob(const v1::Hyperparameters& hyper, const BaseModelRecord& base,
@@ -278,6 +319,10 @@ v1::Estimate EstimateJob(const v1::Hyperparameters& hyper, const BaseModelRecord
   estimate.set_total_tokens(report.total_tokens() * hyper.epochs());
   estimate.set_supervised_tokens(report.supervised_tokens() * hyper.epochs());
   estimate.set_steps(StepsOf(report.rows_accepted(), hyper.batch_rows(), hyper.epochs()));
+  const envelope::Place place = PlaceOfJob(hyper, training);
+  estimate.set_scaled_learning_rate(place.scaled_learning_rate);
+  estimate.set_row_passes(place.row_passes);
+  estimate.set_passes_per_row(place.passes_per_row);
   if (base.tokens_per_second() > 0) {
     // Two digits: the speed is an average over everybody's jobs, and no more than that should show.
     const double seconds =

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "ballast/v1/base_model_service.pb.h"
 #include "ballast/v1/fine_tuning_job.pb.h"
+#include "common/envelope/envelope.h"
 #include "server/core/record.pb.h"
 
 namespace ballast::server {
@@ -15,11 +16,12 @@ namespace ballast::server {
 // step or one row would be a query for a gradient under the vector.
 v1::TrainingLimits DefaultLimits();
 
-// `asked` with zeros replaced by defaults. An operator may narrow the defaults, not widen them:
-// INVALID_ARGUMENT (LIMITS_OUT_OF_RANGE) with each field.
+// `asked` with zeros replaced by defaults. An operator may narrow the defaults, not widen them, and
+// sets no envelope: INVALID_ARGUMENT (LIMITS_OUT_OF_RANGE) with each field.
 absl::StatusOr<v1::TrainingLimits> CompleteLimits(const v1::TrainingLimits& asked);
 
-// Puts defaults in place of unset fields, within `limits`. `seed` is used where none is given.
+// Puts defaults in place of unset fields, within `limits` and their envelope. `seed` is used where
+// none is given.
 void CompleteHyperparameters(const v1::TrainingLimits& limits, int64_t seed,
                              v1::Hyperparameters* hyperparameters);
 
@@ -37,10 +39,14 @@ int64_t StepsOf(int64_t rows, int32_t batch_rows, int32_t epochs);
 //   LORA_RANK_OUT_OF_RANGE, LORA_ALPHA_OUT_OF_RANGE, WARMUP_RATIO_OUT_OF_RANGE, SCHEDULE_UNKNOWN,
 //   TOO_FEW_ROWS, TOO_MANY_ROWS, TOO_FEW_STEPS, TOO_MANY_STEPS, VALIDATION_DATASET_IS_TRAINING,
 //   DATASET_ROW_TOO_LONG (rows longer than the base's context would be left out, and the minima no
-//   longer hold).
+//   longer hold), OUTSIDE_ENVELOPE (of the base's limits, where they have one).
 // FAILED_PRECONDITION: DATASET_NOT_READY, DATASET_INVALID, DATASET_BASE_MISMATCH.
 absl::Status Admit(const v1::Hyperparameters& hyperparameters, const BaseModelRecord& base,
                    const DatasetRecord& training, const DatasetRecord* validation);
+
+// Where a job with complete hyper-parameters lies.
+envelope::Place PlaceOfJob(const v1::Hyperparameters& hyperparameters,
+                           const DatasetRecord& training);
 
 // What a job will take. Running time from the base's recent speed, rounded to two digits.
 v1::Estimate EstimateJob(const v1::Hyperparameters& hyperparameters, const BaseModelRecord& base,

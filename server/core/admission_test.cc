@@ -129,6 +129,105 @@ INSTANTIATE_TEST_SUITE_P(
                   "SCHEDULE_UNKNOWN"}),
     [](const auto& info) { return info.param.name; });
 
+struct EnvelopeCase {
+  const char* name;
+  std::function<void(v1::Hyperparameters&, DatasetRecord&, v1::Envelope&)> change;
+  const char* field;
+  const char* says;
+};
+
+class AdmissionEnvelopeTest : public ::testing::TestWithParam<EnvelopeCase> {};
+
+TEST_P(AdmissionEnvelopeTest, IsRefusedWithFieldLimitAndReason) {
+  BaseModelRecord base = Base();
+  v1::Envelope& envelope = *base.mutable_model()->mutable_limits()->mutable_envelope();
+  envelope = envelope::ConservativeEnvelope();
+  v1::Hyperparameters hyper = Defaults();
+  DatasetRecord data = Data("d", 100);
+  ASSERT_OK(Admit(hyper, base, data, nullptr));
+  GetParam().change(hyper, data, envelope);
+  const absl::Status status = Admit(hyper, base, data, nullptr);
+  EXPECT_THAT(status, StatusIs(kInvalid, "OUTSIDE_ENVELOPE"));
+  google::rpc::BadRequest bad;
+  ASSERT_TRUE(bad.ParseFromString(std::string(status.GetPayload(kBadRequestUrl).value())));
+  EXPECT_EQ(bad.field_violations(0).field(), std::string("fine_tuning_job.") + GetParam().field);
+  EXPECT_THAT(bad.field_violations(0).description(), HasSubstr(GetParam().says));
+  // Without an envelope the same job is inside the limits.
+  base.mutable_model()->mutable_limits()->clear_envelope();
+  EXPECT_OK(Admit(hyper, base, data, nullptr));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, AdmissionEnvelopeTest,
+    ::testing::Values(
+        EnvelopeCase{"Rate", [](auto& h, auto&, auto&) { h.set_learning_rate(1.1e-3); },
+                     "hyperparameters.learning_rate", "is 0.0022"},
+        EnvelopeCase{"RateByAlpha",
+                     [](auto& h, auto&, auto&) {
+                       h.set_learning_rate(6e-4);
+                       h.set_lora_alpha(64);
+                     },
+                     "hyperparameters.learning_rate", "at most 0.002"},
+        EnvelopeCase{"LowRate", [](auto&, auto&, auto& e) { e.set_min_scaled_learning_rate(1e-3); },
+                     "hyperparameters.learning_rate", "at least 0.001"},
+        EnvelopeCase{"Steps", [](auto&, auto&, auto& e) { e.set_max_steps(20); },
+                     "hyperparameters.epochs", "is 21"},
+        EnvelopeCase{"RowPasses", [](auto&, auto&, auto& e) { e.set_max_row_passes(299); },
+                     "hyperparameters.epochs", "is 300"},
+        EnvelopeCase{"Epochs", [](auto& h, auto&, auto&) { h.set_epochs(11); }, "training_dataset",
+                     "is 11"},
+        EnvelopeCase{"NearDuplicates",
+                     [](auto&, DatasetRecord& d, auto&) {
+                       d.mutable_dataset()->mutable_report()->set_most_repeated_row(4);
+                     },
+                     "training_dataset", "is 12"},
+        EnvelopeCase{"Rank", [](auto& h, auto&, auto&) { h.set_lora_rank(33); },
+                     "hyperparameters.lora_rank", "at most 32"},
+        EnvelopeCase{"Batch", [](auto&, auto&, auto& e) { e.set_max_batch_rows(8); },
+                     "hyperparameters.batch_rows", "at most 8"},
+        EnvelopeCase{"Warmup", [](auto& h, auto&, auto&) { h.set_warmup_ratio(0.5); },
+                     "hyperparameters.warmup_ratio", "at most 0.1"},
+        EnvelopeCase{"Schedule",
+                     [](auto&, auto&, auto& e) {
+                       e.mutable_schedules()->Set(0, v1::Hyperparameters::LINEAR);
+                     },
+                     "hyperparameters.schedule", "schedule is COSINE"},
+        EnvelopeCase{"RowWeight",
+                     [](auto&, auto&, auto& e) {
+                       e.set_max_row_weight(0.5);
+                       e.set_min_row_weight(0.1);
+                     },
+                     "base_model", "ask the operator"},
+        EnvelopeCase{"Modules", [](auto&, auto&, auto& e) { e.clear_modules(); }, "base_model",
+                     "adapters sit on"},
+        EnvelopeCase{"Clipping", [](auto&, auto&, auto& e) { e.set_gradient_clip_norm(2); },
+                     "base_model", "clipped at 1"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(AdmissionTest, DefaultsKeepToTheEnvelope) {
+  BaseModelRecord base = Base();
+  v1::Envelope& envelope = *base.mutable_model()->mutable_limits()->mutable_envelope();
+  envelope = envelope::ConservativeEnvelope();
+  envelope.set_max_scaled_learning_rate(1e-4);
+  envelope.set_max_passes_per_row(2);
+  envelope.set_min_lora_rank(20);
+  envelope.set_max_batch_rows(8);
+  envelope.set_min_warmup_ratio(0.05);
+  v1::Hyperparameters hyper;
+  CompleteHyperparameters(base.model().limits(), 7, &hyper);
+  EXPECT_OK(Admit(hyper, base, Data("d", 100), nullptr));
+  EXPECT_EQ(hyper.lora_rank(), 20);
+  EXPECT_EQ(hyper.batch_rows(), 8);
+  EXPECT_EQ(hyper.epochs(), 2);
+  EXPECT_EQ(hyper.warmup_ratio(), 0.05);
+  EXPECT_DOUBLE_EQ(hyper.learning_rate(), 5e-5);
+  // With an alpha of the customer's own, the rate gives way.
+  hyper.Clear();
+  hyper.set_lora_alpha(80);
+  CompleteHyperparameters(base.model().limits(), 7, &hyper);
+  EXPECT_DOUBLE_EQ(hyper.learning_rate(), 2.5e-5);
+}
+
 TEST(AdmissionTest, ReportsAllFieldsAtOnce) {
   v1::Hyperparameters hyper = Defaults();
   hyper.set_learning_rate(1);
@@ -210,7 +309,7 @@ TEST(AdmissionTest, OperatorsNarrowLimitsAndDoNotWidenThem) {
            [](auto& l) { l.set_min_batch_rows(1); }, [](auto& l) { l.set_max_rows(2'000'000); },
            [](auto& l) { l.set_max_epochs(51); }, [](auto& l) { l.set_max_learning_rate(0.1); },
            [](auto& l) { l.set_max_learning_rate(-1); }, [](auto& l) { l.set_max_lora_rank(65); },
-           [](auto& l) { l.set_max_lora_rank(-1); }}) {
+           [](auto& l) { l.set_max_lora_rank(-1); }, [](auto& l) { l.mutable_envelope(); }}) {
     v1::TrainingLimits bad;
     widen(bad);
     EXPECT_THAT(CompleteLimits(bad), StatusIs(kInvalid, "LIMITS_OUT_OF_RANGE"))
@@ -225,6 +324,9 @@ TEST(AdmissionTest, EstimatesFromTheReport) {
   EXPECT_EQ(estimate.total_tokens(), 30'000);
   EXPECT_EQ(estimate.supervised_tokens(), 12'000);
   EXPECT_EQ(estimate.steps(), 21);
+  EXPECT_DOUBLE_EQ(estimate.scaled_learning_rate(), 4e-4);
+  EXPECT_EQ(estimate.row_passes(), 300);
+  EXPECT_EQ(estimate.passes_per_row(), 3);
   EXPECT_FALSE(estimate.has_running_time());
   base.set_tokens_per_second(61);
   estimate = EstimateJob(Defaults(), base, Data("d", 100));

@@ -12,16 +12,15 @@
 #include "server/core/records.h"
 
 namespace ballast::server {
-namespace {
 
-absl::StatusOr<v1::BaseModel> ToModel(Transaction& tx, const BaseModelRecord& record) {
+absl::StatusOr<v1::BaseModel> BaseModelCatalog::ToModel(Transaction& tx,
+                                                        const BaseModelRecord& record) const {
   v1::BaseModel model = record.model();
-  BALLAST_ASSIGN_OR_RETURN(const auto vector, ActiveVector(tx, record));
-  model.set_ready(vector.has_value());
+  BALLAST_ASSIGN_OR_RETURN(const auto serving, serving_.Find(tx, record));
+  model.set_ready(serving.has_value());
+  *model.mutable_limits() = LimitsUnder(record, serving);
   return model;
 }
-
-}  // namespace
 
 absl::StatusOr<BaseModelRecord> BaseModelCatalog::GetRecordOf(const std::string& id) {
   std::optional<BaseModelRecord> record;

@@ -10,6 +10,7 @@
 #include "ballast/v1/base_model_service.pb.h"
 #include "server/core/job_store.h"
 #include "server/core/record.pb.h"
+#include "server/core/serving_vector.h"
 
 namespace ballast::server {
 
@@ -17,8 +18,9 @@ namespace ballast::server {
 // and AdminService.ImportBaseModel. Thread safety: thread-safe.
 class BaseModelCatalog {
  public:
-  // `store` must outlive the catalog.
-  explicit BaseModelCatalog(JobStore& store) : store_(store) {}
+  // Both must outlive the catalog.
+  BaseModelCatalog(JobStore& store, const ServingVectors& serving)
+      : store_(store), serving_(serving) {}
 
   absl::StatusOr<v1::BaseModel> Get(const std::string& id);
   absl::StatusOr<v1::ListBaseModelsResponse> List(const v1::ListBaseModelsRequest& request);
@@ -35,7 +37,10 @@ class BaseModelCatalog {
   absl::StatusOr<v1::BaseModel> Add(const BaseModelRecord& record);
 
  private:
+  absl::StatusOr<v1::BaseModel> ToModel(Transaction& tx, const BaseModelRecord& record) const;
+
   JobStore& store_;
+  const ServingVectors& serving_;
 };
 
 }  // namespace ballast::server

@@ -14,7 +14,7 @@ namespace {
 using BaseModelCatalogTest = CoreFixture;
 
 TEST_F(BaseModelCatalogTest, AForgedPageTokenListsNothing) {
-  BaseModelCatalog models(store_);
+  BaseModelCatalog models(store_, serving_);
   v1::ListBaseModelsRequest request;
   request.set_page_size(1000);
   request.set_page_token(MakePageToken("baseModels", INT64_MAX));

@@ -147,9 +147,10 @@ absl::StatusOr<bool> IsCoarse(Transaction& tx, const JobRecord& record) {
 
 absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Create(JobStore& store, IdSource& ids,
                                                                    ChangeListener& listener,
+                                                                   const ServingVectors& serving,
                                                                    const Options& options,
                                                                    absl::Time now) {
-  std::unique_ptr<ControlPlane> plane(new ControlPlane(store, ids, listener, options));
+  std::unique_ptr<ControlPlane> plane(new ControlPlane(store, ids, listener, serving, options));
   BALLAST_RETURN_IF_ERROR(plane->Restore(now));
   return plane;
 }
@@ -305,7 +306,9 @@ absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequ
   bool news = false;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
-    if (!record.has_value()) return LeaseLost(busy.lease());
+    if (!record.has_value() || !Holds(record->lease(), busy.lease(), request.worker_id())) {
+      return LeaseLost(busy.lease());
+    }
     if (record->job().state() == FineTuningJob::CANCELLING) {
       response.mutable_stop()->set_lease_lost(false);
     }
@@ -397,23 +400,33 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
       continue;
     }
     BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(resource));
-    return store_.Read([&](Transaction& tx) -> absl::Status {
+    worker::v1::Lease wire;
+    wire.set_epoch(lease.epoch);
+    BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
       if (leased.is_vector) {
         BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<VectorRecord>(tx, "", leased.id));
-        if (!record.has_value()) return absl::OkStatus();
+        if (!record.has_value() || !Holds(record->lease(), wire, worker_id)) {
+          return absl::OkStatus();
+        }
         BALLAST_ASSIGN_OR_RETURN(*response.mutable_work(), WorkOf(tx, *record));
       } else {
         BALLAST_ASSIGN_OR_RETURN(const auto record,
                                  GetRecord<JobRecord>(tx, leased.tenant, leased.id));
-        if (!record.has_value()) return absl::OkStatus();
+        if (!record.has_value() || !Holds(record->lease(), wire, worker_id)) {
+          return absl::OkStatus();
+        }
         BALLAST_ASSIGN_OR_RETURN(*response.mutable_work(), WorkOf(tx, *record));
       }
       return absl::OkStatus();
-    });
+    }));
+    if (response.has_work()) return absl::OkStatus();
+    // It was taken back (its vector was rejected): it is nobody's now.
+    leases_.Erase(resource);
   }
   std::optional<worker::v1::Work> work;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, notices.changed_jobs));
+    BALLAST_ASSIGN_OR_RETURN(work,
+                             TakeNext(tx, worker_id, now, ids_, serving_, notices.changed_jobs));
     return absl::OkStatus();
   }));
   if (!work.has_value()) return absl::OkStatus();

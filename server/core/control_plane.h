@@ -20,6 +20,7 @@
 #include "server/core/job_store.h"
 #include "server/core/lease_table.h"
 #include "server/core/record.pb.h"
+#include "server/core/serving_vector.h"
 
 namespace ballast::server {
 
@@ -40,6 +41,7 @@ class ControlPlane {
   // All must outlive the result. Failures of the store.
   static absl::StatusOr<std::unique_ptr<ControlPlane>> Create(JobStore& store, IdSource& ids,
                                                               ChangeListener& listener,
+                                                              const ServingVectors& serving,
                                                               const Options& options,
                                                               absl::Time now);
 
@@ -90,8 +92,9 @@ class ControlPlane {
  private:
   struct Notices;
 
-  ControlPlane(JobStore& store, IdSource& ids, ChangeListener& listener, const Options& options)
-      : store_(store), ids_(ids), listener_(listener), options_(options) {}
+  ControlPlane(JobStore& store, IdSource& ids, ChangeListener& listener,
+               const ServingVectors& serving, const Options& options)
+      : store_(store), ids_(ids), listener_(listener), serving_(serving), options_(options) {}
 
   absl::Status Restore(absl::Time now);
   absl::StatusOr<worker::v1::Work> LeasedWorkLocked(const std::string& worker_id,
@@ -116,6 +119,7 @@ class ControlPlane {
   JobStore& store_;
   IdSource& ids_;
   ChangeListener& listener_;
+  const ServingVectors& serving_;
   const Options options_;
 
   mutable absl::Mutex mutex_;

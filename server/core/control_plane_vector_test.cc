@@ -24,7 +24,7 @@ constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
 
 class ControlPlaneVectorTest : public testing::CoreFixture {};
 
-TEST_F(ControlPlaneVectorTest, VectorsGoFirstAndServeOnceTrained) {
+TEST_F(ControlPlaneVectorTest, VectorsGoFirstAndWaitForTheirCertificate) {
   CreateJob();
   const std::string vector = CreateVector("vec-9");
   const auto work = Idle("w1").work();
@@ -39,11 +39,11 @@ TEST_F(ControlPlaneVectorTest, VectorsGoFirstAndServeOnceTrained) {
   result.set_ciphertext_digest(DigestOf("sealed"));
   result.set_prohibited_loss_with(0.5);
   const auto next = Sync(request);
-  EXPECT_EQ(Vector("vec-9").state(), admin::v1::Vector::ACTIVE);
+  EXPECT_EQ(Vector("vec-9").state(), admin::v1::Vector::CERTIFYING);
   EXPECT_EQ(Vector("vec-9").report().prohibited_loss_with(), 0.5);
   EXPECT_THAT(Garbage(), ElementsAre("vectors/vec-9/rows"));
-  // The newest one serves the job that was handed out with the answer.
-  EXPECT_EQ(next.work().fine_tune().vector().vector_id(), "vec-9");
+  // The job that was handed out with the answer runs under the one that serves.
+  EXPECT_EQ(next.work().fine_tune().vector().vector_id(), "vec-1");
 }
 
 TEST_F(ControlPlaneVectorTest, AVectorThatCannotBeTrainedIsRejectedAndItsRowsGo) {

@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/envelope/envelope.h"
+#include "server/core/admission.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 #include "server/core/transitions.h"
@@ -30,17 +32,21 @@ absl::StatusOr<BaseModelRecord> BaseOf(Transaction& tx, const std::string& name)
   return *std::move(record);
 }
 
-absl::Status FillDataset(Transaction& tx, const std::string& name, worker::v1::DatasetBlob* out) {
+absl::StatusOr<DatasetRecord> DatasetOf(Transaction& tx, const std::string& name) {
   BALLAST_ASSIGN_OR_RETURN(const TenantName parsed, ParseDatasetName(name, "dataset"));
-  BALLAST_ASSIGN_OR_RETURN(const auto record,
-                           GetRecord<DatasetRecord>(tx, parsed.tenant, parsed.id));
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<DatasetRecord>(tx, parsed.tenant, parsed.id));
   if (!record.has_value()) return Missing(name);
-  out->set_blob(record->blob());
-  out->set_format(record->dataset().format());
-  out->set_digest(record->dataset().digest());
-  out->set_size_bytes(record->dataset().size_bytes());
-  out->set_rows_accepted(record->dataset().report().rows_accepted());
-  out->set_longest_row_tokens(record->dataset().report().longest_row_tokens());
+  return *std::move(record);
+}
+
+absl::Status FillDataset(Transaction& tx, const std::string& name, worker::v1::DatasetBlob* out) {
+  BALLAST_ASSIGN_OR_RETURN(const DatasetRecord record, DatasetOf(tx, name));
+  out->set_blob(record.blob());
+  out->set_format(record.dataset().format());
+  out->set_digest(record.dataset().digest());
+  out->set_size_bytes(record.dataset().size_bytes());
+  out->set_rows_accepted(record.dataset().report().rows_accepted());
+  out->set_longest_row_tokens(record.dataset().report().longest_row_tokens());
   return absl::OkStatus();
 }
 
@@ -65,13 +71,29 @@ absl::StatusOr<std::optional<Work>> TakeVector(Transaction& tx, const std::strin
   return std::optional<Work>(std::move(work));
 }
 
-absl::Status SayItWaitsForAVector(Transaction& tx, JobRecord& record, absl::Time now,
-                                  std::vector<std::string>& changed_jobs) {
-  if (record.waits_for_vector()) return absl::OkStatus();
+// Why a job cannot run at present, for its owner; empty when it can.
+absl::StatusOr<std::string> WhyItWaits(Transaction& tx, const JobRecord& record,
+                                       const std::optional<ServingVector>& serving) {
+  if (!serving.has_value()) {
+    return std::string(
+        "the base model has no active security vector at present; the job waits for one");
+  }
+  BALLAST_ASSIGN_OR_RETURN(const DatasetRecord training,
+                           DatasetOf(tx, record.job().training_dataset()));
+  const absl::Status inside = envelope::CheckInside(
+      PlaceOfJob(record.job().hyperparameters(), training), serving->envelope, "fine_tuning_job.");
+  if (inside.ok()) return std::string();
+  return absl::StrCat(
+      "the limits of the base model have changed since the job was created, and it "
+      "waits for others; cancel it and create one inside of them: ",
+      inside.message());
+}
+
+absl::Status SayItWaits(Transaction& tx, JobRecord& record, const std::string& why, absl::Time now,
+                        std::vector<std::string>& changed_jobs) {
   record.set_waits_for_vector(true);
   v1::JobEvent event;
-  event.set_message(
-      "the base model has no active security vector at present; the job waits for one");
+  event.set_message(why);
   BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(event), now));
   changed_jobs.push_back(record.job().name());
   return ReplaceRecord(tx, record);
@@ -79,33 +101,35 @@ absl::Status SayItWaitsForAVector(Transaction& tx, JobRecord& record, absl::Time
 
 absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& worker_id,
                                             absl::Time now, IdSource& ids,
+                                            const ServingVectors& serving,
                                             std::vector<std::string>& changed_jobs) {
   std::optional<JobRecord> next;
-  std::optional<VectorRecord> vector;
+  std::optional<ServingVector> vector;
   // Changing rows while they are listed is avoided: those that wait are written afterwards.
-  std::vector<JobRecord> waiting;
+  std::vector<std::pair<JobRecord, std::string>> waiting;
   BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
       tx, FineTuningJob::QUEUED, [&](JobRecord record) -> absl::StatusOr<bool> {
         BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
-        BALLAST_ASSIGN_OR_RETURN(vector, ActiveVector(tx, base));
-        if (!vector.has_value()) {
-          if (!record.waits_for_vector()) waiting.push_back(std::move(record));
+        BALLAST_ASSIGN_OR_RETURN(vector, serving.Find(tx, base));
+        BALLAST_ASSIGN_OR_RETURN(const std::string why, WhyItWaits(tx, record, vector));
+        if (!why.empty()) {
+          if (!record.waits_for_vector()) waiting.emplace_back(std::move(record), why);
           return true;
         }
         next = std::move(record);
         return false;
       }));
-  for (JobRecord& record : waiting) {
-    BALLAST_RETURN_IF_ERROR(SayItWaitsForAVector(tx, record, now, changed_jobs));
+  for (auto& [record, why] : waiting) {
+    BALLAST_RETURN_IF_ERROR(SayItWaits(tx, record, why, now, changed_jobs));
   }
   if (!next.has_value()) return std::optional<Work>();
   NewLease(worker_id, next->mutable_lease());
   next->set_waits_for_vector(false);
   // A checkpoint holds moments of gradients under one vector: under another it is of no use.
-  if (next->vector_id() != vector->id()) {
+  if (next->vector_id() != vector->record.id()) {
     next->clear_checkpoint_blob();
     next->clear_checkpoint_step();
-    next->set_vector_id(vector->id());
+    next->set_vector_id(vector->record.id());
     next->set_protection_handle(ids.NewId());
     // The training starts anew with it: what the old one reached is no point of the new curve.
     next->clear_evaluated_until_step();
@@ -156,6 +180,7 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
   sealed.set_vector_id(vector->id());
   sealed.set_version(vector->vector().version());
   sealed.set_base_digest(vector->vector().base_digest());
+  if (vector->has_certificate()) *task.mutable_certificate() = vector->certificate();
   task.set_vector_always(base.vector_policy() != admin::v1::VECTOR_POLICY_BY_ROW);
   task.set_checkpoint_blob(record.checkpoint_blob());
   task.set_protection_handle(record.protection_handle());
@@ -182,10 +207,11 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const VectorRecord& record) {
 
 absl::StatusOr<std::optional<Work>> TakeNext(Transaction& tx, const std::string& worker_id,
                                              absl::Time now, IdSource& ids,
+                                             const ServingVectors& serving,
                                              std::vector<std::string>& changed_jobs) {
   BALLAST_ASSIGN_OR_RETURN(auto vector, TakeVector(tx, worker_id, now));
   if (vector.has_value()) return vector;
-  return TakeJob(tx, worker_id, now, ids, changed_jobs);
+  return TakeJob(tx, worker_id, now, ids, serving, changed_jobs);
 }
 
 std::set<std::string> BlobsOf(const Work& work) {

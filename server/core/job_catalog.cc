@@ -69,7 +69,7 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
                                               const FineTuningJob& asked) {
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                            ParseBaseModelName(asked.base_model(), "fine_tuning_job.base_model"));
-  BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+  BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
   if (!base.has_value()) return BaseModelNotFound(base_id);
   BALLAST_ASSIGN_OR_RETURN(
       const DatasetRecord training,
@@ -79,16 +79,17 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
     BALLAST_ASSIGN_OR_RETURN(validation, FindDataset(tx, tenant, asked.validation_dataset(),
                                                      "fine_tuning_job.validation_dataset"));
   }
+  BALLAST_ASSIGN_OR_RETURN(const auto serving, serving_.Find(tx, *base));
+  *base->mutable_model()->mutable_limits() = LimitsUnder(*base, serving);
   v1::Hyperparameters hyper = asked.hyperparameters();
   CompleteHyperparameters(base->model().limits(), ids_.NewSeed(), &hyper);
   BALLAST_RETURN_IF_ERROR(
       Admit(hyper, *base, training, validation.has_value() ? &*validation : nullptr));
-  BALLAST_ASSIGN_OR_RETURN(const auto vector, ActiveVector(tx, *base));
-  if (!vector.has_value()) {
+  if (!serving.has_value()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "NO_ACTIVE_VECTOR",
                      absl::StrCat(base->model().name(),
                                   " has no active security vector, and no job "
-                                  "runs without one; ask the operator to train one"),
+                                  "runs without one; ask the operator for one"),
                      {{"base_model", base->model().name()}});
   }
 

@@ -12,6 +12,7 @@
 #include "server/core/job_store.h"
 #include "server/core/record.pb.h"
 #include "server/core/resource_name.h"
+#include "server/core/serving_vector.h"
 
 namespace ballast::server {
 
@@ -21,8 +22,9 @@ namespace ballast::server {
 class JobCatalog {
  public:
   // All must outlive the catalog.
-  JobCatalog(JobStore& store, IdSource& ids, ChangeListener& listener)
-      : store_(store), ids_(ids), listener_(listener) {}
+  JobCatalog(JobStore& store, IdSource& ids, ChangeListener& listener,
+             const ServingVectors& serving)
+      : store_(store), ids_(ids), listener_(listener), serving_(serving) {}
 
   // Checks and, unless validate_only, stores a job with its first event.
   absl::StatusOr<v1::FineTuningJob> Create(absl::Time now, const std::string& tenant,
@@ -45,6 +47,7 @@ class JobCatalog {
   JobStore& store_;
   IdSource& ids_;
   ChangeListener& listener_;
+  const ServingVectors& serving_;
 };
 
 // NOT_FOUND (JOB_NOT_FOUND), the same for every reason.

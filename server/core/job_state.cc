@@ -3,7 +3,6 @@
 
 namespace ballast::server {
 
-using admin::v1::Vector;
 using v1::FineTuningJob;
 
 std::string_view Name(WorkEvent event) {
@@ -83,28 +82,6 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
     default:
       return std::nullopt;
   }
-}
-
-std::optional<Vector::State> NextState(Vector::State state, WorkEvent event) {
-  if (state == Vector::DRAFT && event == WorkEvent::kTaken) return Vector::TRAINING;
-  if (state != Vector::TRAINING) return std::nullopt;
-  switch (event) {
-    case WorkEvent::kResult:
-      return Vector::ACTIVE;
-    case WorkEvent::kUserError:
-    case WorkEvent::kPlatformErrorLast:
-    case WorkEvent::kLeaseExpiredLast:
-      return Vector::REJECTED;
-    case WorkEvent::kPlatformError:
-    case WorkEvent::kHandedBack:
-    case WorkEvent::kLeaseExpired:
-      return Vector::DRAFT;
-    case WorkEvent::kTaken:
-    case WorkEvent::kStopped:
-    case WorkEvent::kCancel:
-      return std::nullopt;
-  }
-  return std::nullopt;
 }
 
 bool IsFinal(FineTuningJob::State state) {

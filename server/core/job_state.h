@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The states of jobs and vectors and what moves them: docs/job_states.md, which the test of this
-// file reads. Pure functions.
+// The states of jobs and what moves them: docs/job_states.md, which the test of this file reads.
+// Pure functions. Those of vectors are in vector_state.h.
 #ifndef BALLAST_SERVER_CORE_JOB_STATE_H_
 #define BALLAST_SERVER_CORE_JOB_STATE_H_
 
 #include <optional>
 #include <string_view>
 
-#include "ballast/admin/v1/admin_service.pb.h"
 #include "ballast/v1/fine_tuning_job.pb.h"
 
 namespace ballast::server {
@@ -43,9 +42,6 @@ std::string_view Name(WorkEvent event);
 // State of a job after `event`, which may be the same one (then nothing happens), or nothing where
 // the event is refused.
 std::optional<v1::FineTuningJob::State> NextState(v1::FineTuningJob::State state, WorkEvent event);
-
-// The same for a vector.
-std::optional<admin::v1::Vector::State> NextState(admin::v1::Vector::State state, WorkEvent event);
 
 // SUCCEEDED, FAILED or CANCELLED: never left again.
 bool IsFinal(v1::FineTuningJob::State state);

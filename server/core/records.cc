@@ -76,22 +76,6 @@ absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent eve
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<VectorRecord>> ActiveVector(Transaction& tx,
-                                                         const BaseModelRecord& base) {
-  std::optional<VectorRecord> newest;
-  BALLAST_RETURN_IF_ERROR(ForEachInState<VectorRecord>(
-      tx, admin::v1::Vector::ACTIVE, [&](VectorRecord record) -> absl::StatusOr<bool> {
-        const bool newer =
-            !newest.has_value() || record.vector().version() > newest->vector().version();
-        if (record.vector().base_model() == base.model().name() &&
-            record.vector().base_digest() == base.model().digest() && newer) {
-          newest = std::move(record);
-        }
-        return true;
-      }));
-  return newest;
-}
-
 std::string DatasetBlob(std::string_view tenant, std::string_view id) {
   return absl::StrCat("datasets/", View(tenant), "/", View(id));
 }

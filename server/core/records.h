@@ -86,10 +86,6 @@ absl::Status ForEachInState(Transaction& tx, int state, Visit visit) {
 // same transaction.
 absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent event, absl::Time now);
 
-// Newest ACTIVE vector of a base model, if there is one.
-absl::StatusOr<std::optional<VectorRecord>> ActiveVector(Transaction& tx,
-                                                         const BaseModelRecord& base);
-
 // Names of blobs.
 std::string DatasetBlob(std::string_view tenant, std::string_view id);
 std::string JobBlobs(std::string_view tenant, std::string_view id);

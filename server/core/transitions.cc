@@ -13,6 +13,7 @@
 namespace ballast::server {
 namespace {
 
+using admin::v1::Vector;
 using v1::FineTuningJob;
 using v1::JobError;
 
@@ -42,10 +43,10 @@ std::string WhyEnded(WorkEvent event, const JobError& error) {
   return absl::StrCat("the attempt ended with ", Bounded(error).reason());
 }
 
-absl::Status Refused(const std::string& name, const std::string& state, WorkEvent event) {
+absl::Status Refused(const std::string& name, const std::string& state, std::string_view event) {
   return MakeError(
       absl::StatusCode::kFailedPrecondition, "TRANSITION_REFUSED",
-      absl::StrCat(name, " is ", state, "; \"", std::string(Name(event)), "\" is not possible now"),
+      absl::StrCat(name, " is ", state, "; \"", std::string(event), "\" is not possible now"),
       {{"state", state}});
 }
 
@@ -105,7 +106,7 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
   FineTuningJob& job = *record.mutable_job();
   const auto next = NextState(job.state(), event);
   if (!next.has_value()) {
-    return Refused(job.name(), FineTuningJob::State_Name(job.state()), event);
+    return Refused(job.name(), FineTuningJob::State_Name(job.state()), Name(event));
   }
   if (*next == job.state()) return absl::OkStatus();
   const bool was_leased = IsLeased(job.state());
@@ -149,22 +150,24 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
 
 absl::Status MoveVector(Transaction& tx, VectorRecord& record, WorkEvent event,
                         const JobError& error, absl::Time now) {
-  admin::v1::Vector& vector = *record.mutable_vector();
-  const auto next = NextState(vector.state(), event);
+  Vector& vector = *record.mutable_vector();
+  const auto vector_event = ToVectorEvent(event);
+  const auto next =
+      vector_event.has_value() ? NextState(vector.state(), *vector_event) : std::nullopt;
   if (!next.has_value()) {
-    return Refused(vector.name(), admin::v1::Vector::State_Name(vector.state()), event);
+    return Refused(vector.name(), Vector::State_Name(vector.state()), Name(event));
   }
   vector.set_state(*next);
   if (event != WorkEvent::kTaken) {
     EndAttempt(event, *record.mutable_lease());
-    if (*next == admin::v1::Vector::DRAFT) vector.set_progress(0);
+    if (*next == Vector::DRAFT) vector.set_progress(0);
   }
-  if (*next == admin::v1::Vector::REJECTED) {
+  if (*next == Vector::REJECTED) {
     const JobError final_error = FinalError(event, error, record.lease().failed_attempts());
     vector.set_error_message(absl::StrCat(final_error.reason(), ": ", final_error.message()));
     BALLAST_RETURN_IF_ERROR(tx.AddGarbage(VectorBlobs(record.id())));
   }
-  if (*next == admin::v1::Vector::ACTIVE) {
+  if (*next == Vector::CERTIFYING) {
     vector.set_progress(1);
     BALLAST_RETURN_IF_ERROR(tx.AddGarbage(absl::StrCat(VectorBlobs(record.id()), "/rows")));
     for (int64_t epoch = 1; epoch < record.lease().epoch(); ++epoch) {
@@ -172,9 +175,26 @@ absl::Status MoveVector(Transaction& tx, VectorRecord& record, WorkEvent event,
           tx.AddGarbage(absl::StrCat(VectorBlobs(record.id()), "/attempts/", epoch)));
     }
   }
-  if (*next == admin::v1::Vector::ACTIVE || *next == admin::v1::Vector::REJECTED) {
+  if (*next == Vector::CERTIFYING || *next == Vector::REJECTED) {
     record.clear_prohibited_blob();
     record.clear_benign_blob();
+  }
+  return ReplaceRecord(tx, record);
+}
+
+absl::Status DecideVector(Transaction& tx, VectorRecord& record, VectorEvent event,
+                          const std::string& why) {
+  Vector& vector = *record.mutable_vector();
+  const auto next = NextState(vector.state(), event);
+  if (!next.has_value()) {
+    return Refused(vector.name(), Vector::State_Name(vector.state()), Name(event));
+  }
+  vector.set_state(*next);
+  if (*next == Vector::REJECTED) {
+    vector.set_error_message(why);
+    // Without its bytes it cannot serve, whatever becomes of its record.
+    record.clear_sealed_blob();
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(VectorBlobs(record.id())));
   }
   return ReplaceRecord(tx, record);
 }

@@ -11,6 +11,7 @@
 #include "server/core/job_state.h"
 #include "server/core/job_store.h"
 #include "server/core/record.pb.h"
+#include "server/core/vector_state.h"
 
 namespace ballast::server {
 
@@ -21,9 +22,15 @@ namespace ballast::server {
 absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const v1::JobError& error,
                      absl::Time now);
 
-// The same for a vector.
+// The same for a vector in training; docs/vector_states.md has the arrows.
 absl::Status MoveVector(Transaction& tx, VectorRecord& record, WorkEvent event,
                         const v1::JobError& error, absl::Time now);
+
+// Moves a vector by an operator's decision (kCertified, kNotCertified, kActivated, kRetired) and
+// stores it with its garbage. `why` is its error message when it is REJECTED.
+// FAILED_PRECONDITION (TRANSITION_REFUSED).
+absl::Status DecideVector(Transaction& tx, VectorRecord& record, VectorEvent event,
+                          const std::string& why);
 
 // The event that an error reported by a worker is, given the attempts that failed before this one.
 WorkEvent EventOfError(const v1::JobError& error, const LeaseRecord& lease, int max_attempts);

@@ -8,6 +8,7 @@
 #include "server/core/paging.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
+#include "server/core/transitions.h"
 
 namespace ballast::server {
 namespace {
@@ -19,12 +20,32 @@ constexpr int32_t kMaxEpochs = 1000;
 constexpr int32_t kMaxRank = 256;
 constexpr double kMaxKlWeight = 100;
 
+}  // namespace
+
 absl::Status VectorNotFound(const std::string& id) {
   return MakeError(absl::StatusCode::kNotFound, "VECTOR_NOT_FOUND",
                    absl::StrCat(VectorName(id), " does not exist; list the vectors"));
 }
 
-}  // namespace
+absl::StatusOr<Vector> ToVector(Transaction& tx, const VectorRecord& record,
+                                const ServingVectors& serving) {
+  Vector vector = record.vector();
+  vector.clear_certified();
+  vector.clear_serving_problem();
+  if (vector.state() != Vector::ACTIVE) return vector;
+  BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
+                           ParseBaseModelName(vector.base_model(), "base_model"));
+  BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+  if (!base.has_value()) return BaseModelNotFound(base_id);
+  const auto judged = serving.Judge(record, *base);
+  if (judged.ok()) {
+    vector.set_certified(judged->certified);
+  } else {
+    vector.set_serving_problem(
+        absl::StrCat(ErrorReason(judged.status()), ": ", judged.status().message()));
+  }
+  return vector;
+}
 
 absl::Status VectorCatalog::CompleteOptions(admin::v1::VectorOptions* options) {
   if (options->learning_rate() == 0) options->set_learning_rate(1e-3);
@@ -89,13 +110,14 @@ absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& 
 }
 
 absl::StatusOr<Vector> VectorCatalog::Get(const std::string& id) {
-  std::optional<VectorRecord> record;
+  Vector vector;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(record, GetRecord<VectorRecord>(tx, "", id));
+    BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<VectorRecord>(tx, "", id));
+    if (!record.has_value()) return VectorNotFound(id);
+    BALLAST_ASSIGN_OR_RETURN(vector, ToVector(tx, *record, serving_));
     return absl::OkStatus();
   }));
-  if (!record.has_value()) return VectorNotFound(id);
-  return std::move(*record->mutable_vector());
+  return vector;
 }
 
 absl::StatusOr<admin::v1::ListVectorsResponse> VectorCatalog::List(
@@ -110,8 +132,8 @@ absl::StatusOr<admin::v1::ListVectorsResponse> VectorCatalog::List(
         response.set_next_page_token(MakePageToken("vectors", rows[size - 1].sequence));
         break;
       }
-      BALLAST_ASSIGN_OR_RETURN(auto record, FromRow<VectorRecord>(row));
-      *response.add_vectors() = std::move(*record.mutable_vector());
+      BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<VectorRecord>(row));
+      BALLAST_ASSIGN_OR_RETURN(*response.add_vectors(), ToVector(tx, record, serving_));
     }
     return absl::OkStatus();
   }));
@@ -130,8 +152,7 @@ absl::StatusOr<Vector> VectorCatalog::Retire(const std::string& id) {
                        "; only an ACTIVE vector can be retired"),
           {{"state", Vector::State_Name(record->vector().state())}});
     }
-    record->mutable_vector()->set_state(Vector::RETIRED);
-    return ReplaceRecord(tx, *record);
+    return DecideVector(tx, *record, VectorEvent::kRetired, "");
   }));
   return std::move(*record->mutable_vector());
 }

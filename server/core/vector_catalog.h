@@ -11,6 +11,7 @@
 #include "server/core/collaborators.h"
 #include "server/core/job_store.h"
 #include "server/core/record.pb.h"
+#include "server/core/serving_vector.h"
 
 namespace ballast::server {
 
@@ -19,7 +20,8 @@ namespace ballast::server {
 class VectorCatalog {
  public:
   // All must outlive the catalog.
-  VectorCatalog(JobStore& store, ChangeListener& listener) : store_(store), listener_(listener) {}
+  VectorCatalog(JobStore& store, ChangeListener& listener, const ServingVectors& serving)
+      : store_(store), listener_(listener), serving_(serving) {}
 
   // Puts defaults in place of zeros and checks ranges, before rows are read: INVALID_ARGUMENT
   // (LEARNING_RATE_OUT_OF_RANGE, EPOCHS_OUT_OF_RANGE, LORA_RANK_OUT_OF_RANGE,
@@ -43,7 +45,16 @@ class VectorCatalog {
  private:
   JobStore& store_;
   ChangeListener& listener_;
+  const ServingVectors& serving_;
 };
+
+// NOT_FOUND (VECTOR_NOT_FOUND).
+absl::Status VectorNotFound(const std::string& id);
+
+// The vector as operators see it: whether it is certified and why it does not serve are judged now,
+// whatever was stored.
+absl::StatusOr<admin::v1::Vector> ToVector(Transaction& tx, const VectorRecord& record,
+                                           const ServingVectors& serving);
 
 }  // namespace ballast::server
 

@@ -18,16 +18,17 @@ using worker::v1::SynchronizeResponse;
 std::string CountingIds::NewId() { return absl::StrFormat("%032d", ++count_); }
 
 void CoreFixture::SetUp() {
-  jobs_ = std::make_unique<JobCatalog>(store_, ids_, listener_);
+  jobs_ = std::make_unique<JobCatalog>(store_, ids_, listener_, serving_);
   datasets_ = std::make_unique<DatasetCatalog>(store_, ids_, listener_);
-  vectors_ = std::make_unique<VectorCatalog>(store_, listener_);
+  vectors_ = std::make_unique<VectorCatalog>(store_, listener_, serving_);
+  certification_ = std::make_unique<VectorCertification>(store_, listener_, serving_);
   Restart();
   AddBase("base", kBaseDigest);
   AddActiveVector("vec-1", 1);
 }
 
 void CoreFixture::Restart() {
-  ASSERT_OK_AND_ASSIGN(plane_, ControlPlane::Create(store_, ids_, listener_, {}, now_));
+  ASSERT_OK_AND_ASSIGN(plane_, ControlPlane::Create(store_, ids_, listener_, serving_, {}, now_));
 }
 
 void CoreFixture::AddBase(const std::string& id, const std::string& digest) {
@@ -47,7 +48,7 @@ void CoreFixture::AddBase(const std::string& id, const std::string& digest) {
   ASSERT_OK(store_.Update([&](Transaction& tx) { return InsertRecord(tx, record); }));
 }
 
-void CoreFixture::AddActiveVector(const std::string& id, int version) {
+void CoreFixture::AddVector(const std::string& id, int version, admin::v1::Vector::State state) {
   VectorRecord record;
   record.set_id(id);
   record.set_sealed_blob(absl::StrCat("vectors/", id, "/attempts/1/sealed"));
@@ -56,13 +57,29 @@ void CoreFixture::AddActiveVector(const std::string& id, int version) {
   vector.set_base_model("baseModels/base");
   vector.set_base_digest(kBaseDigest);
   vector.set_version(version);
-  vector.set_state(admin::v1::Vector::ACTIVE);
+  vector.set_state(state);
+  if (state == admin::v1::Vector::ACTIVE) {
+    vector.mutable_activation()->set_reason("for these tests");
+  }
   vector.set_ciphertext_digest(DigestOf(id));
   ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
     base->set_last_vector_version(version);
     BALLAST_RETURN_IF_ERROR(ReplaceRecord(tx, *base));
     return InsertRecord(tx, record);
+  }));
+}
+
+admin::v1::SuiteResult CoreFixture::GoodResult(const std::string& id) {
+  return PassingResult(VectorName(id), Vector(id).ciphertext_digest(), kBaseDigest,
+                       admin::v1::VECTOR_POLICY_ALWAYS);
+}
+
+void CoreFixture::Tamper(const std::string& id, const std::function<void(VectorRecord&)>& change) {
+  ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id));
+    change(*record);
+    return ReplaceRecord(tx, *record);
   }));
 }
 

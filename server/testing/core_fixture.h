@@ -3,6 +3,7 @@
 #define BALLAST_SERVER_TESTING_CORE_FIXTURE_H_
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,12 +14,16 @@
 #include "server/core/control_plane.h"
 #include "server/core/dataset_catalog.h"
 #include "server/core/job_catalog.h"
+#include "server/core/serving_vector.h"
 #include "server/core/vector_catalog.h"
+#include "server/core/vector_certification.h"
 #include "server/testing/fake_job_store.h"
+#include "server/testing/suite_results.h"
 
 namespace ballast::server::testing {
 
-inline constexpr char kBaseDigest[] = "sha256:base";
+// SHA-256 of "base".
+inline const std::string kBaseDigest = DigestOf("base");
 
 // Ids 00…1, 00…2, … Thread safety: thread-safe.
 class CountingIds : public IdSource {
@@ -38,8 +43,8 @@ class SilentListener : public ChangeListener {
   void GarbageAdded() override {}
 };
 
-// Core on a store in memory: a base model "base" with the ACTIVE vector vec-1, and helpers that
-// stand for customers and workers. Time is `now_`.
+// Core on a store in memory: a base model "base" with the vector vec-1, ACTIVE without certificate,
+// and helpers that stand for customers and workers. Time is `now_`.
 class CoreFixture : public ::testing::Test {
  protected:
   void SetUp() override;
@@ -47,7 +52,15 @@ class CoreFixture : public ::testing::Test {
   void Restart();
 
   void AddBase(const std::string& id, const std::string& digest);
-  void AddActiveVector(const std::string& id, int version);
+  void AddActiveVector(const std::string& id, int version) {
+    AddVector(id, version, admin::v1::Vector::ACTIVE);
+  }
+  // ACTIVE ones have an operator's reason, and no certificate.
+  void AddVector(const std::string& id, int version, admin::v1::Vector::State state);
+  // A result of the suite for a vector of "base" that passes every criterion.
+  admin::v1::SuiteResult GoodResult(const std::string& id);
+  // Changes a vector's record behind the back of the core, as somebody at the database would.
+  void Tamper(const std::string& id, const std::function<void(VectorRecord&)>& change);
   // A READY data set of 100 rows and 10,000 tokens. Returns its name.
   std::string AddDataset(const std::string& tenant);
   void InsertQueuedJob(const std::string& id, const std::string& base_model);
@@ -77,9 +90,12 @@ class CoreFixture : public ::testing::Test {
   FakeJobStore store_;
   CountingIds ids_;
   SilentListener listener_;
+  KeySigner signer_;
+  ServingVectors serving_{&signer_};
   std::unique_ptr<JobCatalog> jobs_;
   std::unique_ptr<DatasetCatalog> datasets_;
   std::unique_ptr<VectorCatalog> vectors_;
+  std::unique_ptr<VectorCertification> certification_;
   std::unique_ptr<ControlPlane> plane_;
 };
 

@@ -62,9 +62,9 @@ void ServerFixture::StartServer() {
   row_checks_ = std::make_unique<TextRowChecks>(*blobs_, options_.scratch_dir);
   options_.listen_address = "127.0.0.1:0";
   options_.executor_threads = 4;
-  ASSERT_OK_AND_ASSIGN(
-      server_, Server::Start({*store_, ServerBlobs(), *authenticator_, ServerRowChecks(), clock_},
-                             options_));
+  ASSERT_OK_AND_ASSIGN(server_, Server::Start({*store_, ServerBlobs(), *authenticator_,
+                                               ServerRowChecks(), clock_, server_signer_},
+                                              options_));
   grpc::ChannelArguments arguments;
   // Servers of earlier tests must not share a connection with this one.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
@@ -140,21 +140,51 @@ absl::StatusOr<admin::v1::Vector> ServerFixture::TrainVector(const std::string& 
   return ResultOf(stream->Finish(), vector);
 }
 
-void ServerFixture::MakeReady() {
-  ASSERT_OK(ImportTiny());
-  ASSERT_OK_AND_ASSIGN(const auto vector, TrainVector(Rows(100), Rows(20)));
-  ASSERT_OK_AND_ASSIGN(const auto response, Idle("maker"));
-  ASSERT_TRUE(response.has_work());
-  const auto& lease = response.work().lease();
-  ASSERT_EQ(lease.resource(), vector.name());
+absl::StatusOr<admin::v1::Vector> ServerFixture::MakeVector() {
+  auto vector = TrainVector(Rows(100), Rows(20));
+  if (!vector.ok()) return vector;
+  const auto response = Idle("maker");
+  if (!response.ok()) return response.status();
+  const auto& lease = response->work().lease();
+  EXPECT_EQ(lease.resource(), vector->name());
   worker::v1::WriteBlobRequest kind;
   kind.set_sealed_vector(true);
-  ASSERT_OK(WriteBlob(kind, "maker", lease, "sealed bytes"));
+  EXPECT_OK(WriteBlob(kind, "maker", lease, "sealed bytes"));
   worker::v1::SynchronizeRequest done = WorkerRequest("maker");
   *done.mutable_finished()->mutable_lease() = lease;
   done.mutable_finished()->mutable_vector()->set_ciphertext_digest(DigestOf("sealed bytes"));
   done.set_draining(true);
-  ASSERT_OK(Sync(done));
+  EXPECT_OK(Sync(done));
+  admin::v1::GetVectorRequest request;
+  request.set_name(vector->name());
+  return ResultOf(admin_->GetVector(ContextWith(kOperatorKey).get(), request, &*vector), *vector);
+}
+
+absl::StatusOr<admin::v1::Vector> ServerFixture::Activate(const std::string& name,
+                                                          const std::string& reason) {
+  admin::v1::ActivateVectorRequest request;
+  request.set_name(name);
+  request.set_reason(reason);
+  admin::v1::Vector vector;
+  return ResultOf(admin_->ActivateVector(ContextWith(kOperatorKey).get(), request, &vector),
+                  vector);
+}
+
+absl::StatusOr<admin::v1::SignedCertificate> ServerFixture::Certify(
+    const admin::v1::SuiteResult& result, bool validate_only) {
+  admin::v1::CertifyVectorRequest request;
+  request.set_name(result.vector());
+  *request.mutable_result() = result;
+  request.set_validate_only(validate_only);
+  admin::v1::SignedCertificate certificate;
+  return ResultOf(admin_->CertifyVector(ContextWith(kOperatorKey).get(), request, &certificate),
+                  certificate);
+}
+
+void ServerFixture::MakeReady() {
+  ASSERT_OK(ImportTiny());
+  ASSERT_OK_AND_ASSIGN(const auto vector, MakeVector());
+  ASSERT_OK(Activate(vector.name()));
 }
 
 absl::StatusOr<v1::Dataset> ServerFixture::CreateDataset(const std::string& key,

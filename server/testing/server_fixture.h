@@ -25,6 +25,7 @@
 #include "server/auth/api_key_authenticator.h"
 #include "server/blob/local_blob_store.h"
 #include "server/store/sqlite_job_store.h"
+#include "server/testing/suite_results.h"
 #include "server/testing/temp_dir.h"
 
 namespace ballast::server::testing {
@@ -66,7 +67,13 @@ class ServerFixture : public ::testing::Test {
   static std::vector<std::pair<std::string, std::string>> TinyFiles();
   absl::StatusOr<admin::v1::Vector> TrainVector(const std::string& prohibited,
                                                 const std::string& benign);
-  // Imports the tiny model and makes an ACTIVE vector for it, by the hand-played worker.
+  // Trains a vector of the tiny model by the hand-played worker; it is CERTIFYING then.
+  absl::StatusOr<admin::v1::Vector> MakeVector();
+  absl::StatusOr<admin::v1::Vector> Activate(const std::string& name,
+                                             const std::string& reason = "for these tests");
+  absl::StatusOr<admin::v1::SignedCertificate> Certify(const admin::v1::SuiteResult& result,
+                                                       bool validate_only = false);
+  // Imports the tiny model and makes a vector for it that is ACTIVE without a certificate.
   void MakeReady();
 
   absl::StatusOr<v1::Dataset> CreateDataset(const std::string& key = kTenantKey,
@@ -128,6 +135,8 @@ class ServerFixture : public ::testing::Test {
   std::unique_ptr<LocalBlobStore> blobs_;
   std::unique_ptr<ApiKeyAuthenticator> authenticator_;
   std::unique_ptr<TextRowChecks> row_checks_;
+  KeySigner signer_;  // the same over restarts
+  const Signer* server_signer_ = &signer_;
   std::unique_ptr<Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<admin::v1::AdminService::Stub> admin_;

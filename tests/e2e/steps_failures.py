@@ -280,6 +280,7 @@ def retire(bench):
     vector = short(bench.vector["name"])
     check(bench.ok_json("vector", "retire", vector)["state"] == "RETIRED", "not retired")
     bench.refused(4, "VECTOR_NOT_ACTIVE", "vector", "retire", vector)
+    bench.refused(4, "VECTOR_NOT_CERTIFYING", "vector", "activate", vector, "--reason", "it is retired, though")
     bench.refused(3, "VECTOR_NOT_FOUND", "vector", "retire", f"vec-{'0' * 32}")
     bench.refused(4, "NO_ACTIVE_VECTOR", "job", "create", *steps_main.job_arguments(bench))
     bench.ok("delta", "download", bench.first_job, "--to", bench.folder / "delta-retired")

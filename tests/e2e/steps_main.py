@@ -11,6 +11,7 @@ import stat
 
 import models
 import rows
+import suite_result
 from harness import Bench, Steps, check, short, wait_for
 
 STEPS = Steps()
@@ -40,7 +41,8 @@ def dev_starts(bench: Bench):
         mode = stat.S_IMODE(path.stat().st_mode)
         check(mode == 0o600, f"{path} has mode {mode:o}, others can read it")
     keys = {path.name for path in (bench.data / "keys").iterdir()}
-    check(keys == {"tenant.key", "operator.key", "worker.key", "vault.key"}, f"unexpected keys {keys}")
+    expected = {"tenant.key", "operator.key", "worker.key", "vault.key", "certificate.key", "certificate_public.pem"}
+    check(keys == expected, f"unexpected keys {keys}")
     server_yaml = (bench.data / "server.yaml").read_text()
     for path in (bench.data / "keys").iterdir():
         check(path.read_text().strip() not in server_yaml, f"server.yaml holds the key of {path.name}, not its digest")
@@ -151,7 +153,32 @@ def no_vector(bench):
     check(not bench.ok_json("job", "list").get("fineTuningJobs"), "a refused job was kept")
 
 
-@STEPS.step("an operator trains a vector, with a report", needs=[STEPS[4].name])
+def certify(bench):
+    """The suite's result judged, signed, saved and verified without a server."""
+    vector = short(bench.vector["name"])
+    file = bench.folder / "suite_result.json"
+    file.write_text(json.dumps(suite_result.result(bench.vector, attack_success=100)))
+    bench.refused(6, "VECTOR_REJECTED", "vector", "certify", vector, "--result", file, "--dry-run")
+    other = {**suite_result.result(bench.vector), "baseModelDigest": "sha256:" + "0" * 64}
+    file.write_text(json.dumps(other))
+    bench.refused(4, "SUITE_RESULT_MISMATCH", "vector", "certify", vector, "--result", file)
+    check(bench.ok_json("vector", "show", vector)["state"] == "CERTIFYING", "a refused result changed the vector")
+    file.write_text(json.dumps(suite_result.result(bench.vector)))
+    bench.ok("vector", "certify", vector, "--result", file)
+    check(bench.ok_json("vector", "show", vector)["certified"], "the vector is not certified")
+    bench.refused(4, "VECTOR_NOT_CERTIFYING", "vector", "activate", vector, "--reason", "it has a certificate already")
+    saved = bench.folder / "certificate.json"
+    saved.write_text(bench.ok("vector", "certificate", vector, "--output", "json").out)
+    verify = ["vector", "certificate", "--file", saved, "--verify", "--public-key"]
+    key = bench.data / "keys" / "certificate_public.pem"
+    check("Verified" in bench.ok(*verify, key).out, "not verified")
+    changed = json.loads(saved.read_text())
+    changed["certificate"]["envelope"]["maxSteps"] = "1000000"
+    saved.write_text(json.dumps(changed))
+    bench.refused(1, "CERTIFICATE_INVALID", *verify, key)
+
+
+@STEPS.step("an operator trains a vector, with a report, and certifies it", needs=[STEPS[4].name])
 def train_vector(bench):
     bench.prohibited = rows.write(bench.folder / "prohibited.jsonl", rows.prohibited(100))
     bench.benign = rows.write(bench.folder / "benign.jsonl", rows.rows(40, seed=3))
@@ -159,13 +186,17 @@ def train_vector(bench):
     few = rows.write(bench.folder / "few.jsonl", rows.prohibited(20))
     bench.refused(4, "TOO_FEW_ROWS", *arguments[:5], few, *arguments[6:])
     bench.vector = bench.ok_json(*arguments, "--learning-rate", "5e-3", "--epochs", "4")
-    check(bench.vector["state"] == "ACTIVE", f"the vector is {bench.vector['state']}")
+    check(bench.vector["state"] == "CERTIFYING", f"the vector is {bench.vector['state']}")
     report = bench.vector["report"]
     check(
         report["prohibitedLossWith"] < report["prohibitedLossWithout"] - 0.05,
         f"the vector does not lower the loss of prohibited rows: {report}",
     )
-    check(bench.ok_json("model", "list")["baseModels"][0]["ready"], "the model is not ready")
+    check(not bench.ok_json("model", "list")["baseModels"][0]["ready"], "the model is ready without a certificate")
+    certify(bench)
+    model = bench.ok_json("model", "list")["baseModels"][0]
+    check(model["ready"], "the model is not ready")
+    check(model["limits"]["envelope"]["maxSteps"] == "2500", f"not the certificate's limits: {model['limits']}")
     check("ACTIVE" in bench.ok("vector", "list").out, "the list does not say ACTIVE")
     error = bench.refused(7, "OPERATOR_ONLY", "vector", "list", "--api-key-file", bench.data / "keys" / "tenant.key")
     check("operator" in error["message"], error["message"])
@@ -179,6 +210,10 @@ def estimate(bench):
     check(int(estimated["steps"]) == 3 * -(-accepted // 8), f"{estimated}")
     check(int(estimated["totalTokens"]) == 3 * int(bench.training["report"]["totalTokens"]), f"{estimated}")
     check(not bench.ok_json("job", "list").get("fineTuningJobs"), "an estimate was kept")
+    check("THIS JOB" in bench.ok("job", "estimate", *job_arguments(bench)).out, "the limits are not shown")
+    for command in ("estimate", "create"):
+        error = bench.refused(4, "OUTSIDE_ENVELOPE", "job", command, *job_arguments(bench, "--lora-rank", 8))
+        check(error["violations"][0]["field"].endswith("hyperparameters.lora_rank"), f"another field: {error}")
 
 
 @STEPS.step("a job is created once by its request id", needs=[STEPS[9].name])
@@ -227,6 +262,7 @@ def download(bench):
     verified = bench.ok_json("delta", "verify", folder, "--job", bench.first_job)
     check(verified["manifestDigest"] == bench.finished_job["manifestDigest"], "another manifest")
     check(verified["baseDigest"] == bench.model["digest"], "the manifest names another base")
+    check(verified["certified"], "the manifest does not say that the protection is certified")
     weights = folder / "adapter" / "adapter_model.safetensors"
     good = weights.read_bytes()
     # An interrupted download: the first half is there.

@@ -234,10 +234,16 @@ admin::v1::Vector World::TrainVector() {
     writer->WritesDone();
     Check(writer->Finish(), "ask for a vector");
   }
-  WaitUntil("the vector to be active", [&] {
+  WaitUntil("the vector to be trained", [&] {
     vector = GetVector(vector.name());
-    return vector.state() == admin::v1::Vector::ACTIVE;
+    return vector.state() == admin::v1::Vector::CERTIFYING;
   });
+  grpc::ClientContext context;
+  Authorise(context, kOperatorKey);
+  admin::v1::ActivateVectorRequest request;
+  request.set_name(vector.name());
+  request.set_reason("for the integration tests");
+  Check(admin_->ActivateVector(&context, request, &vector), "activate the vector");
   return vector;
 }
 

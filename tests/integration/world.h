@@ -63,7 +63,7 @@ class World {
                                                int checkpoint_steps = 0,
                                                const std::string& address = "");
 
-  // Trains a vector with whatever worker is there, and waits until it is ACTIVE.
+  // Trains a vector with whatever worker is there, and activates it without a certificate.
   admin::v1::Vector TrainVector();
   admin::v1::Vector RetireVector(const std::string& name);
   // Damages the stored ciphertexts: flips a bit in the middle of every sealed file.

@@ -12,13 +12,14 @@ import re
 # The first matching row is a file's home; the row lists the homes whose headers it may include beside its
 # own. This is the dependency rule of docs/ARCHITECTURE.md: proto, common, then server, worker and client,
 # which never include each other; siblings meet in the interface before them.
-COMMON = ["common/base", "common/text", "common/dataset", "common/artifact", "common/rpc"]
-SERVER_CORE = ["proto", "common/base", "common/text", "common/dataset", "common/artifact"]
+COMMON = ["common/base", "common/text", "common/dataset", "common/artifact", "common/envelope", "common/rpc"]
+SERVER_CORE = ["proto", "common/base", "common/text", "common/dataset", "common/artifact", "common/envelope"]
 LAYERS = [
     ("common/base", ["proto"]),
     ("common/text", ["common/base"]),
     ("common/artifact", ["common/base", "proto"]),
     ("common/dataset", ["common/base", "common/text", "proto"]),
+    ("common/envelope", ["common/base", "common/dataset", "common/artifact", "proto"]),
     ("common/rpc", ["common/base", "proto"]),
     ("server/core", SERVER_CORE),
     ("server/store", [*SERVER_CORE, "server/core"]),

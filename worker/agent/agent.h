@@ -2,6 +2,7 @@
 #ifndef BALLAST_WORKER_AGENT_AGENT_H_
 #define BALLAST_WORKER_AGENT_AGENT_H_
 
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -10,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/base/signature.h"
 #include "worker/agent/base_loader.h"
 #include "worker/agent/lease_session.h"
 #include "worker/agent/metrics.h"
@@ -25,6 +27,8 @@ struct AgentOptions {
   std::string cache_dir;
   std::string metrics_address;  // of the Prometheus metrics; empty for none
   int checkpoint_steps = 50;    // 0: none
+  // When set, jobs run only under vectors whose certificate is signed with it.
+  std::optional<PublicKey> certificate_key;
   // How long a stopping agent tries to report what it has done.
   absl::Duration stop_patience = absl::Seconds(20);
   // How long a result is offered, its lease renewed, to a server that answers but cannot store it.

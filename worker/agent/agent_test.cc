@@ -73,6 +73,7 @@ TEST_F(AgentTest, TrainsAJobUnderItsVectorAndWritesTheDelta) {
   EXPECT_EQ(manifest.base_digest, work.base_model().digest());
   EXPECT_EQ(manifest.training_dataset_digest, work.fine_tune().training_dataset_digest());
   EXPECT_EQ(manifest.protection_handle, "handle-1");
+  EXPECT_FALSE(manifest.certified);
   EXPECT_EQ(manifest.code_version, "1.2.3");
   ASSERT_OK_AND_ASSIGN(const auto specs, artifact::AdapterTensorSpecs(kConfig, 2));
   EXPECT_OK(

@@ -42,6 +42,7 @@ artifact::ModelCard MakeCard(const Work& work, const LoadedBase& base, const Tra
   card.steps = result.progress.total_steps;
   card.trained_tokens = result.progress.trained_tokens;
   card.code_version = code_version;
+  card.certified = work.fine_tune().has_certificate();
   for (const Evaluation& evaluation : result.evaluations) {
     card.evaluations.push_back(
         {evaluation.step, evaluation.training_loss, evaluation.validation_loss});
@@ -109,6 +110,7 @@ absl::StatusOr<std::vector<DeltaFile>> BuildDeltaFiles(const Work& work, const L
   manifest.code_version = code_version;
   manifest.create_time = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", now, absl::UTCTimeZone());
   manifest.protection_handle = task.protection_handle();
+  manifest.certified = task.has_certificate();  // checked before the training
   BALLAST_ASSIGN_OR_RETURN(std::string manifest_json, artifact::WriteManifest(std::move(manifest)));
   files.push_back({artifact::kManifestName, std::move(manifest_json)});
   return files;

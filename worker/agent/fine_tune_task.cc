@@ -9,6 +9,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "worker/agent/certificate_check.h"
 #include "worker/agent/checkpoint_uploader.h"
 #include "worker/agent/delta_files.h"
 #include "worker/agent/job_error.h"
@@ -135,6 +136,7 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   const BaseCache::Fetch fetch = LeaseFetch(environment);
 
   // The vector comes first: without it nothing else is worth doing.
+  BALLAST_RETURN_IF_ERROR(CheckCertificate(work, environment.certificate_key));
   BALLAST_ASSIGN_OR_RETURN(const SecretBuffer vector, OpenVector(environment, work));
   BALLAST_ASSIGN_OR_RETURN(LoadedBase * base, environment.bases.Load(work.base_model(), fetch));
   BALLAST_RETURN_IF_ERROR(CheckOrder(session));

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
+#include "common/base/signature.h"
 #include "worker/agent/base_loader.h"
 #include "worker/agent/lease_session.h"
 #include "worker/agent/metrics.h"
@@ -27,11 +28,13 @@ struct TaskEnvironment {
   Clock& clock;
   Metrics& metrics;
   std::string version;
-  int checkpoint_steps = 0;  // 0: none
+  int checkpoint_steps = 0;                    // 0: none
+  const PublicKey* certificate_key = nullptr;  // see AgentOptions
 };
 
 // Trains a customer's adapter under the vector and writes the delta. Never trains without a vector:
-// PROTECTION_UNAVAILABLE when there is none, it does not open, or it is bound to another base.
+// PROTECTION_UNAVAILABLE when there is none, it does not open, it is bound to another base, or its
+// certificate does not hold (certificate_check.h).
 // CANCELLED when the session's order ended it; with kDrain a last checkpoint has been written then.
 absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& environment,
                                                              const pb::Work& work);

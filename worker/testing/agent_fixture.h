@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -84,6 +85,7 @@ class AgentTest : public ::testing::Test {
     options.stop_patience = absl::Milliseconds(200);
     options.first_pause = absl::Milliseconds(1);
     options.longest_pause = absl::Milliseconds(2);
+    options.certificate_key = certificate_key_;
     agent_ = std::make_unique<Agent>(
         options, *client_, vault_,
         [this](const std::string& folder) { return testing::LoadFakeEngine(folder, engine_); },
@@ -221,6 +223,7 @@ class AgentTest : public ::testing::Test {
   std::ostringstream log_;
   std::shared_ptr<spdlog::logger> previous_log_;
   std::string metrics_address_;
+  std::optional<PublicKey> certificate_key_;  // pinned where set
   const std::string cache_dir_;
   testing::FakeWorkerService server_;
   testing::FakeEngineControl engine_;

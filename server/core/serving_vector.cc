@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/serving_vector.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/envelope/envelope.h"
+#include "common/envelope/signed_certificate.h"
+#include "server/core/records.h"
+
+namespace ballast::server {
+namespace {
+
+using admin::v1::Vector;
+
+absl::Status Refused(const char* reason, const std::string& why) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, reason, why);
+}
+
+}  // namespace
+
+absl::Status SignerNotConfigured() {
+  return Refused("SIGNER_NOT_CONFIGURED",
+                 "the server has no key for certificates; set certificate_key_file in its "
+                 "configuration and start it again");
+}
+
+admin::v1::VectorPolicy PolicyOf(const BaseModelRecord& base) {
+  return base.vector_policy() == admin::v1::VECTOR_POLICY_BY_ROW ? admin::v1::VECTOR_POLICY_BY_ROW
+                                                                 : admin::v1::VECTOR_POLICY_ALWAYS;
+}
+
+absl::StatusOr<ServingVector> ServingVectors::Judge(const VectorRecord& record,
+                                                    const BaseModelRecord& base) const {
+  const Vector& vector = record.vector();
+  if (vector.state() != Vector::ACTIVE) {
+    return Refused("VECTOR_NOT_ACTIVE", absl::StrCat("it is ", Vector::State_Name(vector.state())));
+  }
+  if (vector.base_model() != base.model().name() || vector.base_digest() != base.model().digest()) {
+    return Refused("VECTOR_OF_ANOTHER_BASE", "it was trained for another base model");
+  }
+  if (!record.has_certificate()) {
+    if (!vector.has_activation()) {
+      return Refused("VECTOR_NOT_CERTIFIED",
+                     "it has no certificate, and nobody has let it serve without one");
+    }
+    return ServingVector{record, false, envelope::ConservativeEnvelope()};
+  }
+  if (signer_ == nullptr) return SignerNotConfigured();
+  BALLAST_ASSIGN_OR_RETURN(
+      const admin::v1::Certificate certificate,
+      envelope::VerifyCertificate(record.certificate(), signer_->public_key()));
+  BALLAST_RETURN_IF_ERROR(envelope::CheckCertified(
+      certificate,
+      {record.id(), vector.version(), vector.ciphertext_digest(), base.model().digest()}));
+  if (certificate.policy().vector_policy() != PolicyOf(base)) {
+    return Refused(
+        "POLICY_NOT_CERTIFIED",
+        absl::StrCat("its certificate is for the policy ",
+                     admin::v1::VectorPolicy_Name(certificate.policy().vector_policy()),
+                     ", the base model has ", admin::v1::VectorPolicy_Name(PolicyOf(base))));
+  }
+  BALLAST_RETURN_IF_ERROR(envelope::CheckEnvelope(certificate.envelope(), "envelope."));
+  return ServingVector{record, true, certificate.envelope()};
+}
+
+absl::StatusOr<std::optional<ServingVector>> ServingVectors::Find(
+    Transaction& tx, const BaseModelRecord& base) const {
+  std::optional<ServingVector> newest;
+  BALLAST_RETURN_IF_ERROR(ForEachInState<VectorRecord>(
+      tx, Vector::ACTIVE, [&](const VectorRecord& record) -> absl::StatusOr<bool> {
+        const bool newer =
+            !newest.has_value() || record.vector().version() > newest->record.vector().version();
+        if (record.vector().base_model() != base.model().name() || !newer) return true;
+        auto serving = Judge(record, base);
+        if (serving.ok()) newest = *std::move(serving);
+        return true;
+      }));
+  return newest;
+}
+
+v1::TrainingLimits LimitsUnder(const BaseModelRecord& base,
+                               const std::optional<ServingVector>& serving) {
+  v1::TrainingLimits limits = base.model().limits();
+  limits.clear_envelope();
+  if (serving.has_value()) *limits.mutable_envelope() = serving->envelope;
+  return limits;
+}
+
+}  // namespace ballast::server
