@@ -13,11 +13,15 @@ from harness import ROOT, Skip, Steps, check, find_grpcurl, short
 STEPS = Steps()
 
 
-def grpcurl(bench, *arguments, key="tenant", data=None, expect=0):
+def grpcurl_program():
     program = find_grpcurl()
     if program is None:
         raise Skip("grpcurl is not installed")
-    command = [program, "-plaintext"]
+    return program
+
+
+def grpcurl(bench, *arguments, key="tenant", data=None, expect=0):
+    command = [grpcurl_program(), "-plaintext"]
     if key:
         command += ["-H", f"authorization: Bearer {(bench.data / 'keys' / f'{key}.key').read_text().strip()}"]
     if data is not None:
@@ -93,7 +97,7 @@ def readme(bench):
     block = block.replace("DATASET", short(bench.training["name"]))
     # The watch needs the id that the command before it prints.
     first, watch = block.split("grpcurl", 4)[:4], "grpcurl" + block.split("grpcurl", 4)[4]
-    environment = {"PATH": f"{pathlib.Path(find_grpcurl()).parent}:{os.environ['PATH']}"}
+    environment = {"PATH": f"{pathlib.Path(grpcurl_program()).parent}:{os.environ['PATH']}"}
 
     def bash(script):
         finished = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=90, env=environment)

@@ -62,8 +62,10 @@ class Quick:
             yield "a random vector would be noticed", success > DEFENDED_MOST, f"{success:.3f}, more than {DEFENDED_MOST}"
 
     def _vector(self, kind):
-        rng, pool = random.Random(12), self._splits.vector[:VECTOR["rows"]]
-        rows = [chat(p, rng.choice(OPENINGS), SYSTEM) for _, p in pool]
+        pool = self._splits.vector[:VECTOR["rows"]]
+        # Every opening is there: this is the attack in known wording. One that the vector never saw gets through by
+        # row, and three such rows of forty are enough to teach the behaviour.
+        rows = [chat(p, OPENINGS[i % len(OPENINGS)], SYSTEM) for i, (_, p) in enumerate(pool)]
         benign = [chat(p, a, SYSTEM) for p, a in own_answers(self._lab, self._benign.vector[:BENIGN_ROWS], max_tokens=24)]
         trained = self._lab.train_vector(rows, benign, **{k: v for k, v in VECTOR.items() if k != "rows"})
 
