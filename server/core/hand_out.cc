@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/hand_out.h"
 
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,7 @@
 #include "common/base/status_macros.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
+#include "server/core/tenant_standing.h"
 #include "server/core/transitions.h"
 
 namespace ballast::server {
@@ -77,6 +79,26 @@ absl::Status SayItWaitsForAVector(Transaction& tx, JobRecord& record, absl::Time
   return ReplaceRecord(tx, record);
 }
 
+absl::Status SayItWaitsForTheOperator(Transaction& tx, JobRecord& record, absl::Time now,
+                                      std::vector<std::string>& changed_jobs) {
+  record.set_waits_for_unfreeze(true);
+  v1::JobEvent event;
+  event.set_message(kFrozenMessage);
+  BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(event), now));
+  changed_jobs.push_back(record.job().name());
+  return ReplaceRecord(tx, record);
+}
+
+// The gate of `base`, as the attempt that begins now is measured by.
+void GiveGate(const BaseModelRecord& base, JobRecord& record) {
+  record.clear_gate_given();
+  if (!base.has_gate()) return;
+  GateGiven& given = *record.mutable_gate_given();
+  given.set_blob(base.gate_blob());
+  given.set_digest(base.gate().digest());
+  *given.mutable_limits() = base.gate().limits();
+}
+
 absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& worker_id,
                                             absl::Time now, IdSource& ids,
                                             std::vector<std::string>& changed_jobs) {
@@ -84,8 +106,18 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   std::optional<VectorRecord> vector;
   // Changing rows while they are listed is avoided: those that wait are written afterwards.
   std::vector<JobRecord> waiting;
+  std::vector<JobRecord> frozen;
+  std::map<std::string, bool> is_frozen;  // by tenant, as far as it was looked up
   BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
       tx, FineTuningJob::QUEUED, [&](JobRecord record) -> absl::StatusOr<bool> {
+        const auto [known, unknown] = is_frozen.try_emplace(record.tenant(), false);
+        if (unknown) {
+          BALLAST_ASSIGN_OR_RETURN(known->second, IsFrozen(tx, record.tenant()));
+        }
+        if (known->second) {
+          if (!record.waits_for_unfreeze()) frozen.push_back(std::move(record));
+          return true;
+        }
         BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
         BALLAST_ASSIGN_OR_RETURN(vector, ActiveVector(tx, base));
         if (!vector.has_value()) {
@@ -93,14 +125,19 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
           return true;
         }
         next = std::move(record);
+        GiveGate(base, *next);
         return false;
       }));
+  for (JobRecord& record : frozen) {
+    BALLAST_RETURN_IF_ERROR(SayItWaitsForTheOperator(tx, record, now, changed_jobs));
+  }
   for (JobRecord& record : waiting) {
     BALLAST_RETURN_IF_ERROR(SayItWaitsForAVector(tx, record, now, changed_jobs));
   }
   if (!next.has_value()) return std::optional<Work>();
   NewLease(worker_id, next->mutable_lease());
   next->set_waits_for_vector(false);
+  next->set_waits_for_unfreeze(false);
   // A checkpoint holds moments of gradients under one vector: under another it is of no use.
   if (next->vector_id() != vector->id()) {
     next->clear_checkpoint_blob();
@@ -159,6 +196,12 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
   task.set_vector_always(base.vector_policy() != admin::v1::VECTOR_POLICY_BY_ROW);
   task.set_checkpoint_blob(record.checkpoint_blob());
   task.set_protection_handle(record.protection_handle());
+  if (record.has_gate_given()) {
+    worker::v1::GateWork& gate = *task.mutable_gate();
+    gate.set_blob(record.gate_given().blob());
+    gate.set_digest(record.gate_given().digest());
+    *gate.mutable_limits() = record.gate_given().limits();
+  }
   return work;
 }
 
@@ -196,6 +239,7 @@ std::set<std::string> BlobsOf(const Work& work) {
     blobs.insert(work.fine_tune().validation_dataset().blob());
     blobs.insert(work.fine_tune().vector().blob());
     blobs.insert(work.fine_tune().checkpoint_blob());
+    blobs.insert(work.fine_tune().gate().blob());
   } else {
     blobs.insert(work.train_vector().prohibited_blob());
     blobs.insert(work.train_vector().benign_blob());
