@@ -53,6 +53,7 @@ void PrintVerified(const Cli& cli, const std::string& folder,
                               {"job", result.manifest.job},
                               {"baseModel", result.manifest.base_model},
                               {"baseDigest", result.manifest.base_digest},
+                              {"gate", result.manifest.gate},
                               {"files", files}}
                    .dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
                "\n");
@@ -66,6 +67,7 @@ void PrintVerified(const Cli& cli, const std::string& folder,
       table.Render(), "\nVerified ", Printable(folder), ": ", result.manifest.files.size(),
       " files as the manifest says\njob       ", Printable(result.manifest.job), "\nbase      ",
       Printable(result.manifest.base_model), " ", Printable(result.manifest.base_digest),
+      result.manifest.gate.empty() ? "" : "\ngate      ", Printable(result.manifest.gate),
       "\nmanifest  ", result.manifest_digest, "\n"));
 }
 

@@ -214,9 +214,9 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
 
 absl::StatusOr<pb::SynchronizeRequest::Finished> Agent::RunTask(const pb::Work& work,
                                                                 LeaseSession& session) {
-  TaskEnvironment environment{client_,  vault_,           bases_,
-                              sampler_, session,          clock_,
-                              metrics_, options_.version, options_.checkpoint_steps};
+  TaskEnvironment environment{
+      client_, vault_,   bases_,        sampler_,         session,
+      clock_,  metrics_, base_replies_, options_.version, options_.checkpoint_steps};
   try {
     switch (work.task_case()) {
       case pb::Work::kFineTune:
