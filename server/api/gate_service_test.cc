@@ -3,6 +3,7 @@
 #include "server/api/gate_service.h"
 
 #include <string>
+#include <vector>
 
 #include "common/base/digest.h"
 #include "common/base/error.h"
@@ -106,6 +107,23 @@ class GateServiceTest : public ServerFixture {
     return standing;
   }
 
+  // The states that a watch from the beginning tells of; it must end by itself.
+  std::vector<FineTuningJob::State> Watch(const std::string& name) {
+    v1::WatchFineTuningJobRequest request;
+    request.set_name(name);
+    const auto context = ContextWith(kTenantKey);
+    const auto reader = jobs_->WatchFineTuningJob(context.get(), request);
+    std::vector<FineTuningJob::State> states;
+    v1::WatchFineTuningJobResponse response;
+    while (reader->Read(&response)) {
+      if (response.event().has_state_changed()) {
+        states.push_back(response.event().state_changed().state());
+      }
+    }
+    EXPECT_OK(FromGrpcStatus(reader->Finish()));
+    return states;
+  }
+
   // A job of "acme" under the gate that is set, which its delta passes or not.
   std::string RunJob(bool passed) {
     const auto job = CreateJob(UploadRows(40));
@@ -193,6 +211,10 @@ TEST_F(GateServiceTest, AWithheldDeltaIsReleasedAndThenRead) {
   EXPECT_THAT(job.DebugString(), Not(HasSubstr("0.8125")));
   EXPECT_THAT(ReadDelta(name + "/delta", "manifest.json"), StatusIs(kNotFound, "DELTA_NOT_FOUND"));
   EXPECT_THAT(Cancel(name), StatusIs(kPrecondition, "JOB_WITHHELD"));
+  // A watch ends there, and tells the rest once there is more.
+  const std::vector<FineTuningJob::State> until_then = {
+      FineTuningJob::QUEUED, FineTuningJob::RUNNING, FineTuningJob::WITHHELD};
+  EXPECT_EQ(Watch(name), until_then);
   // Not lost over a restart and not with the janitor's work.
   Restart();
   server_->SettleForTest();
@@ -213,6 +235,7 @@ TEST_F(GateServiceTest, AWithheldDeltaIsReleasedAndThenRead) {
   EXPECT_EQ(manifest, kManifestBytes);
   EXPECT_THAT(ReadDelta(name + "/delta", "manifest.json", 0, 0, kOtherKey),
               StatusIs(kNotFound, "DELTA_NOT_FOUND"));
+  EXPECT_EQ(Watch(name).back(), FineTuningJob::SUCCEEDED);
   EXPECT_THAT(Release(name, "again"), StatusIs(kPrecondition, "JOB_NOT_WITHHELD"));
   EXPECT_EQ(Withheld().jobs_size(), 0);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/withheld_jobs.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,9 @@ using v1::FineTuningJob;
 
 // Sorts after every tenant's id, so that a cursor with it stands behind all rows of its time.
 constexpr char kBehindAllTenants[] = "~";
+
+// After which waiting jobs are looked at again where none is due before.
+constexpr absl::Duration kLookPeriod = absl::Minutes(1);
 
 // What the tenant is told.
 v1::JobError ErrorOf(GateDecision::Outcome outcome) {
@@ -70,14 +74,23 @@ JobGate WithheldJobs::ToGate(const JobRecord& record) const {
 }
 
 absl::Status WithheldJobs::Enter(absl::Time now) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (now < next_look_) return absl::OkStatus();
+  }
+  absl::Time next_look = now + std::min(expiry_, kLookPeriod);
   std::vector<TenantName> due;
+  const auto look_at = [&](const JobRecord& record) -> absl::StatusOr<bool> {
+    const absl::Time expiry = ExpiryOf(record);
+    if (expiry <= now) {
+      due.push_back({record.tenant(), record.id()});
+    } else {
+      next_look = std::min(next_look, expiry);
+    }
+    return true;
+  };
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) {
-    return ForEachInState<JobRecord>(tx, FineTuningJob::WITHHELD,
-                                     [&](const JobRecord& record) -> absl::StatusOr<bool> {
-                                       if (ExpiryOf(record) <= now)
-                                         due.push_back({record.tenant(), record.id()});
-                                       return true;
-                                     });
+    return ForEachInState<JobRecord>(tx, FineTuningJob::WITHHELD, look_at);
   }));
   for (const TenantName& name : due) {
     const absl::Status status =
@@ -85,6 +98,8 @@ absl::Status WithheldJobs::Enter(absl::Time now) {
     // An operator may have been quicker.
     if (!status.ok() && ErrorReason(status) != "JOB_NOT_WITHHELD") return status;
   }
+  absl::MutexLock lock(&mutex_);
+  next_look_ = next_look;
   return absl::OkStatus();
 }
 

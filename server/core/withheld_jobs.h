@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ballast/admin/v1/gate_service.pb.h"
 #include "server/core/collaborators.h"
@@ -24,7 +25,7 @@ class WithheldJobs {
   WithheldJobs(JobStore& store, ChangeListener& listener, absl::Duration expiry)
       : store_(store), listener_(listener), expiry_(expiry) {}
 
-  // Expires what is due. Call it now and then.
+  // Expires what is due. Call it now and then; it looks only when something may be due.
   absl::Status Enter(absl::Time now);
 
   absl::StatusOr<admin::v1::ListWithheldJobsResponse> List(
@@ -45,6 +46,8 @@ class WithheldJobs {
   JobStore& store_;
   ChangeListener& listener_;
   const absl::Duration expiry_;
+  absl::Mutex mutex_;
+  absl::Time next_look_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 
 }  // namespace ballast::server
