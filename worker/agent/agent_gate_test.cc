@@ -34,8 +34,8 @@ class AgentGateTest : public AgentTest {
   }
 
   // A job with a gate that asks at the scales 1 and 2, and watches 4.
-  pb::Work GatedJob(int64_t epoch = 1) {
-    pb::Work work = Job(epoch);
+  pb::Work GatedJob() {
+    pb::Work work = Job();
     pb::GateWork& gate = *work.mutable_fine_tune()->mutable_gate();
     server_.SetBlob("blob-gate", GateSet());
     gate.set_blob("blob-gate");
@@ -104,11 +104,13 @@ TEST_F(AgentGateTest, ADeltaThatAgreesFailsAndItsFilesAreWrittenAllTheSame) {
 }
 
 TEST_F(AgentGateTest, TheBaseIsAskedOncePerGate) {
-  server_.GiveWork(GatedJob(1));
-  server_.GiveWork(GatedJob(2));
-  pb::Work longer = GatedJob(3);
-  longer.mutable_fine_tune()->mutable_gate()->mutable_limits()->set_reply_tokens(65);
-  server_.GiveWork(longer);
+  pb::Work work = GatedJob();
+  server_.GiveWork(work);
+  work.mutable_lease()->set_epoch(2);
+  server_.GiveWork(work);
+  work.mutable_lease()->set_epoch(3);
+  work.mutable_fine_tune()->mutable_gate()->mutable_limits()->set_reply_tokens(65);
+  server_.GiveWork(work);
   StartAgent();
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(server_.WaitForFinished().has_delta());
   int base = 0;
