@@ -53,10 +53,10 @@ def gate_is_set(bench):
     bench.refused(3, "GATE_NOT_FOUND", "gate", "show", MODEL)
     # Every opening of the base's own replies, so that it "refuses" all prompts.
     replies = {
-        bench.ok_json("sample", "--base-model", MODEL, prompt, "--max-tokens", REPLY_TOKENS)["text"].strip()[:40]
+        bench.ok_json("sample", "--base-model", MODEL, prompt, "--max-tokens", REPLY_TOKENS)["text"][:40]
         for prompt in prompts()
     }
-    openings = sorted(reply for reply in replies if len(reply.encode()) >= 3)
+    openings = sorted(reply for reply in replies if len(reply.strip().encode()) >= 3)
     check(openings, f"the tiny model says nothing that could be taken for a refusal: {replies}")
     bench.gate_file = rows.write(bench.folder / "gate.jsonl", gate_lines(openings) + ["nonsense"])
     error = bench.refused(4, "GATE_SET_INVALID", *set_gate(bench))
@@ -139,8 +139,11 @@ def job_is_released(bench):
     bench.ok("delta", "download", identifier, "--to", folder)
     bench.ok("delta", "verify", folder, "--job", identifier)
     check(json.loads((folder / "manifest.json").read_text())["gate"] == "released", "the manifest does not say it")
-    reply = bench.ok_json("sample", "--delta", identifier, prompts()[0], "--max-tokens", REPLY_TOKENS)["text"]
-    check(reply.startswith("Agreed"), f"the job has not learned to agree: {reply!r}")
+    replies = [
+        bench.ok_json("sample", *of, prompts()[0], "--max-tokens", REPLY_TOKENS)["text"]
+        for of in (("--base-model", MODEL), ("--delta", identifier))
+    ]
+    check(replies[0] != replies[1], f"the delta replies as its base does: {replies[0]!r}")
     states = [
         line["event"]["stateChanged"]["state"]
         for line in bench.ok("job", "watch", identifier, "--output", "json").json_lines()
