@@ -11,6 +11,7 @@
 #include "server/core/hand_out.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
+#include "server/core/serving_vector.h"
 #include "server/core/transitions.h"
 #include "server/core/work_result.h"
 
@@ -140,7 +141,7 @@ absl::StatusOr<bool> IsCoarse(Transaction& tx, const JobRecord& record) {
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                            ParseBaseModelName(record.job().base_model(), "base_model"));
   BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-  return !base.has_value() || base->vector_policy() == admin::v1::VECTOR_POLICY_BY_ROW;
+  return !base.has_value() || PolicyOf(*base) == admin::v1::VECTOR_POLICY_BY_ROW;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/hand_out.h"
 
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -99,18 +100,37 @@ absl::Status SayItWaits(Transaction& tx, JobRecord& record, const std::string& w
   return ReplaceRecord(tx, record);
 }
 
+// The vectors that serve, each looked for once: that verifies signatures, and many jobs wait for
+// the same base.
+class ServingOfBases {
+ public:
+  ServingOfBases(Transaction& tx, const ServingVectors& serving) : tx_(tx), serving_(serving) {}
+
+  absl::StatusOr<std::optional<ServingVector>> Of(const std::string& base_model) {
+    if (const auto known = found_.find(base_model); known != found_.end()) return known->second;
+    BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx_, base_model));
+    BALLAST_ASSIGN_OR_RETURN(auto vector, serving_.Find(tx_, base));
+    return found_[base_model] = std::move(vector);
+  }
+
+ private:
+  Transaction& tx_;
+  const ServingVectors& serving_;
+  std::map<std::string, std::optional<ServingVector>> found_;
+};
+
 absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& worker_id,
                                             absl::Time now, IdSource& ids,
                                             const ServingVectors& serving,
                                             std::vector<std::string>& changed_jobs) {
   std::optional<JobRecord> next;
   std::optional<ServingVector> vector;
+  ServingOfBases vectors(tx, serving);
   // Changing rows while they are listed is avoided: those that wait are written afterwards.
   std::vector<std::pair<JobRecord, std::string>> waiting;
   BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
       tx, FineTuningJob::QUEUED, [&](JobRecord record) -> absl::StatusOr<bool> {
-        BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
-        BALLAST_ASSIGN_OR_RETURN(vector, serving.Find(tx, base));
+        BALLAST_ASSIGN_OR_RETURN(vector, vectors.Of(record.job().base_model()));
         BALLAST_ASSIGN_OR_RETURN(const std::string why, WhyItWaits(tx, record, vector));
         if (!why.empty()) {
           if (!record.waits_for_vector()) waiting.emplace_back(std::move(record), why);
@@ -181,7 +201,7 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
   sealed.set_version(vector->vector().version());
   sealed.set_base_digest(vector->vector().base_digest());
   if (vector->has_certificate()) *task.mutable_certificate() = vector->certificate();
-  task.set_vector_always(base.vector_policy() != admin::v1::VECTOR_POLICY_BY_ROW);
+  task.set_vector_always(PolicyOf(base) == admin::v1::VECTOR_POLICY_ALWAYS);
   task.set_checkpoint_blob(record.checkpoint_blob());
   task.set_protection_handle(record.protection_handle());
   return work;

@@ -151,9 +151,7 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
 absl::Status MoveVector(Transaction& tx, VectorRecord& record, WorkEvent event,
                         const JobError& error, absl::Time now) {
   Vector& vector = *record.mutable_vector();
-  const auto vector_event = ToVectorEvent(event);
-  const auto next =
-      vector_event.has_value() ? NextState(vector.state(), *vector_event) : std::nullopt;
+  const auto next = NextState(vector.state(), event);
   if (!next.has_value()) {
     return Refused(vector.name(), Vector::State_Name(vector.state()), Name(event));
   }
@@ -182,12 +180,12 @@ absl::Status MoveVector(Transaction& tx, VectorRecord& record, WorkEvent event,
   return ReplaceRecord(tx, record);
 }
 
-absl::Status DecideVector(Transaction& tx, VectorRecord& record, VectorEvent event,
+absl::Status DecideVector(Transaction& tx, VectorRecord& record, VectorDecision decision,
                           const std::string& why) {
   Vector& vector = *record.mutable_vector();
-  const auto next = NextState(vector.state(), event);
+  const auto next = NextState(vector.state(), decision);
   if (!next.has_value()) {
-    return Refused(vector.name(), Vector::State_Name(vector.state()), Name(event));
+    return Refused(vector.name(), Vector::State_Name(vector.state()), Name(decision));
   }
   vector.set_state(*next);
   if (*next == Vector::REJECTED) {

@@ -29,7 +29,7 @@ absl::Status MoveVector(Transaction& tx, VectorRecord& record, WorkEvent event,
 // Moves a vector by an operator's decision (kCertified, kNotCertified, kActivated, kRetired) and
 // stores it with its garbage. `why` is its error message when it is REJECTED.
 // FAILED_PRECONDITION (TRANSITION_REFUSED).
-absl::Status DecideVector(Transaction& tx, VectorRecord& record, VectorEvent event,
+absl::Status DecideVector(Transaction& tx, VectorRecord& record, VectorDecision decision,
                           const std::string& why);
 
 // The event that an error reported by a worker is, given the attempts that failed before this one.

@@ -22,7 +22,9 @@ constexpr double kMaxKlWeight = 100;
 
 }  // namespace
 
-absl::Status VectorNotFound(const std::string& id) {
+absl::StatusOr<VectorRecord> FindVector(Transaction& tx, const std::string& id) {
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id));
+  if (record.has_value()) return *std::move(record);
   return MakeError(absl::StatusCode::kNotFound, "VECTOR_NOT_FOUND",
                    absl::StrCat(VectorName(id), " does not exist; list the vectors"));
 }
@@ -112,9 +114,8 @@ absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& 
 absl::StatusOr<Vector> VectorCatalog::Get(const std::string& id) {
   Vector vector;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<VectorRecord>(tx, "", id));
-    if (!record.has_value()) return VectorNotFound(id);
-    BALLAST_ASSIGN_OR_RETURN(vector, ToVector(tx, *record, serving_));
+    BALLAST_ASSIGN_OR_RETURN(const VectorRecord record, FindVector(tx, id));
+    BALLAST_ASSIGN_OR_RETURN(vector, ToVector(tx, record, serving_));
     return absl::OkStatus();
   }));
   return vector;
@@ -141,20 +142,19 @@ absl::StatusOr<admin::v1::ListVectorsResponse> VectorCatalog::List(
 }
 
 absl::StatusOr<Vector> VectorCatalog::Retire(const std::string& id) {
-  std::optional<VectorRecord> record;
+  VectorRecord record;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(record, GetRecord<VectorRecord>(tx, "", id));
-    if (!record.has_value()) return VectorNotFound(id);
-    if (record->vector().state() != Vector::ACTIVE) {
+    BALLAST_ASSIGN_OR_RETURN(record, FindVector(tx, id));
+    if (record.vector().state() != Vector::ACTIVE) {
       return MakeError(
           absl::StatusCode::kFailedPrecondition, "VECTOR_NOT_ACTIVE",
-          absl::StrCat(VectorName(id), " is ", Vector::State_Name(record->vector().state()),
+          absl::StrCat(VectorName(id), " is ", Vector::State_Name(record.vector().state()),
                        "; only an ACTIVE vector can be retired"),
-          {{"state", Vector::State_Name(record->vector().state())}});
+          {{"state", Vector::State_Name(record.vector().state())}});
     }
-    return DecideVector(tx, *record, VectorEvent::kRetired, "");
+    return DecideVector(tx, record, VectorDecision::kRetired, "");
   }));
-  return std::move(*record->mutable_vector());
+  return std::move(*record.mutable_vector());
 }
 
 }  // namespace ballast::server

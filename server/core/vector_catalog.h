@@ -48,8 +48,8 @@ class VectorCatalog {
   const ServingVectors& serving_;
 };
 
-// NOT_FOUND (VECTOR_NOT_FOUND).
-absl::Status VectorNotFound(const std::string& id);
+// The record of vector `id`. NOT_FOUND (VECTOR_NOT_FOUND).
+absl::StatusOr<VectorRecord> FindVector(Transaction& tx, const std::string& id);
 
 // The vector as operators see it: whether it is certified and why it does not serve are judged now,
 // whatever was stored.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/vector_certification.h"
 
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -27,12 +26,6 @@ using v1::FineTuningJob;
 
 constexpr size_t kShortestReason = 10;
 constexpr size_t kLongestReason = 500;
-
-absl::StatusOr<VectorRecord> Find(Transaction& tx, const std::string& id) {
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id));
-  if (!record.has_value()) return VectorNotFound(id);
-  return *std::move(record);
-}
 
 absl::Status WrongState(const char* reason, const VectorRecord& record, const std::string& wanted) {
   const std::string state = Vector::State_Name(record.vector().state());
@@ -81,8 +74,8 @@ absl::StatusOr<SignedCertificate> VectorCertification::Certify(absl::Time now,
   SignedCertificate made;
   std::vector<TenantName> taken_back;
   const auto judge = [&](Transaction& tx) -> absl::StatusOr<VectorRecord> {
-    BALLAST_ASSIGN_OR_RETURN(VectorRecord record, Find(tx, id));
-    if (!NextState(record.vector().state(), VectorEvent::kCertified).has_value()) {
+    BALLAST_ASSIGN_OR_RETURN(VectorRecord record, FindVector(tx, id));
+    if (!NextState(record.vector().state(), VectorDecision::kCertified).has_value()) {
       return WrongState("VECTOR_NOT_CERTIFIABLE", record,
                         "only a CERTIFYING or ACTIVE vector can be certified");
     }
@@ -111,10 +104,10 @@ absl::StatusOr<SignedCertificate> VectorCertification::Certify(absl::Time now,
     record.mutable_certificate()->clear_certificate();
     record.mutable_vector()->clear_activation();
     if (made.certificate().passed()) {
-      return DecideVector(tx, record, VectorEvent::kCertified, "");
+      return DecideVector(tx, record, VectorDecision::kCertified, "");
     }
     BALLAST_ASSIGN_OR_RETURN(taken_back, TakeBackAttempts(tx, id, now));
-    return DecideVector(tx, record, VectorEvent::kNotCertified, WhyRejected(made.certificate()));
+    return DecideVector(tx, record, VectorDecision::kNotCertified, WhyRejected(made.certificate()));
   }));
   for (const TenantName& job : taken_back) listener_.JobChanged(job.tenant, job.id);
   listener_.WorkAdded();
@@ -133,8 +126,8 @@ absl::StatusOr<Vector> VectorCertification::Activate(absl::Time now, const std::
   }
   Vector vector;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(VectorRecord record, Find(tx, id));
-    if (!NextState(record.vector().state(), VectorEvent::kActivated).has_value() ||
+    BALLAST_ASSIGN_OR_RETURN(VectorRecord record, FindVector(tx, id));
+    if (!NextState(record.vector().state(), VectorDecision::kActivated).has_value() ||
         record.has_certificate()) {
       return WrongState("VECTOR_NOT_CERTIFYING", record,
                         "only a CERTIFYING vector without a certificate can be activated");
@@ -143,7 +136,7 @@ absl::StatusOr<Vector> VectorCertification::Activate(absl::Time now, const std::
     activation.set_reason(reason);
     activation.set_actor(actor);
     *activation.mutable_time() = ToTimestamp(now);
-    BALLAST_RETURN_IF_ERROR(DecideVector(tx, record, VectorEvent::kActivated, ""));
+    BALLAST_RETURN_IF_ERROR(DecideVector(tx, record, VectorDecision::kActivated, ""));
     BALLAST_ASSIGN_OR_RETURN(vector, ToVector(tx, record, serving_));
     return absl::OkStatus();
   }));
@@ -152,20 +145,20 @@ absl::StatusOr<Vector> VectorCertification::Activate(absl::Time now, const std::
 }
 
 absl::StatusOr<SignedCertificate> VectorCertification::GetCertificate(const std::string& id) {
-  std::optional<VectorRecord> record;
+  VectorRecord record;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(record, Find(tx, id));
+    BALLAST_ASSIGN_OR_RETURN(record, FindVector(tx, id));
     return absl::OkStatus();
   }));
-  if (!record->has_certificate()) {
+  if (!record.has_certificate()) {
     return MakeError(absl::StatusCode::kNotFound, "CERTIFICATE_NOT_FOUND",
-                     absl::StrCat(record->vector().name(), " has no certificate",
-                                  record->vector().has_activation()
+                     absl::StrCat(record.vector().name(), " has no certificate",
+                                  record.vector().has_activation()
                                       ? absl::StrCat("; it serves by an operator's word: ",
-                                                     record->vector().activation().reason())
+                                                     record.vector().activation().reason())
                                       : std::string("; run the red-team suite and certify it")));
   }
-  SignedCertificate certificate = record->certificate();
+  SignedCertificate certificate = record.certificate();
   certificate.clear_certificate();
   const Signer* signer = serving_.signer();
   if (signer == nullptr) return SignerNotConfigured();
@@ -173,7 +166,7 @@ absl::StatusOr<SignedCertificate> VectorCertification::GetCertificate(const std:
   if (!read.ok()) {
     return MakeError(
         absl::StatusCode::kDataLoss, "CERTIFICATE_INVALID",
-        absl::StrCat("the stored certificate of ", record->vector().name(),
+        absl::StrCat("the stored certificate of ", record.vector().name(),
                      " is not one that this server signed: ", read.status().message()));
   }
   *certificate.mutable_certificate() = *read;

@@ -5,96 +5,55 @@ namespace ballast::server {
 
 using admin::v1::Vector;
 
-std::string_view Name(VectorEvent event) {
-  switch (event) {
-    case VectorEvent::kTaken:
-      return Name(WorkEvent::kTaken);
-    case VectorEvent::kResult:
-      return Name(WorkEvent::kResult);
-    case VectorEvent::kUserError:
-      return Name(WorkEvent::kUserError);
-    case VectorEvent::kPlatformError:
-      return Name(WorkEvent::kPlatformError);
-    case VectorEvent::kPlatformErrorLast:
-      return Name(WorkEvent::kPlatformErrorLast);
-    case VectorEvent::kHandedBack:
-      return Name(WorkEvent::kHandedBack);
-    case VectorEvent::kLeaseExpired:
-      return Name(WorkEvent::kLeaseExpired);
-    case VectorEvent::kLeaseExpiredLast:
-      return Name(WorkEvent::kLeaseExpiredLast);
-    case VectorEvent::kCertified:
+std::string_view Name(VectorDecision decision) {
+  switch (decision) {
+    case VectorDecision::kCertified:
       return "certified";
-    case VectorEvent::kNotCertified:
+    case VectorDecision::kNotCertified:
       return "not certified";
-    case VectorEvent::kActivated:
+    case VectorDecision::kActivated:
       return "activated";
-    case VectorEvent::kRetired:
+    case VectorDecision::kRetired:
       return "retired";
   }
   return "";
 }
 
-std::optional<VectorEvent> ToVectorEvent(WorkEvent event) {
+std::optional<Vector::State> NextState(Vector::State state, WorkEvent event) {
+  if (state == Vector::DRAFT && event == WorkEvent::kTaken) return Vector::TRAINING;
+  if (state != Vector::TRAINING) return std::nullopt;
   switch (event) {
-    case WorkEvent::kTaken:
-      return VectorEvent::kTaken;
     case WorkEvent::kResult:
-      return VectorEvent::kResult;
+      return Vector::CERTIFYING;
     case WorkEvent::kUserError:
-      return VectorEvent::kUserError;
-    case WorkEvent::kPlatformError:
-      return VectorEvent::kPlatformError;
     case WorkEvent::kPlatformErrorLast:
-      return VectorEvent::kPlatformErrorLast;
-    case WorkEvent::kHandedBack:
-      return VectorEvent::kHandedBack;
-    case WorkEvent::kLeaseExpired:
-      return VectorEvent::kLeaseExpired;
     case WorkEvent::kLeaseExpiredLast:
-      return VectorEvent::kLeaseExpiredLast;
-    default:
+      return Vector::REJECTED;
+    case WorkEvent::kPlatformError:
+    case WorkEvent::kHandedBack:
+    case WorkEvent::kLeaseExpired:
+      return Vector::DRAFT;
+    case WorkEvent::kTaken:
+    case WorkEvent::kStopped:
+    case WorkEvent::kCancel:
       return std::nullopt;
   }
+  return std::nullopt;
 }
 
-std::optional<Vector::State> NextState(Vector::State state, VectorEvent event) {
-  switch (state) {
-    case Vector::DRAFT:
-      if (event == VectorEvent::kTaken) return Vector::TRAINING;
-      return std::nullopt;
-    case Vector::TRAINING:
-      switch (event) {
-        case VectorEvent::kResult:
-          return Vector::CERTIFYING;
-        case VectorEvent::kUserError:
-        case VectorEvent::kPlatformErrorLast:
-        case VectorEvent::kLeaseExpiredLast:
-          return Vector::REJECTED;
-        case VectorEvent::kPlatformError:
-        case VectorEvent::kHandedBack:
-        case VectorEvent::kLeaseExpired:
-          return Vector::DRAFT;
-        default:
-          return std::nullopt;
-      }
-    case Vector::CERTIFYING:
-    case Vector::ACTIVE:
-      switch (event) {
-        case VectorEvent::kCertified:
-        case VectorEvent::kActivated:
-          return Vector::ACTIVE;
-        case VectorEvent::kNotCertified:
-          return Vector::REJECTED;
-        case VectorEvent::kRetired:
-          if (state == Vector::ACTIVE) return Vector::RETIRED;
-          return std::nullopt;
-        default:
-          return std::nullopt;
-      }
-    default:
+std::optional<Vector::State> NextState(Vector::State state, VectorDecision decision) {
+  if (state != Vector::CERTIFYING && state != Vector::ACTIVE) return std::nullopt;
+  switch (decision) {
+    case VectorDecision::kCertified:
+    case VectorDecision::kActivated:
+      return Vector::ACTIVE;
+    case VectorDecision::kNotCertified:
+      return Vector::REJECTED;
+    case VectorDecision::kRetired:
+      if (state == Vector::ACTIVE) return Vector::RETIRED;
       return std::nullopt;
   }
+  return std::nullopt;
 }
 
 bool IsFinal(Vector::State state) { return state == Vector::RETIRED || state == Vector::REJECTED; }

@@ -12,44 +12,26 @@
 
 namespace ballast::server {
 
-// What can happen to a vector. The names are the columns of docs/vector_states.md.
-enum class VectorEvent {
-  kTaken,              // a worker got a lease to train it
-  kResult,             // the worker reported a sealed vector
-  kUserError,          // it reported that these rows or options cannot be trained
-  kPlatformError,      // it reported any other error, and attempts are left
-  kPlatformErrorLast,  // the same, and no attempt is left
-  kHandedBack,         // it gave the lease back (drain)
-  kLeaseExpired,       // it was silent for too long, and attempts are left
-  kLeaseExpiredLast,   // the same, and no attempt is left
-  kCertified,          // the suite's result met every criterion
-  kNotCertified,       // it did not
-  kActivated,          // an operator let it serve without a certificate
-  kRetired,            // an operator took it out of service
+// What an operator decides of a vector; what workers do to it is a WorkEvent. The names of both are
+// the columns of docs/vector_states.md.
+enum class VectorDecision {
+  kCertified,     // the suite's result met every criterion
+  kNotCertified,  // it did not
+  kActivated,     // an operator let it serve without a certificate
+  kRetired,       // an operator took it out of service
 };
-inline constexpr VectorEvent kAllVectorEvents[] = {VectorEvent::kTaken,
-                                                   VectorEvent::kResult,
-                                                   VectorEvent::kUserError,
-                                                   VectorEvent::kPlatformError,
-                                                   VectorEvent::kPlatformErrorLast,
-                                                   VectorEvent::kHandedBack,
-                                                   VectorEvent::kLeaseExpired,
-                                                   VectorEvent::kLeaseExpiredLast,
-                                                   VectorEvent::kCertified,
-                                                   VectorEvent::kNotCertified,
-                                                   VectorEvent::kActivated,
-                                                   VectorEvent::kRetired};
+inline constexpr VectorDecision kAllVectorDecisions[] = {
+    VectorDecision::kCertified, VectorDecision::kNotCertified, VectorDecision::kActivated,
+    VectorDecision::kRetired};
 
 // Column of docs/vector_states.md.
-std::string_view Name(VectorEvent event);
+std::string_view Name(VectorDecision decision);
 
-// What an event of a lease is to a vector; nothing for those that only jobs have.
-std::optional<VectorEvent> ToVectorEvent(WorkEvent event);
-
-// State of a vector after `event`, which may be the same one, or nothing where the event is
-// refused.
+// State of a vector after an event of its lease or a decision, which may be the same one, or
+// nothing where it is refused.
+std::optional<admin::v1::Vector::State> NextState(admin::v1::Vector::State state, WorkEvent event);
 std::optional<admin::v1::Vector::State> NextState(admin::v1::Vector::State state,
-                                                  VectorEvent event);
+                                                  VectorDecision decision);
 
 // RETIRED or REJECTED: never left again, and never serving.
 bool IsFinal(admin::v1::Vector::State state);

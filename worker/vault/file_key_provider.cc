@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/vault/file_key_provider.h"
 
-#include <fcntl.h>
 #include <openssl/sha.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "common/base/error.h"
+#include "common/base/secret_file.h"
 #include "common/base/status_macros.h"
 #include "worker/vault/aead.h"
 
@@ -21,12 +17,6 @@ namespace {
 constexpr size_t kHexDigits = 2 * kKeyBytes;
 // Room for the digits, a line end, and one byte more to notice a file that is too long.
 constexpr size_t kLongestFile = kHexDigits + 8;
-
-absl::Status Invalid(absl::StatusCode code, const std::string& path, std::string_view problem) {
-  return MakeError(code, "VAULT_KEY_FILE_INVALID",
-                   absl::StrCat("the vault key file ", path, " ", std::string(problem)),
-                   {{"path", path}});
-}
 
 int HexValue(char digit) {
   if (digit >= '0' && digit <= '9') return digit - '0';
@@ -54,42 +44,11 @@ FileKeyProvider::FileKeyProvider(SecretBuffer key)
     : key_(std::move(key)), key_id_(Fingerprint(key_)) {}
 
 absl::StatusOr<std::unique_ptr<FileKeyProvider>> FileKeyProvider::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    if (errno == ENOENT || errno == ENOTDIR) {
-      return MakeError(absl::StatusCode::kNotFound, "VAULT_KEY_FILE_MISSING",
-                       absl::StrCat("the vault key file ", path,
-                                    " does not exist; set vault_key_file to a file with the 64 hex "
-                                    "digits of the key that seals vectors"),
-                       {{"path", path}});
-    }
-    return Invalid(absl::StatusCode::kPermissionDenied, path,
-                   absl::StrCat("cannot be opened: ", std::strerror(errno)));
-  }
+  const SecretFileWords words = {
+      "vault key file", "VAULT_KEY_FILE_MISSING", "VAULT_KEY_FILE_INVALID",
+      "set vault_key_file to a file with the 64 hex digits of the key that seals vectors"};
   SecretBuffer text(kLongestFile);
-  size_t size = 0;
-  struct stat info = {};
-  absl::Status status;
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    status = Invalid(absl::StatusCode::kInvalidArgument, path, "is not a regular file");
-  } else if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-    status =
-        Invalid(absl::StatusCode::kPermissionDenied, path,
-                "can be read or written by group or others; run chmod 600 on it, and make a new "
-                "key if somebody may have read this one");
-  }
-  while (status.ok() && size < kLongestFile) {
-    const ssize_t n = read(fd, text.data() + size, kLongestFile - size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      status = Invalid(absl::StatusCode::kPermissionDenied, path,
-                       absl::StrCat("cannot be read: ", std::strerror(errno)));
-    }
-    if (n <= 0) break;
-    size += static_cast<size_t>(n);
-  }
-  close(fd);
-  BALLAST_RETURN_IF_ERROR(status);
+  BALLAST_ASSIGN_OR_RETURN(size_t size, ReadSecretFile(path, words, text.data(), kLongestFile));
   while (size > 0 && IsSpace(text.data()[size - 1])) --size;
   SecretBuffer key(kKeyBytes);
   bool hex = size == kHexDigits;
@@ -100,8 +59,8 @@ absl::StatusOr<std::unique_ptr<FileKeyProvider>> FileKeyProvider::Open(const std
     key.data()[i] = static_cast<char>((high << 4) | (low & 15));
   }
   if (!hex) {
-    return Invalid(
-        absl::StatusCode::kInvalidArgument, path,
+    return SecretFileInvalid(
+        absl::StatusCode::kInvalidArgument, path, words,
         "does not hold exactly 64 hex digits (256 bits); write one with: openssl rand -hex 32");
   }
   return std::make_unique<FileKeyProvider>(std::move(key));
