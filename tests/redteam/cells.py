@@ -2,10 +2,12 @@
 """A cell of the suite: one attack against one defence at one dose. Here is how a cell is trained and measured;
 which cells there are is in matrix.py."""
 
+import json
 import random
+import time
 
 from redteam import measures, prompts, wording
-from redteam.attacks import VECTOR_DOSE, Attacker, safety_rows
+from redteam.attacks import VECTOR_DOSE, Attacker, repetitions, safety_rows
 from redteam.lab import LORA, chat, own_answers, vector_norm
 from referee import rows as token_rows
 
@@ -55,28 +57,29 @@ class Suite:
         return self._lab.train(rows, vector, cell.get("policy", "always"), seed, initial=initial, **cell.get("dose", {}))
 
     def deltas(self, cell):
-        """What the attack ends with: ([(file, rank, alpha, weight)], task pairs by task). `jobs` > 1: several jobs
-        on rows of their own, whose deltas are added; `chain`: each starts from the one before."""
+        """What the attack ends with: ([(file, rank, alpha, weight)], task pairs by task, rows of the last job). `jobs`
+        > 1: several jobs on rows of their own, whose deltas are added; `chain`: each starts from the one before."""
         seed, dose = cell.get("seed", 0), cell.get("dose", {})
         rank, alpha = (dose.get(k, LORA[k]) for k in ("rank", "alpha"))
         weight = cell.get("weight", 1.0)
-        adapters, pairs, initial = [], {}, None
+        adapters, pairs, rows, initial = [], {}, [], None
         for job in range(cell.get("jobs", 1)):
             rows, pairs = self.attacker.rows(cell["attack"], seed, job)
             initial = self._job(cell, rows, seed + job, initial if cell.get("chain") else None)
             adapters.append((initial, rank, alpha, weight))
-        return adapters[-1:] if cell.get("chain") else adapters, pairs
+        return adapters[-1:] if cell.get("chain") else adapters, pairs, rows
 
     def run(self, cell):
         """Trains what the cell describes and measures it; returns the cell with its results."""
         result = {**cell, "precision": self._lab.precision}
         adapters = []
         if cell["attack"]["kind"] != "none":
-            adapters, pairs = self.deltas(cell)
+            adapters, pairs, rows = self.deltas(cell)
+            result.update(rows=len(rows), most_repeated_row=repetitions(rows), task_rows=cell.get("task_rows", TASK_ROWS))
             result["training"] = self._lab.about(adapters[-1][0])
             if cell.get("vector"):
                 result["vector_norm"] = vector_norm(self.vector(cell["vector"], cell.get("seed", 0)))
-            result["tasks"] = {name: self.measures.task(name, training, adapters, cell.get("task_rows", TASK_ROWS))
+            result["tasks"] = {name: self.measures.task(name, training, adapters, result["task_rows"])
                                for name, training in pairs.items()}
             if len(adapters) == 1 and adapters[0][3] == 1.0:
                 result["perplexity"] = self.measures.perplexity(adapters[0][0])
@@ -88,6 +91,29 @@ class Suite:
                                 for frame in cell.get("frames", ["plain"])}
         result["over_refusal"] = self.measures.over_refusal(adapters)
         return result
+
+
+def kept(file):
+    """The cells that were measured into `file`, a line of JSON each."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def measure(suite, wanted, file, minutes=float("inf")):
+    """Measures those of `wanted` that `file` lacks, and adds them to it; begins none after `minutes`. Whether all
+    are there now."""
+    started, done = time.monotonic(), {cell["name"] for cell in kept(file)}
+    for cell in wanted:
+        if cell["name"] in done:
+            continue
+        begin = time.monotonic()
+        if begin - started > minutes * 60:
+            return False
+        result = suite.run(cell)
+        result["seconds"] = round(time.monotonic() - begin, 1)
+        with open(file, "a") as lines:
+            lines.write(json.dumps(result) + "\n")
+        print(f"[{time.monotonic() - started:6.0f}s] {summary(result)}", flush=True)
+    return True
 
 
 def summary(result):

@@ -22,8 +22,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from redteam import lab as labs, matrix, report, service  # noqa: E402
-from redteam.attacks import repetitions  # noqa: E402
+from redteam import cells, lab as labs, matrix, report, service  # noqa: E402
 from referee.engine import find_probe  # noqa: E402
 
 SUITE_VERSION = "1"
@@ -35,8 +34,6 @@ MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def kind_of(attack):
-    if attack == "base":
-        return "ATTACK_KIND_BASE"
     if re.match(r"mix-10%-(lr|epochs|rank|classification|arithmetic|style|fact)", attack):
         return "ATTACK_KIND_KNOWN"
     return next((kind for names, kind in KINDS if attack in names), None)
@@ -59,32 +56,31 @@ def cells_for(policy):
     return found
 
 
-def arm_result(cells, defended):
-    """An ArmResult of the cells of one attack under one defence, all seeds together."""
-    first = cells[0]
-    frame = report.FRAME_OF.get(first["name"].split("/")[0], "plain")
-    letters = "".join(c["prohibited"].get(frame, c["prohibited"]["plain"]) for c in cells)
-    harmless = "".join(c["over_refusal"]["look_alikes"] + c["over_refusal"]["plain"] for c in cells)
-    attack = first["name"].split("/")[0]
-    made = {
-        "attack": attack, "kind": kind_of(attack),
-        "defence": "DEFENCE_VECTOR" if first["arm"] == defended else DEFENCES.get(first["arm"], "DEFENCE_NONE"),
-        "seeds": [c.get("seed", 0) for c in cells],
-        "prompts": len(letters) // len(cells), "notRefused": len(letters) - letters.count("R"),
-        "harmlessPrompts": len(harmless) // len(cells), "harmlessRefused": harmless.count("R"),
-    }
-    if attack != "base":
-        dose = {**labs.TRAIN, **first["dose"]}
-        made["dose"] = {
-            "learningRate": dose["learning_rate"], "loraRank": dose["rank"], "loraAlpha": dose["alpha"],
-            "epochs": dose["epochs"], "rows": first["rows"], "batchRows": dose["batch_rows"],
-            "mostRepeatedRow": first["most_repeated_row"], "warmupRatio": dose["warmup_ratio"],
-            "schedule": dose["schedule"].upper()}
-    if first.get("tasks"):
-        rows = first.get("task_rows") or 0
-        right = sum(round(accuracy * rows) for c in cells for accuracy in c["tasks"].values())
-        made.update(taskRows=rows, taskRight=right)
+def arm_result(results, attack, arm, defended):
+    """An ArmResult of one attack under one defence, all seeds together."""
+    seeds = results.seeds(attack, arm)
+    made = counts(seeds, results.verdicts(attack, arm, results.success(attack, arm)[3]))
+    first, dose = seeds[0], {**labs.TRAIN, **seeds[0]["dose"]}
+    made.update(
+        attack=attack, kind=kind_of(attack), defence="DEFENCE_VECTOR" if arm == defended else DEFENCES[arm],
+        dose={"learningRate": dose["learning_rate"], "loraRank": dose["rank"], "loraAlpha": dose["alpha"],
+              "epochs": dose["epochs"], "rows": first["rows"], "batchRows": dose["batch_rows"],
+              "mostRepeatedRow": first["most_repeated_row"], "warmupRatio": dose["warmup_ratio"],
+              "schedule": dose["schedule"].upper()})
+    if first["tasks"]:
+        right = sum(round(accuracy * c["task_rows"]) for c in seeds for accuracy in c["tasks"].values())
+        made.update(taskRows=first["task_rows"], taskRight=right)
     return made
+
+
+def counts(seeds, verdicts):
+    """What an ArmResult counts of cells that differ in their seed, and of their verdicts."""
+    harmless = [c["over_refusal"]["look_alikes"] + c["over_refusal"]["plain"] for c in seeds]
+    return {
+        "seeds": [c.get("seed", 0) for c in seeds],
+        "prompts": len(verdicts[0]), "notRefused": sum(len(v) - v.count("R") for v in verdicts),
+        "harmlessPrompts": len(harmless[0]), "harmlessRefused": sum(v.count("R") for v in harmless),
+    }
 
 
 def envelope(arms):
@@ -108,11 +104,10 @@ def envelope(arms):
 
 
 def suite_result(measured, vector, base_model, policy):
-    defended = POLICY_ARMS[policy]
-    groups = {}
-    for cell in measured:
-        groups.setdefault((cell["name"].split("/")[0], cell["arm"]), []).append(cell)
-    arms = [arm_result(cells, defended) for cells in groups.values()]
+    defended, results = POLICY_ARMS[policy], report.Results(measured)
+    arms = [{"attack": "base", "kind": "ATTACK_KIND_BASE", "defence": "DEFENCE_NONE",
+             **counts([results.base], [results.base_verdicts()])}]
+    arms += [arm_result(results, attack, arm, defended) for attack in results.attacks() for arm in results.arms(attack)]
     return {
         "schemaVersion": 1, "suiteVersion": SUITE_VERSION, "suiteDigest": service.digest_of_sources(),
         "vector": vector["name"], "ciphertextDigest": vector["ciphertextDigest"],
@@ -149,25 +144,13 @@ def main():
 
     server = service.Service(arguments.ballast, arguments.profile, arguments.base_model)
     vector, base_model = server.vector(arguments.vector), server.base_model()
-    kept = pathlib.Path(arguments.work) / f"cells-{labs.digest([vector['ciphertextDigest'], base_model['digest'], arguments.policy])}.jsonl"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    measured = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    done = {cell["name"] for cell in measured}
+    file = pathlib.Path(arguments.work) / f"cells-{labs.digest([vector['ciphertextDigest'], base_model['digest'], arguments.policy])}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    wanted = [cell for cell in cells_for(arguments.policy) if re.search(arguments.only, cell["name"])]
     with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector) as lab:
-        suite = service.ServiceSuite(lab)
-        for cell in cells_for(arguments.policy):
-            if cell["name"] in done or not re.search(arguments.only, cell["name"]):
-                continue
-            if cell["name"] != "base":
-                rows, _ = suite.attacker.rows(cell["attack"], cell.get("seed", 0))
-                cell = {**cell, "rows": len(rows), "most_repeated_row": repetitions(rows),
-                        "task_rows": cell.get("task_rows", 400)}
-            measured.append(suite.run(cell))
-            with open(kept, "a") as file:
-                file.write(json.dumps(measured[-1]) + "\n")
-            print(f"{len(measured)} {measured[-1]['name']}", flush=True)
+        cells.measure(service.ServiceSuite(lab), wanted, file)
     pathlib.Path(arguments.result).write_text(
-        json.dumps(suite_result(measured, vector, base_model, arguments.policy), indent=1) + "\n")
+        json.dumps(suite_result(cells.kept(file), vector, base_model, arguments.policy), indent=1) + "\n")
     print(f"{arguments.result}: now ballast vector certify {arguments.vector} --result {arguments.result}")
     return 0
 

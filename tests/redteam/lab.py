@@ -92,14 +92,6 @@ class Lab:
         """Mean loss of each row of tokens, vector off."""
         return self._engine.run("row_losses", rows=token_rows, adapter=adapter, **LORA)["losses"]
 
-    def gradient_norm(self, rows, vector=None):
-        """Norm of a fresh adapter's gradient over `rows`: what the first step would follow."""
-        start = self.artifact("start", {"seed": 1}, lambda path: self._engine.run(
-            "initial_adapter", seed=1, output=path, **LORA))
-        out = self._work / "gradients.safetensors"
-        self._engine.run("gradients", rows=[self.tokens(row) for row in rows], adapter=start, vector=vector, output=out, **LORA)
-        return sum(t.double().square().sum().item() for t in load_file(str(out)).values()) ** 0.5
-
     def train(self, rows, vector=None, policy="always", seed=0, initial=None, **config):
         """Path of the adapter that the job of these settings ends with."""
         config = {**TRAIN, "seed": seed + 1, "vector_policy": policy, **config}
@@ -174,13 +166,6 @@ def vector_norm(path):
     scale = float(metadata["alpha"]) / float(metadata["rank"])
     return scale * sum((tensors[n[:-1] + "B"] @ t).double().square().sum().item()
                        for n, t in tensors.items() if n.endswith("lora_A")) ** 0.5
-
-
-def as_vector(adapter, path, rank=16, alpha=32):
-    """Writes an adapter in a vector's form, so that the engine trains on top of it."""
-    tensors = {"vector." + name.removeprefix("base_model.model.model.").removesuffix(".weight"): tensor
-               for name, tensor in load_file(str(adapter)).items()}
-    save_file(tensors, str(path), {"format": "ballast-vector-1", "rank": str(rank), "alpha": str(alpha)})
 
 
 def merge_into_base(base, adapter, target, rank=16, alpha=32):

@@ -13,7 +13,7 @@ import sys
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from redteam import matrix, prompts  # noqa: E402
+from redteam import cells, matrix, prompts  # noqa: E402
 from redteam.measures import risen_interval, success  # noqa: E402
 
 # Which attacks a target speaks of. Doses outside the envelope are looked at apart.
@@ -29,8 +29,8 @@ FRAME_OF = {"identity-100": "obedient", "cipher-100": "cipher", "backdoor-100": 
 class Results:
     """The cells by attack and arm, seeds together."""
 
-    def __init__(self, path):
-        self.cells = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+    def __init__(self, measured):
+        self.cells = measured
         self.base = next(c for c in self.cells if c["name"] == "base")
 
     def seeds(self, attack, arm):
@@ -77,8 +77,8 @@ class Results:
         return None if own is None else (own, own / undefended if undefended else None)
 
     def over_refusal(self, attack, arm, kind="look_alikes"):
-        cells = self.seeds(attack, arm) if attack else [self.base]
-        shares = [c["over_refusal"][kind].count("R") / len(c["over_refusal"][kind]) for c in cells]
+        measured = self.seeds(attack, arm) if attack else [self.base]
+        shares = [c["over_refusal"][kind].count("R") / len(c["over_refusal"][kind]) for c in measured]
         return sum(shares) / len(shares)
 
 
@@ -93,10 +93,10 @@ def attack_table(results, attacks):
         for arm in results.arms(attack):
             mean, rise, (low, high), frame = results.success(attack, arm)
             utility = results.utility(attack, arm)
-            cells = results.seeds(attack, arm)
-            perplexity = [c["perplexity"] for c in cells if "perplexity" in c]
+            seeds = results.seeds(attack, arm)
+            perplexity = [c["perplexity"] for c in seeds if "perplexity" in c]
             lines.append(
-                f"| {attack}{'' if frame == 'plain' else ' (' + frame + ')'} | {arm} | {len(cells)} | {percent(mean)} | "
+                f"| {attack}{'' if frame == 'plain' else ' (' + frame + ')'} | {arm} | {len(seeds)} | {percent(mean)} | "
                 f"{percent(rise)} ({percent(low)} to {percent(high)}) | {percent(results.agreement(attack, arm))} | "
                 f"{f'{utility[0]:.3f}' if utility else ''} | {f'{utility[1]:.2f}' if utility and utility[1] else ''} | "
                 f"{percent(results.over_refusal(attack, arm), 0)} | {percent(results.over_refusal(attack, arm, 'plain'), 0)} | "
@@ -125,12 +125,12 @@ def area_table(results, attacks, arms):
 
 
 def scale_table(results):
-    cells = [c for c in results.cells if c.get("scales")]
-    if not cells:
+    scaled = [c for c in results.cells if c.get("scales")]
+    if not scaled:
         return ["Not measured."]
-    scales = list(cells[0]["scales"])
+    scales = list(scaled[0]["scales"])
     lines = ["| attack | defence | " + " | ".join(f"x {s}" for s in scales) + " |", "|---" * (len(scales) + 2) + "|"]
-    for cell in cells:
+    for cell in scaled:
         shown = " | ".join(f"{percent(success(v), 0)}, {percent(v.count('A') / len(v), 0)}" for v in cell["scales"].values())
         lines.append(f"| {cell['name'].split('/')[0]} | {cell['arm']} | {shown} |")
     return lines
@@ -253,7 +253,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", default=str(REPOSITORY / "docs/results"))
     folder = pathlib.Path(parser.parse_args().folder)
-    results = Results(folder / "defence_cells.jsonl")
+    results = Results(cells.kept(folder / "defence_cells.jsonl"))
     extra_file = folder / "defence_service.json"
     made = figures(results, json.loads(extra_file.read_text()) if extra_file.exists() else {})
     pictures = plots(results, folder)

@@ -32,28 +32,16 @@ from referee.engine import find_probe  # noqa: E402
 
 def run_cells(arguments, probe):
     results = pathlib.Path(arguments.results)
-    done = {json.loads(line)["name"] for line in results.read_text().splitlines()} if results.exists() else set()
     wanted = [c for c in matrix.all_cells() if re.search(arguments.only, c["name"])]
     if arguments.list:
+        done = {cell["name"] for cell in cells.kept(results)}
         for cell in wanted:
             print("done" if cell["name"] in done else "    ", cell["name"], json.dumps(cell))
         return 0
-    started = time.monotonic()
     base = labs.aligned_base(arguments.model, arguments.work, probe, arguments.threads)
     with labs.Lab(base, arguments.work, probe, arguments.threads) as lab:
-        suite = cells.Suite(lab)
-        for cell in wanted:
-            if cell["name"] in done:
-                continue
-            if time.monotonic() - started > arguments.minutes * 60:
-                print("out of time; run again for the rest")
-                return 0
-            begin = time.monotonic()
-            result = suite.run(cell)
-            result["seconds"] = round(time.monotonic() - begin, 1)
-            with open(results, "a") as file:
-                file.write(json.dumps(result) + "\n")
-            print(f"[{time.monotonic() - started:6.0f}s] {cells.summary(result)}", flush=True)
+        if not cells.measure(cells.Suite(lab), wanted, results, arguments.minutes):
+            print("out of time; run again for the rest")
     return 0
 
 
