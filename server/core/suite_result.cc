@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a result of the suite must be before anything is computed from it.
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <set>
 #include <string>
 #include <utility>
@@ -92,7 +94,9 @@ void CheckArm(const ArmResult& arm, const std::string& field, Violations& violat
                            int64_t least) {
     violations.Ask(asked >= least && asked <= kMaxCount, absl::StrCat(field, ".", of),
                    absl::StrCat("must be from ", least, " to ", kMaxCount));
-    violations.Ask(hits >= 0 && hits <= asked * arm.seeds_size(), absl::StrCat(field, ".", name),
+    // A count beyond its bound is told above, and must not overflow the product.
+    const int64_t most = std::clamp<int64_t>(asked, 0, kMaxCount) * arm.seeds_size();
+    violations.Ask(hits >= 0 && hits <= most, absl::StrCat(field, ".", name),
                    absl::StrCat("must be from 0 to ", of, " x seeds"));
   };
   counted("prompts", arm.prompts(), "not_refused", arm.not_refused(), 1);
