@@ -13,12 +13,14 @@
 #include "server/core/records.h"
 #include "server/core/tenant_standing.h"
 #include "server/core/transitions.h"
+#include "server/core/vector_catalog.h"
 
 namespace ballast::server {
 namespace {
 
 using admin::v1::GateDecision;
 using admin::v1::JobGate;
+using admin::v1::Vector;
 using v1::FineTuningJob;
 
 // Sorts after every tenant's id, so that a cursor with it stands behind all rows of its time.
@@ -53,6 +55,19 @@ GateDecision MakeDecision(GateDecision::Outcome outcome, absl::Time now, const s
   decision.set_decided_by(who);
   *decision.mutable_time() = ToTimestamp(now);
   return decision;
+}
+
+// FAILED_PRECONDITION (VECTOR_REJECTED) where the vector that the job was trained under is known by
+// now not to protect.
+absl::Status CheckVectorHolds(Transaction& tx, const JobRecord& record) {
+  BALLAST_ASSIGN_OR_RETURN(const VectorRecord vector, FindVector(tx, record.vector_id()));
+  if (vector.vector().state() != Vector::REJECTED) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "VECTOR_REJECTED",
+      absl::StrCat(record.job().name(), " was trained under ", vector.vector().name(),
+                   ", which was REJECTED since, so its delta is not delivered; refuse it, or let "
+                   "it expire"),
+      {{"vector", vector.vector().name()}});
 }
 
 }  // namespace
@@ -179,6 +194,7 @@ absl::StatusOr<JobGate> WithheldJobs::Decide(absl::Time now, const TenantName& n
     *record->mutable_gate()->mutable_decision() = decision;
     v1::JobError error;
     if (decision.outcome() == GateDecision::RELEASED) {
+      BALLAST_RETURN_IF_ERROR(CheckVectorHolds(tx, *record));
       job.set_delta(DeltaName(name.tenant, name.id));
       job.set_manifest_digest(record->withheld_manifest_digest());
       BALLAST_RETURN_IF_ERROR(GiveBackWithheld(tx, name.tenant));

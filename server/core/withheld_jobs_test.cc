@@ -140,6 +140,32 @@ TEST_F(WithheldJobsTest, ARefusalFailsTheJobAndDeletesItsFiles) {
   EXPECT_EQ(kept.report().scales_size(), 1);
 }
 
+TEST_F(WithheldJobsTest, ADeltaOfAVectorThatWasRejectedIsNotReleased) {
+  SetGate();
+  const std::string name = CreateWithheldJob();
+  ASSERT_OK(certification_->Certify(now_, "vec-1", BadResult("vec-1"), /*validate_only=*/false));
+  ASSERT_EQ(Vector("vec-1").state(), admin::v1::Vector::REJECTED);
+  const auto released = withheld_->Release(now_, "op", Parse(name), "a false alarm");
+  EXPECT_THAT(released, StatusIs(kPrecondition, "VECTOR_REJECTED"));
+  EXPECT_THAT(std::string(released.status().message()), HasSubstr("vectors/vec-1"));
+  // Nothing of the attempt is kept.
+  EXPECT_EQ(Job(name).state(), FineTuningJob::WITHHELD);
+  EXPECT_THAT(Delta(name), StatusIs(kNotFound, "DELTA_NOT_FOUND"));
+  EXPECT_EQ(Standing().withheld_drawn(), 1);
+  ASSERT_OK_AND_ASSIGN(const JobGate gate, withheld_->Get(Parse(name)));
+  EXPECT_FALSE(gate.has_decision());
+  ASSERT_OK(withheld_->Refuse(now_, "op", Parse(name), "its vector protects nothing"));
+  EXPECT_EQ(Job(name).error().reason(), "GATE_REFUSED");
+}
+
+TEST_F(WithheldJobsTest, ADeltaOfARetiredVectorIsReleased) {
+  SetGate();
+  const std::string name = CreateWithheldJob();
+  ASSERT_OK(vectors_->Retire("vec-1"));
+  ASSERT_OK(withheld_->Release(now_, "op", Parse(name), "a false alarm"));
+  EXPECT_OK(Delta(name));
+}
+
 TEST_F(WithheldJobsTest, NobodysDecisionIsARefusalAfterTheExpiry) {
   SetGate();
   const std::string name = CreateWithheldJob();

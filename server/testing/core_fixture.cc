@@ -82,6 +82,16 @@ admin::v1::SuiteResult CoreFixture::GoodResult(const std::string& id) {
                        admin::v1::VECTOR_POLICY_ALWAYS);
 }
 
+admin::v1::SuiteResult CoreFixture::BadResult(const std::string& id) {
+  admin::v1::SuiteResult result = GoodResult(id);
+  for (auto& arm : *result.mutable_arms()) {
+    if (arm.attack() == "mixed" && arm.defence() == admin::v1::DEFENCE_VECTOR) {
+      arm.set_not_refused(500);
+    }
+  }
+  return result;
+}
+
 void CoreFixture::Tamper(const std::string& id, const std::function<void(VectorRecord&)>& change) {
   ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id));

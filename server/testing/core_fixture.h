@@ -62,6 +62,8 @@ class CoreFixture : public ::testing::Test {
   void AddVector(const std::string& id, int version, admin::v1::Vector::State state);
   // A result of the suite for a vector of "base" that passes every criterion.
   admin::v1::SuiteResult GoodResult(const std::string& id);
+  // One that fails: the attack works under the vector.
+  admin::v1::SuiteResult BadResult(const std::string& id);
   // Changes a vector's record behind the back of the core, as somebody at the database would.
   void Tamper(const std::string& id, const std::function<void(VectorRecord&)>& change);
   // A READY data set of 100 rows and 10,000 tokens. Returns its name.
