@@ -301,6 +301,26 @@ TEST_F(WithheldJobsTest, TheBudgetFreezesATenantAndNoOther) {
   EXPECT_EQ(Idle("w4").work().lease().resource(), waiting);
 }
 
+TEST_F(WithheldJobsTest, AJobSaysOnceForEachReasonWhyItWaits) {
+  const std::string name = CreateJob();
+  ASSERT_OK(store_.Update([&](Transaction& tx) { return DrawWithheld(tx, "acme", 1, now_); }));
+  ASSERT_OK(vectors_->Retire("vec-1"));
+  const auto told = [&] {
+    std::vector<std::string> messages;
+    for (const auto& event : Events(name)) {
+      if (!event.message().empty()) messages.push_back(event.message());
+    }
+    return messages;
+  };
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(Idle("w1").has_idle());
+  EXPECT_THAT(told(), ElementsAre(kFrozenMessage));
+  ASSERT_OK(standings_->Unfreeze(now_, "op", "acme", "they called"));
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(Idle("w1").has_idle());
+  EXPECT_THAT(told(), ElementsAre(kFrozenMessage, HasSubstr("no active security vector")));
+  AddActiveVector("vec-2", 2);
+  EXPECT_EQ(Idle("w1").work().lease().resource(), name);
+}
+
 TEST_F(WithheldJobsTest, ListsWhatWaitsOldestFirstInPages) {
   SetGate();
   std::vector<std::string> names;
