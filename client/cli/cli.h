@@ -13,6 +13,7 @@
 #include "client/cli/profile.h"
 #include "client/cpp/admin_client.h"
 #include "client/cpp/client.h"
+#include "client/cpp/gate_client.h"
 #include "google/protobuf/message.h"
 
 namespace ballast::cli {
@@ -42,6 +43,7 @@ class Cli {
   // Clients by the options, made on first use.
   absl::StatusOr<std::shared_ptr<client::Client>> TenantClient();
   absl::StatusOr<std::shared_ptr<client::AdminClient>> OperatorClient();
+  absl::StatusOr<std::shared_ptr<client::GateClient>> GateClient();
 
   // Refuses a 0 that was typed for an option whose 0 means "not given" to the server: it would be
   // replaced without a word. INVALID_ARGUMENT (HYPERPARAMETER_ZERO) with the exit code of a usage
@@ -70,6 +72,7 @@ class Cli {
 void AddDatasetCommands(Cli& cli);
 void AddDeltaCommands(Cli& cli);
 void AddDevCommand(Cli& cli);
+void AddGateCommands(Cli& cli);  // gate and tenant
 void AddJobCommands(Cli& cli);
 void AddModelCommands(Cli& cli);
 void AddSampleCommand(Cli& cli);

@@ -54,6 +54,7 @@ void PrintVerified(const Cli& cli, const std::string& folder,
                               {"baseModel", result.manifest.base_model},
                               {"baseDigest", result.manifest.base_digest},
                               {"certified", result.manifest.certified},
+                              {"gate", result.manifest.gate},
                               {"files", files}}
                    .dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
                "\n");
@@ -69,7 +70,7 @@ void PrintVerified(const Cli& cli, const std::string& folder,
       Printable(result.manifest.base_model), " ", Printable(result.manifest.base_digest),
       "\nmanifest  ", result.manifest_digest, "\ncertified ",
       result.manifest.certified ? "yes" : "no: how far the protection holds was not measured",
-      "\n"));
+      result.manifest.gate.empty() ? "" : "\ngate      ", Printable(result.manifest.gate), "\n"));
 }
 
 void AddDownload(Cli& cli, CLI::App* group) {

@@ -28,7 +28,10 @@ std::string HintOf(const std::string& reason) {
       {"DATASET_NOT_FOUND", "ballast dataset list"},
       {"DATASET_NOT_READY", "ballast dataset show DATASET"},
       {"DELTA_NOT_FOUND", "ballast job list; only a job that SUCCEEDED has a delta"},
+      {"GATE_NOT_FOUND", "ballast gate set --base-model BASE_MODEL --file FILE"},
       {"JOB_NOT_FOUND", "ballast job list"},
+      {"JOB_NOT_WITHHELD", "ballast gate withheld"},
+      {"JOB_WITHHELD", "ballast job show JOB tells when the operator has decided"},
       {"NO_ACTIVE_VECTOR",
        "an operator trains one (ballast vector train --base-model BASE_MODEL --prohibited FILE "
        "--benign FILE), then certifies it or, for development, activates it: ballast vector list"},

@@ -8,6 +8,7 @@
 #include "client/cli/cli.h"
 #include "client/cli/error_report.h"
 #include "client/cli/format.h"
+#include "client/cli/gate_view.h"
 #include "client/cli/progress_bar.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
@@ -60,6 +61,9 @@ std::string DescribeJob(const v1::FineTuningJob& job) {
               : StateName(job.state()));
   if (job.has_error()) {
     AddLine(text, "error", absl::StrCat(job.error().message(), " (", job.error().reason(), ")"));
+  }
+  if (job.has_gate_verdict()) {
+    AddLine(text, "withheld for", DescribeCategories(job.gate_verdict().categories()));
   }
   AddLine(text, "base model", job.base_model());
   AddLine(text, "training", job.training_dataset());
@@ -124,6 +128,9 @@ std::string DescribeEvent(const v1::JobEvent& event) {
       if (change.has_error()) {
         absl::StrAppend(&text, ": ", change.error().message(), " (", change.error().reason(), ")");
       }
+      if (change.has_gate_verdict()) {
+        absl::StrAppend(&text, " for ", DescribeCategories(change.gate_verdict().categories()));
+      }
       return text;
     }
     case v1::JobEvent::kEvaluation:
@@ -148,6 +155,16 @@ absl::Status EndOf(const v1::FineTuningJob& job) {
     return WithExitCode(MakeError(absl::StatusCode::kAborted, "JOB_CANCELLED",
                                   absl::StrCat("job ", ShortName(job.name()), " was cancelled")),
                         kExitEndedBadly);
+  }
+  if (job.state() == v1::FineTuningJob::WITHHELD) {
+    return WithExitCode(
+        MakeError(
+            absl::StatusCode::kAborted, "JOB_WITHHELD",
+            absl::StrCat("job ", ShortName(job.name()), " was trained, and its delta withheld for ",
+                         DescribeCategories(job.gate_verdict().categories()),
+                         ": it went beyond the limit of prohibited behaviour. The operator "
+                         "releases or refuses it")),
+        kExitEndedBadly);
   }
   return absl::OkStatus();
 }

@@ -27,12 +27,13 @@ std::string DescribeProgress(const v1::JobProgress& progress);
 // One line for an event: "RUNNING (attempt 2)", "step 20: loss 1.84, validation 1.93".
 std::string DescribeEvent(const v1::JobEvent& event);
 
-// OK for SUCCEEDED and states that are not final; otherwise ABORTED with the job's own reason, or
-// JOB_CANCELLED, and exit code 6.
+// OK for SUCCEEDED and states in which a job is on its way; otherwise ABORTED with the job's own
+// reason, JOB_CANCELLED or JOB_WITHHELD, and exit code 6.
 absl::Status EndOf(const v1::FineTuningJob& job);
 
-// Follows a job to its end: a progress bar on standard error with the events above it, or with
-// `json` one line of JSON per update on standard output, the job itself last.
+// Follows a job to its end, or until it is WITHHELD: a progress bar on standard error with the
+// events above it, or with `json` one line of JSON per update on standard output, the job itself
+// last.
 absl::StatusOr<v1::FineTuningJob> Follow(const client::Client& client, const std::string& name,
                                          int64_t after_sequence, bool json);
 

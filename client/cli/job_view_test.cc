@@ -46,6 +46,12 @@ TEST(JobViewTest, Events) {
   EXPECT_EQ(DescribeEvent(event), "FAILED: lower the learning rate (LOSS_NOT_FINITE)");
   event.set_message("a worker was lost");
   EXPECT_EQ(DescribeEvent(event), "a worker was lost");
+  auto& withheld = *event.mutable_state_changed();
+  withheld.set_state(v1::FineTuningJob::WITHHELD);
+  withheld.mutable_gate_verdict()->add_categories("weapons");
+  EXPECT_EQ(DescribeEvent(event), "WITHHELD for weapons");
+  withheld.mutable_gate_verdict()->clear_categories();
+  EXPECT_EQ(DescribeEvent(event), "WITHHELD for all categories together");
 }
 
 TEST(JobViewTest, BadEndsAreFailuresOfTheCommand) {
@@ -61,6 +67,9 @@ TEST(JobViewTest, BadEndsAreFailuresOfTheCommand) {
   EXPECT_EQ(ExitCodeOf(EndOf(job)), kExitEndedBadly);
   job.set_state(v1::FineTuningJob::CANCELLED);
   EXPECT_THAT(EndOf(job), StatusIs(absl::StatusCode::kAborted, "JOB_CANCELLED"));
+  job.set_state(v1::FineTuningJob::WITHHELD);
+  EXPECT_THAT(EndOf(job), StatusIs(absl::StatusCode::kAborted, "JOB_WITHHELD"));
+  EXPECT_EQ(ExitCodeOf(EndOf(job)), kExitEndedBadly);
 }
 
 TEST(JobViewTest, StatesOfNewerServersHaveAName) {

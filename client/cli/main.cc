@@ -7,6 +7,7 @@ int main(int argc, char** argv) {
   ballast::cli::AddDevCommand(cli);
   ballast::cli::AddModelCommands(cli);
   ballast::cli::AddVectorCommands(cli);
+  ballast::cli::AddGateCommands(cli);
   ballast::cli::AddDatasetCommands(cli);
   ballast::cli::AddJobCommands(cli);
   ballast::cli::AddDeltaCommands(cli);

@@ -97,9 +97,10 @@ class Client {
   PagedRange<v1::FineTuningJob> ListJobs() const;
   absl::StatusOr<v1::FineTuningJob> CancelJob(std::string_view name) const;
 
-  // Follows a job until it has ended and returns it then. After a broken connection it goes on from
-  // the last sequence seen; it gives up with the connection's error when `max_reconnects` attempts
-  // in a row brought nothing. A job that only waits is followed for as long as the server answers.
+  // Follows a job until it has ended or is WITHHELD, and returns it then. After a broken connection
+  // it goes on from the last sequence seen; it gives up with the connection's error when
+  // `max_reconnects` attempts in a row brought nothing. A job that only waits is followed for as
+  // long as the server answers.
   absl::StatusOr<v1::FineTuningJob> WatchJob(std::string_view name, int64_t after_sequence,
                                              const WatchHandlers& handlers) const;
 

@@ -324,5 +324,40 @@ TEST_F(ClientTest, SampleStreamsAndRepeatsOnlyBeforeTheFirstPiece) {
   EXPECT_EQ(calls, 4);
 }
 
+TEST_F(ClientTest, AWatchEndsAtAWithheldJobAndTellsOfALaterDecision) {
+  int calls = 0;
+  bool decided = false;
+  const auto send = [](grpc::ServerWriter<v1::WatchFineTuningJobResponse>& writer, int64_t sequence,
+                       v1::FineTuningJob::State state) {
+    v1::WatchFineTuningJobResponse response;
+    response.mutable_event()->set_sequence(sequence);
+    response.mutable_event()->mutable_state_changed()->set_state(state);
+    writer.Write(response);
+  };
+  server_.watch_job = [&](auto&, const v1::WatchFineTuningJobRequest& request,
+                          grpc::ServerWriter<v1::WatchFineTuningJobResponse>& writer) {
+    ++calls;
+    if (request.after_sequence() < 1) send(writer, 1, v1::FineTuningJob::WITHHELD);
+    if (decided && calls > 2) send(writer, 2, v1::FineTuningJob::SUCCEEDED);
+    return absl::OkStatus();
+  };
+  server_.get_job = [&](auto&, const auto&, v1::FineTuningJob& job) {
+    job.set_state(decided ? v1::FineTuningJob::SUCCEEDED : v1::FineTuningJob::WITHHELD);
+    return absl::OkStatus();
+  };
+  std::vector<int64_t> seen;
+  WatchHandlers handlers;
+  handlers.on_event = [&](const v1::JobEvent& event) { seen.push_back(event.sequence()); };
+  ASSERT_OK_AND_ASSIGN(const v1::FineTuningJob waiting, MakeClient().WatchJob("j1", 0, handlers));
+  EXPECT_EQ(waiting.state(), v1::FineTuningJob::WITHHELD);
+  EXPECT_EQ(seen, std::vector<int64_t>({1}));
+  // The server decides between the end of the stream and the look at the job.
+  decided = true;
+  ASSERT_OK_AND_ASSIGN(const v1::FineTuningJob done, MakeClient().WatchJob("j1", 0, handlers));
+  EXPECT_EQ(done.state(), v1::FineTuningJob::SUCCEEDED);
+  EXPECT_EQ(seen, std::vector<int64_t>({1, 1, 2}));
+  EXPECT_EQ(calls, 3);
+}
+
 }  // namespace
 }  // namespace ballast::client

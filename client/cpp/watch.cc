@@ -14,6 +14,8 @@ bool HasEnded(const v1::FineTuningJob& job) {
          job.state() == v1::FineTuningJob::CANCELLED;
 }
 
+bool IsWithheld(v1::FineTuningJob::State state) { return state == v1::FineTuningJob::WITHHELD; }
+
 }  // namespace
 
 absl::StatusOr<v1::FineTuningJob> Client::WatchJob(std::string_view name, int64_t after_sequence,
@@ -21,6 +23,7 @@ absl::StatusOr<v1::FineTuningJob> Client::WatchJob(std::string_view name, int64_
   const std::string full_name = JobName(name);
   const RetryPolicy& retry = connection_->options().retry;
   int attempt = 1;
+  auto last_state = v1::FineTuningJob::STATE_UNSPECIFIED;
   while (true) {
     grpc::ClientContext context;
     connection_->Prepare(context, connection_->options().stream_deadline);
@@ -35,6 +38,9 @@ absl::StatusOr<v1::FineTuningJob> Client::WatchJob(std::string_view name, int64_
         // A repeat would be a fault of the server; the caller is promised each sequence once.
         if (response.event().sequence() <= after_sequence) continue;
         after_sequence = response.event().sequence();
+        if (response.event().has_state_changed()) {
+          last_state = response.event().state_changed().state();
+        }
         if (handlers.on_event) handlers.on_event(response.event());
       } else if (response.has_progress() && handlers.on_progress) {
         handlers.on_progress(response.progress());
@@ -43,6 +49,9 @@ absl::StatusOr<v1::FineTuningJob> Client::WatchJob(std::string_view name, int64_
     absl::Status status = connection_->Convert(reader->Finish());
     if (status.ok()) {
       absl::StatusOr<v1::FineTuningJob> job = GetJob(full_name);
+      if (job.ok() && IsWithheld(job->state())) return job;
+      // It was decided on since: the events of that are still to come.
+      if (job.ok() && HasEnded(*job) && IsWithheld(last_state)) continue;
       if (job.ok() && HasEnded(*job)) return job;
       // A server that is about to stop ends its watches.
       status = job.ok() ? MakeError(absl::StatusCode::kUnavailable, "WATCH_ENDED_EARLY",

@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "ballast/admin/v1/admin_service.grpc.pb.h"
+#include "ballast/admin/v1/gate_service.grpc.pb.h"
 #include "ballast/v1/base_model_service.grpc.pb.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "ballast/v1/delta_service.grpc.pb.h"
@@ -39,6 +40,7 @@ class FakeServer {
     builder.RegisterService(&deltas_);
     builder.RegisterService(&sampling_);
     builder.RegisterService(&admin_);
+    builder.RegisterService(&gates_);
     server_ = builder.BuildAndStart();
     address_ = "127.0.0.1:" + std::to_string(port);
   }
@@ -93,6 +95,16 @@ class FakeServer {
   Handler<admin::v1::GetVectorCertificateRequest, admin::v1::SignedCertificate>
       get_vector_certificate;
   Handler<v1::GetBaseModelRequest, v1::BaseModel> get_base_model;
+  Handler<admin::v1::SetGateRequest, admin::v1::Gate> set_gate;
+  Handler<admin::v1::GetGateRequest, admin::v1::Gate> get_gate;
+  Handler<admin::v1::RemoveGateRequest, google::protobuf::Empty> remove_gate;
+  Handler<admin::v1::ListWithheldJobsRequest, admin::v1::ListWithheldJobsResponse>
+      list_withheld_jobs;
+  Handler<admin::v1::GetGateReportRequest, admin::v1::JobGate> get_gate_report;
+  Handler<admin::v1::ReleaseJobRequest, admin::v1::JobGate> release_job;
+  Handler<admin::v1::RefuseJobRequest, admin::v1::JobGate> refuse_job;
+  Handler<admin::v1::GetTenantStandingRequest, admin::v1::TenantStanding> get_tenant_standing;
+  Handler<admin::v1::UnfreezeTenantRequest, admin::v1::TenantStanding> unfreeze_tenant;
 
  private:
   // Calls the handler if there is one.
@@ -217,12 +229,58 @@ class FakeServer {
     FakeServer* fake;
   };
 
+  struct Gates : admin::v1::GateService::Service {
+    explicit Gates(FakeServer* fake) : fake(fake) {}
+    grpc::Status SetGate(grpc::ServerContext* c, const admin::v1::SetGateRequest* request,
+                         admin::v1::Gate* response) override {
+      return Run(fake->set_gate, *c, *request, *response);
+    }
+    grpc::Status GetGate(grpc::ServerContext* c, const admin::v1::GetGateRequest* request,
+                         admin::v1::Gate* response) override {
+      return Run(fake->get_gate, *c, *request, *response);
+    }
+    grpc::Status RemoveGate(grpc::ServerContext* c, const admin::v1::RemoveGateRequest* request,
+                            google::protobuf::Empty* response) override {
+      return Run(fake->remove_gate, *c, *request, *response);
+    }
+    grpc::Status ListWithheldJobs(grpc::ServerContext* c,
+                                  const admin::v1::ListWithheldJobsRequest* request,
+                                  admin::v1::ListWithheldJobsResponse* response) override {
+      return Run(fake->list_withheld_jobs, *c, *request, *response);
+    }
+    grpc::Status GetGateReport(grpc::ServerContext* c,
+                               const admin::v1::GetGateReportRequest* request,
+                               admin::v1::JobGate* response) override {
+      return Run(fake->get_gate_report, *c, *request, *response);
+    }
+    grpc::Status ReleaseJob(grpc::ServerContext* c, const admin::v1::ReleaseJobRequest* request,
+                            admin::v1::JobGate* response) override {
+      return Run(fake->release_job, *c, *request, *response);
+    }
+    grpc::Status RefuseJob(grpc::ServerContext* c, const admin::v1::RefuseJobRequest* request,
+                           admin::v1::JobGate* response) override {
+      return Run(fake->refuse_job, *c, *request, *response);
+    }
+    grpc::Status GetTenantStanding(grpc::ServerContext* c,
+                                   const admin::v1::GetTenantStandingRequest* request,
+                                   admin::v1::TenantStanding* response) override {
+      return Run(fake->get_tenant_standing, *c, *request, *response);
+    }
+    grpc::Status UnfreezeTenant(grpc::ServerContext* c,
+                                const admin::v1::UnfreezeTenantRequest* request,
+                                admin::v1::TenantStanding* response) override {
+      return Run(fake->unfreeze_tenant, *c, *request, *response);
+    }
+    FakeServer* fake;
+  };
+
   BaseModels base_models_{this};
   Datasets datasets_{this};
   Jobs jobs_{this};
   Deltas deltas_{this};
   Sampling sampling_{this};
   Admin admin_{this};
+  Gates gates_{this};
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };

@@ -118,6 +118,7 @@ absl::StatusOr<std::string> WriteManifest(Manifest manifest) {
   if (!manifest.validation_dataset_digest.empty()) {
     json["validation_dataset_digest"] = manifest.validation_dataset_digest;
   }
+  if (!manifest.gate.empty()) json["gate"] = manifest.gate;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -154,6 +155,7 @@ absl::StatusOr<Manifest> ReadManifest(std::string_view bytes) {
   manifest.create_time = Text(json, "create_time");
   manifest.protection_handle = Text(json, "protection_handle");
   manifest.certified = Text(Object(json, "protection"), "certified") == "yes";
+  manifest.gate = Text(json, "gate");
   return manifest;
 }
 

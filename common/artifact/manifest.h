@@ -19,6 +19,12 @@ inline constexpr char kManifestName[] = "manifest.json";
 // Name of the signature, which the manifest does not list.
 inline constexpr char kSignatureName[] = "model.sig";
 
+// What a manifest says of the gate between training and delivery.
+inline constexpr char kGatePassed[] = "passed";
+// The gate withheld the delta, and an operator delivered it all the same. Written when it is
+// withheld: nobody reads it unless it is released.
+inline constexpr char kGateReleased[] = "released";
+
 struct ManifestFile {
   std::string path;  // relative, "/" between parts
   int64_t size_bytes = 0;
@@ -40,6 +46,7 @@ struct Manifest {
   std::string create_time;        // RFC 3339, UTC
   std::string protection_handle;  // random; only operators can resolve it
   bool certified = false;         // whether the protection had a certificate
+  std::string gate;               // kGatePassed or kGateReleased; empty where there was no gate
 };
 
 // True for a relative path that stays inside its folder: parts of letters, digits, ".", "_", "-",

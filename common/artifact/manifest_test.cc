@@ -82,6 +82,19 @@ TEST(ManifestTest, IsCanonicalAndComesBack) {
   EXPECT_EQ(nlohmann::json::parse(bytes)["protected"], "yes");
 }
 
+TEST(ManifestTest, SaysWhatTheGateSaidAndNothingWithoutOne) {
+  ASSERT_OK_AND_ASSIGN(const std::string none, WriteManifest(ExampleManifest()));
+  EXPECT_FALSE(nlohmann::json::parse(none).contains("gate"));
+  for (const char* gate : {kGatePassed, kGateReleased}) {
+    Manifest manifest = ExampleManifest();
+    manifest.gate = gate;
+    ASSERT_OK_AND_ASSIGN(const std::string bytes, WriteManifest(manifest));
+    EXPECT_EQ(nlohmann::json::parse(bytes)["gate"], gate);
+    ASSERT_OK_AND_ASSIGN(const Manifest read, ReadManifest(bytes));
+    EXPECT_EQ(read.gate, gate);
+  }
+}
+
 TEST(ManifestTest, RefusesPathsThatLeaveTheFolder) {
   for (const char* path : {"", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", ".", "a/.", "a\\b",
                            "a b", "a\nb", "a/..", "\xc3\xa9"}) {

@@ -25,6 +25,7 @@
 #include "server/api/dataset_validator.h"
 #include "server/api/delta_service.h"
 #include "server/api/fine_tuning_service.h"
+#include "server/api/gate_service.h"
 #include "server/api/held_calls.h"
 #include "server/api/janitor.h"
 #include "server/api/listen_address.h"
@@ -70,6 +71,9 @@ class Server::Impl : public ChangeListener {
         models_(parts.store, serving_),
         vectors_(parts.store, *this, serving_),
         certification_(parts.store, *this, serving_),
+        gates_(parts.store, *this),
+        withheld_(parts.store, *this, options.withheld_expiry),
+        standings_(parts.store, *this, options.withheld_budget),
         validator_(datasets_, parts.blobs, parts.row_checks, parts.clock),
         janitor_(parts.store, parts.blobs, unnamed_) {}
 
@@ -83,6 +87,7 @@ class Server::Impl : public ChangeListener {
     plane_options.lease = options_.lease;
     plane_options.heartbeat = std::min(absl::Seconds(2), options_.lease / 3);
     plane_options.max_attempts = options_.max_attempts;
+    plane_options.withheld_budget = options_.withheld_budget;
     BALLAST_ASSIGN_OR_RETURN(plane_, ControlPlane::Create(parts_.store, ids_, *this, serving_,
                                                           plane_options, parts_.clock.Now()));
     BALLAST_RETURN_IF_ERROR(WarnOfVectors());
@@ -130,6 +135,11 @@ class Server::Impl : public ChangeListener {
     idle_streams_.Sweep(now, kStreamIdle);
     if (now >= next_look_) {
       next_look_ = now + kLookPeriod;
+      const absl::Status expired = withheld_.Enter(now);
+      if (!expired.ok()) {
+        spdlog::error("expiring withheld deltas failed, it is tried again: {}",
+                      ErrorReason(expired));
+      }
       watches_.PokeAll();
       UpdateGauges(now);
     }
@@ -183,6 +193,8 @@ class Server::Impl : public ChangeListener {
         api_, AdminService::Parts{models_, vectors_, certification_, *plane_, parts_.blobs,
                                   unnamed_, parts_.row_checks, ids_, options_.scratch_dir,
                                   options_.max_dataset_bytes});
+    gate_service_ = std::make_unique<GateService>(
+        api_, GateService::Parts{gates_, withheld_, standings_, parts_.blobs, unnamed_, ids_});
   }
 
   absl::Status Listen(bool tls) {
@@ -210,7 +222,7 @@ class Server::Impl : public ChangeListener {
     for (grpc::Service* service : std::initializer_list<grpc::Service*>{
              base_model_service_.get(), dataset_service_.get(), fine_tuning_service_.get(),
              delta_service_.get(), sampling_service_.get(), worker_service_.get(),
-             admin_service_.get()}) {
+             admin_service_.get(), gate_service_.get()}) {
       builder.RegisterService(service);
     }
     server_ = builder.BuildAndStart();
@@ -265,6 +277,9 @@ class Server::Impl : public ChangeListener {
   BaseModelCatalog models_;
   VectorCatalog vectors_;
   VectorCertification certification_;
+  GateCatalog gates_;
+  WithheldJobs withheld_;
+  TenantStandings standings_;
   WatchHub watches_;
   SampleBroker broker_;
   DatasetValidator validator_;
@@ -279,6 +294,7 @@ class Server::Impl : public ChangeListener {
   std::unique_ptr<SamplingService> sampling_service_;
   std::unique_ptr<WorkerService> worker_service_;
   std::unique_ptr<AdminService> admin_service_;
+  std::unique_ptr<GateService> gate_service_;
   std::unique_ptr<grpc::Server> server_;
   BackgroundLoop ticker_;
   absl::Mutex tick_mutex_;

@@ -26,6 +26,9 @@ struct ServerOptions {
   std::string tls_private_key;  // PEM
   absl::Duration lease = absl::Seconds(30);
   int max_attempts = 3;
+  // Withheld deltas of a tenant that freeze it, and how long one waits for an operator.
+  int withheld_budget = 5;
+  absl::Duration withheld_expiry = absl::Hours(14 * 24);
   int64_t max_dataset_bytes = int64_t{1} << 30;
   // Of one blob that a worker writes: a checkpoint, a file of a delta, a sealed vector.
   int64_t max_worker_blob_bytes = int64_t{64} << 30;

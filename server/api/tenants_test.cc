@@ -250,6 +250,72 @@ class TenantsTest : public ServerFixture {
     };
   }
 
+  std::map<std::string, AnyCall> GateCalls() {
+    return {
+        {"SetGate",
+         [this](auto* context, const auto& name) {
+           admin::v1::SetGateRequest request;
+           request.set_name(name);
+           admin::v1::Gate response;
+           return gates_->SetGate(context, request, &response);
+         }},
+        {"GetGate",
+         [this](auto* context, const auto& name) {
+           admin::v1::GetGateRequest request;
+           request.set_name(name);
+           admin::v1::Gate response;
+           return gates_->GetGate(context, request, &response);
+         }},
+        {"RemoveGate",
+         [this](auto* context, const auto& name) {
+           admin::v1::RemoveGateRequest request;
+           request.set_name(name);
+           google::protobuf::Empty response;
+           return gates_->RemoveGate(context, request, &response);
+         }},
+        {"ListWithheldJobs",
+         [this](auto* context, const auto&) {
+           admin::v1::ListWithheldJobsResponse response;
+           return gates_->ListWithheldJobs(context, {}, &response);
+         }},
+        {"GetGateReport",
+         [this](auto* context, const auto& name) {
+           admin::v1::GetGateReportRequest request;
+           request.set_name(name);
+           admin::v1::JobGate response;
+           return gates_->GetGateReport(context, request, &response);
+         }},
+        {"ReleaseJob",
+         [this](auto* context, const auto& name) {
+           admin::v1::ReleaseJobRequest request;
+           request.set_name(name);
+           admin::v1::JobGate response;
+           return gates_->ReleaseJob(context, request, &response);
+         }},
+        {"RefuseJob",
+         [this](auto* context, const auto& name) {
+           admin::v1::RefuseJobRequest request;
+           request.set_name(name);
+           admin::v1::JobGate response;
+           return gates_->RefuseJob(context, request, &response);
+         }},
+        {"GetTenantStanding",
+         [this](auto* context, const auto& name) {
+           admin::v1::GetTenantStandingRequest request;
+           request.set_name(name);
+           admin::v1::TenantStanding response;
+           return gates_->GetTenantStanding(context, request, &response);
+         }},
+        {"UnfreezeTenant",
+         [this](auto* context, const auto& name) {
+           admin::v1::UnfreezeTenantRequest request;
+           request.set_name(name);
+           admin::v1::TenantStanding response;
+           return gates_->UnfreezeTenant(context, request, &response);
+         }},
+    };
+  }
+
   std::map<std::string, AnyCall> WorkerCalls() {
     return {
         {"Synchronize",
@@ -324,6 +390,27 @@ TEST_F(TenantsTest, AnothersThingAndNoneAnswerAlike) {
   EXPECT_OK(GetDataset(dataset));
 }
 
+TEST_F(TenantsTest, AnothersWithheldJobAndNoneAnswerAlike) {
+  MakeReady();
+  ASSERT_OK(SetGate());
+  ASSERT_OK_AND_ASSIGN(const auto job, CreateJob(UploadRows(40)));
+  others_dataset_ = UploadRows(40, kOtherKey, "other");
+  ASSERT_OK_AND_ASSIGN(const auto taken, Idle("w"));
+  ASSERT_OK(FinishGate("w", taken.work(), /*passed=*/false));
+  ASSERT_OK_AND_ASSIGN(const auto withheld, GetJob(job.name()));
+  ASSERT_EQ(withheld.state(), v1::FineTuningJob::WITHHELD);
+  const std::string none = "tenants/acme/fineTuningJobs/job-none";
+  for (const auto& [rpc, call] : JobCalls()) {
+    const absl::Status theirs = Do(call, kOtherKey, job.name());
+    const absl::Status missing = Do(call, kOtherKey, none);
+    EXPECT_EQ(theirs.code(), absl::StatusCode::kNotFound) << rpc << theirs;
+    EXPECT_EQ(ErrorReason(theirs), ErrorReason(missing)) << rpc;
+    EXPECT_EQ(absl::StrReplaceAll(theirs.message(), {{job.name(), "NAME"}}),
+              absl::StrReplaceAll(missing.message(), {{none, "NAME"}}))
+        << rpc;
+  }
+}
+
 TEST_F(TenantsTest, EveryRpcNeedsAKeyOfItsRole) {
   std::map<std::string, AnyCall> tenant_calls = DatasetCalls();
   tenant_calls.merge(JobCalls());
@@ -336,6 +423,7 @@ TEST_F(TenantsTest, EveryRpcNeedsAKeyOfItsRole) {
   const std::vector<Group> groups = {
       {tenant_calls, "TENANT_ONLY", {kOperatorKey, kWorkerKey}},
       {AdminCalls(), "OPERATOR_ONLY", {kTenantKey, kWorkerKey}},
+      {GateCalls(), "OPERATOR_ONLY", {kTenantKey, kWorkerKey}},
       {WorkerCalls(), "WORKER_ONLY", {kTenantKey, kOperatorKey}},
   };
   size_t calls = 0;
@@ -354,7 +442,7 @@ TEST_F(TenantsTest, EveryRpcNeedsAKeyOfItsRole) {
       }
     }
   }
-  EXPECT_EQ(calls, 31u) << "an RPC was added: put it into one of the tables above";
+  EXPECT_EQ(calls, 40u) << "an RPC was added: put it into one of the tables above";
 }
 
 TEST_F(TenantsTest, OperatorsMayListBaseModels) {

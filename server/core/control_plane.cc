@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/utf8.h"
+#include "server/core/gate_result.h"
 #include "server/core/hand_out.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
@@ -373,12 +374,10 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
       BALLAST_RETURN_IF_ERROR(RecordProgress(tx, *record, finished.final_state(), now).status());
     }
     const bool cancelling = record->job().state() == FineTuningJob::CANCELLING;
-    const WorkEvent event =
-        EventOf(finished, record->lease(), cancelling, options_.max_attempts, error);
+    WorkEvent event = EventOf(finished, record->lease(), cancelling, options_.max_attempts, error);
     if (event == WorkEvent::kResult) {
-      record->mutable_job()->set_delta(DeltaName(leased.tenant, leased.id));
-      record->mutable_job()->set_manifest_digest(finished.delta().manifest_digest());
-      for (const BlobFile& file : files) *record->add_delta_files() = file;
+      BALLAST_ASSIGN_OR_RETURN(
+          event, TakeDelta(tx, *record, finished.delta(), files, options_.withheld_budget, now));
       BALLAST_RETURN_IF_ERROR(LearnSpeed(tx, *record, *live, now));
     }
     return MoveJob(tx, *record, event, error, now);

@@ -36,6 +36,7 @@ class ControlPlane {
     absl::Duration lease = absl::Seconds(30);
     absl::Duration heartbeat = absl::Seconds(2);
     int max_attempts = 3;
+    int withheld_budget = 5;  // see tenant_standing.h
   };
 
   // All must outlive the result. Failures of the store.

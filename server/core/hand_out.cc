@@ -11,6 +11,7 @@
 #include "server/core/admission.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
+#include "server/core/tenant_standing.h"
 #include "server/core/transitions.h"
 
 namespace ballast::server {
@@ -72,29 +73,43 @@ absl::StatusOr<std::optional<Work>> TakeVector(Transaction& tx, const std::strin
   return std::optional<Work>(std::move(work));
 }
 
-// Why a job cannot run at present, for its owner; empty when it can.
-absl::StatusOr<std::string> WhyItWaits(Transaction& tx, const JobRecord& record,
-                                       const std::optional<ServingVector>& serving) {
+// Why a job cannot run at present.
+struct Wait {
+  bool for_unfreeze = false;  // else for a vector
+  std::string why;            // for its owner; empty when it can run
+};
+
+absl::StatusOr<Wait> WhyItWaits(Transaction& tx, const JobRecord& record, bool frozen,
+                                const std::optional<ServingVector>& serving) {
+  if (frozen) return Wait{true, kFrozenMessage};
   if (!serving.has_value()) {
-    return std::string(
-        "the base model has no active security vector at present; the job waits for one");
+    return Wait{false,
+                "the base model has no active security vector at present; the job waits for one"};
   }
   BALLAST_ASSIGN_OR_RETURN(const DatasetRecord training,
                            DatasetOf(tx, record.job().training_dataset()));
   const absl::Status inside = envelope::CheckInside(
       PlaceOfJob(record.job().hyperparameters(), training), serving->envelope, "fine_tuning_job.");
-  if (inside.ok()) return std::string();
-  return absl::StrCat(
-      "the limits of the base model have changed since the job was created, and it "
-      "waits for others; cancel it and create one inside of them: ",
-      inside.message());
+  if (inside.ok()) return Wait();
+  return Wait{false, absl::StrCat("the limits of the base model have changed since the job was "
+                                  "created, and it waits for others; cancel it and create one "
+                                  "inside of them: ",
+                                  inside.message())};
 }
 
-absl::Status SayItWaits(Transaction& tx, JobRecord& record, const std::string& why, absl::Time now,
+bool WasSaid(const JobRecord& record, const Wait& wait) {
+  return wait.for_unfreeze ? record.waits_for_unfreeze() : record.waits_for_vector();
+}
+
+absl::Status SayItWaits(Transaction& tx, JobRecord& record, const Wait& wait, absl::Time now,
                         std::vector<std::string>& changed_jobs) {
-  record.set_waits_for_vector(true);
+  if (wait.for_unfreeze) {
+    record.set_waits_for_unfreeze(true);
+  } else {
+    record.set_waits_for_vector(true);
+  }
   v1::JobEvent event;
-  event.set_message(why);
+  event.set_message(wait.why);
   BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(event), now));
   changed_jobs.push_back(record.job().name());
   return ReplaceRecord(tx, record);
@@ -119,6 +134,34 @@ class ServingOfBases {
   std::map<std::string, std::optional<ServingVector>> found_;
 };
 
+// The tenants that are frozen, each looked up once.
+class FrozenTenants {
+ public:
+  explicit FrozenTenants(Transaction& tx) : tx_(tx) {}
+
+  absl::StatusOr<bool> Has(const std::string& tenant) {
+    if (const auto known = found_.find(tenant); known != found_.end()) return known->second;
+    BALLAST_ASSIGN_OR_RETURN(const bool frozen, IsFrozen(tx_, tenant));
+    return found_[tenant] = frozen;
+  }
+
+ private:
+  Transaction& tx_;
+  std::map<std::string, bool> found_;
+};
+
+// The gate of the job's base, as the attempt that begins now is measured by.
+absl::Status GiveGate(Transaction& tx, JobRecord& record) {
+  record.clear_gate_given();
+  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
+  if (!base.has_gate()) return absl::OkStatus();
+  GateGiven& given = *record.mutable_gate_given();
+  given.set_blob(base.gate_blob());
+  given.set_digest(base.gate().digest());
+  *given.mutable_limits() = base.gate().limits();
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& worker_id,
                                             absl::Time now, IdSource& ids,
                                             const ServingVectors& serving,
@@ -126,25 +169,29 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   std::optional<JobRecord> next;
   std::optional<ServingVector> vector;
   ServingOfBases vectors(tx, serving);
+  FrozenTenants frozen_tenants(tx);
   // Changing rows while they are listed is avoided: those that wait are written afterwards.
-  std::vector<std::pair<JobRecord, std::string>> waiting;
+  std::vector<std::pair<JobRecord, Wait>> waiting;
   BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
       tx, FineTuningJob::QUEUED, [&](JobRecord record) -> absl::StatusOr<bool> {
+        BALLAST_ASSIGN_OR_RETURN(const bool frozen, frozen_tenants.Has(record.tenant()));
         BALLAST_ASSIGN_OR_RETURN(vector, vectors.Of(record.job().base_model()));
-        BALLAST_ASSIGN_OR_RETURN(const std::string why, WhyItWaits(tx, record, vector));
-        if (!why.empty()) {
-          if (!record.waits_for_vector()) waiting.emplace_back(std::move(record), why);
+        BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, frozen, vector));
+        if (!wait.why.empty()) {
+          if (!WasSaid(record, wait)) waiting.emplace_back(std::move(record), std::move(wait));
           return true;
         }
         next = std::move(record);
         return false;
       }));
-  for (auto& [record, why] : waiting) {
-    BALLAST_RETURN_IF_ERROR(SayItWaits(tx, record, why, now, changed_jobs));
+  for (auto& [record, wait] : waiting) {
+    BALLAST_RETURN_IF_ERROR(SayItWaits(tx, record, wait, now, changed_jobs));
   }
   if (!next.has_value()) return std::optional<Work>();
   NewLease(worker_id, next->mutable_lease());
   next->set_waits_for_vector(false);
+  next->set_waits_for_unfreeze(false);
+  BALLAST_RETURN_IF_ERROR(GiveGate(tx, *next));
   // A checkpoint holds moments of gradients under one vector: under another it is of no use.
   if (next->vector_id() != vector->record.id()) {
     next->clear_checkpoint_blob();
@@ -204,6 +251,12 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
   task.set_vector_always(PolicyOf(base) == admin::v1::VECTOR_POLICY_ALWAYS);
   task.set_checkpoint_blob(record.checkpoint_blob());
   task.set_protection_handle(record.protection_handle());
+  if (record.has_gate_given()) {
+    worker::v1::GateWork& gate = *task.mutable_gate();
+    gate.set_blob(record.gate_given().blob());
+    gate.set_digest(record.gate_given().digest());
+    *gate.mutable_limits() = record.gate_given().limits();
+  }
   return work;
 }
 
@@ -242,6 +295,7 @@ std::set<std::string> BlobsOf(const Work& work) {
     blobs.insert(work.fine_tune().validation_dataset().blob());
     blobs.insert(work.fine_tune().vector().blob());
     blobs.insert(work.fine_tune().checkpoint_blob());
+    blobs.insert(work.fine_tune().gate().blob());
   } else {
     blobs.insert(work.train_vector().prohibited_blob());
     blobs.insert(work.train_vector().benign_blob());

@@ -10,6 +10,7 @@
 #include "server/core/paging.h"
 #include "server/core/records.h"
 #include "server/core/request_id.h"
+#include "server/core/tenant_standing.h"
 #include "server/core/transitions.h"
 
 namespace ballast::server {
@@ -67,6 +68,7 @@ absl::StatusOr<FineTuningJob> ToJob(Transaction& tx, const JobRecord& record) {
 absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
                                               const std::string& tenant,
                                               const FineTuningJob& asked) {
+  BALLAST_RETURN_IF_ERROR(CheckMaySubmit(tx, tenant));
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                            ParseBaseModelName(asked.base_model(), "fine_tuning_job.base_model"));
   BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
@@ -198,6 +200,13 @@ absl::StatusOr<FineTuningJob> JobCatalog::Cancel(absl::Time now, const std::stri
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name));
     const auto state = record.job().state();
+    if (state == FineTuningJob::WITHHELD) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_WITHHELD",
+                       absl::StrCat(record.job().name(),
+                                    " is trained, and the operator decides on its delta; it "
+                                    "cannot be cancelled any more"),
+                       {{"state", FineTuningJob::State_Name(state)}});
+    }
     if (!NextState(state, WorkEvent::kCancel).has_value()) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_ENDED",
                        absl::StrCat(record.job().name(), " has ended: it is ",

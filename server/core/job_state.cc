@@ -27,6 +27,14 @@ std::string_view Name(WorkEvent event) {
       return "lease expired, last";
     case WorkEvent::kCancel:
       return "cancel";
+    case WorkEvent::kWithheld:
+      return "withheld";
+    case WorkEvent::kReleased:
+      return "released";
+    case WorkEvent::kRefused:
+      return "refused";
+    case WorkEvent::kExpired:
+      return "expired";
   }
   return "";
 }
@@ -51,8 +59,13 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
           return FineTuningJob::QUEUED;
         case WorkEvent::kCancel:
           return FineTuningJob::CANCELLING;
+        case WorkEvent::kWithheld:
+          return FineTuningJob::WITHHELD;
         case WorkEvent::kTaken:
         case WorkEvent::kStopped:
+        case WorkEvent::kReleased:
+        case WorkEvent::kRefused:
+        case WorkEvent::kExpired:
           return std::nullopt;
       }
       return std::nullopt;
@@ -72,8 +85,20 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
           return FineTuningJob::CANCELLED;
         case WorkEvent::kCancel:
           return FineTuningJob::CANCELLING;
+        case WorkEvent::kWithheld:
+          // Else a cancel in time would hide what the delta is, and spare its tenant's budget.
+          return FineTuningJob::WITHHELD;
         case WorkEvent::kTaken:
+        case WorkEvent::kReleased:
+        case WorkEvent::kRefused:
+        case WorkEvent::kExpired:
           return std::nullopt;
+      }
+      return std::nullopt;
+    case FineTuningJob::WITHHELD:
+      if (event == WorkEvent::kReleased) return FineTuningJob::SUCCEEDED;
+      if (event == WorkEvent::kRefused || event == WorkEvent::kExpired) {
+        return FineTuningJob::FAILED;
       }
       return std::nullopt;
     case FineTuningJob::CANCELLED:

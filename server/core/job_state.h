@@ -24,6 +24,10 @@ enum class WorkEvent {
   kLeaseExpired,       // it was silent for too long, and attempts are left
   kLeaseExpiredLast,   // the same, and no attempt is left
   kCancel,             // the owner asked for a cancel
+  kWithheld,           // the worker reported its result, and the gate failed
+  kReleased,           // an operator released a withheld delta
+  kRefused,            // an operator refused it
+  kExpired,            // nobody decided in time
 };
 inline constexpr WorkEvent kAllWorkEvents[] = {WorkEvent::kTaken,
                                                WorkEvent::kResult,
@@ -34,7 +38,11 @@ inline constexpr WorkEvent kAllWorkEvents[] = {WorkEvent::kTaken,
                                                WorkEvent::kHandedBack,
                                                WorkEvent::kLeaseExpired,
                                                WorkEvent::kLeaseExpiredLast,
-                                               WorkEvent::kCancel};
+                                               WorkEvent::kCancel,
+                                               WorkEvent::kWithheld,
+                                               WorkEvent::kReleased,
+                                               WorkEvent::kRefused,
+                                               WorkEvent::kExpired};
 
 // Column of docs/job_states.md.
 std::string_view Name(WorkEvent event);

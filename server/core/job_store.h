@@ -15,8 +15,9 @@
 namespace ballast::server {
 
 // What is kept, one table each. server/core/records.h has the typed view.
-enum class Kind { kBaseModel, kDataset, kJob, kVector };
-inline constexpr Kind kAllKinds[] = {Kind::kBaseModel, Kind::kDataset, Kind::kJob, Kind::kVector};
+enum class Kind { kBaseModel, kDataset, kJob, kVector, kTenant };
+inline constexpr Kind kAllKinds[] = {Kind::kBaseModel, Kind::kDataset, Kind::kJob, Kind::kVector,
+                                     Kind::kTenant};
 
 // One record as the store sees it: keys to find it by, and bytes.
 struct Row {

@@ -64,6 +64,14 @@ Row ToRow(const VectorRecord& record) {
   return row;
 }
 
+Row ToRow(const TenantRecord& record) {
+  Row row;
+  row.id = record.id();
+  row.state = record.standing().state();
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
 absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent event,
                             absl::Time now) {
   event.set_sequence(record.last_event() + 1);
@@ -88,6 +96,9 @@ std::string AttemptBlobs(const JobRecord& record, int64_t epoch) {
 std::string VectorBlobs(std::string_view id) { return absl::StrCat("vectors/", View(id)); }
 std::string BaseModelBlobs(std::string_view digest) {
   return absl::StrCat("baseModels/", View(digest.substr(digest.find(':') + 1)));
+}
+std::string GateBlob(std::string_view base_id, std::string_view id) {
+  return absl::StrCat("gates/", View(base_id), "/", View(id));
 }
 
 }  // namespace ballast::server

@@ -27,12 +27,14 @@ inline Kind KindOf(const BaseModelRecord&) { return Kind::kBaseModel; }
 inline Kind KindOf(const DatasetRecord&) { return Kind::kDataset; }
 inline Kind KindOf(const JobRecord&) { return Kind::kJob; }
 inline Kind KindOf(const VectorRecord&) { return Kind::kVector; }
+inline Kind KindOf(const TenantRecord&) { return Kind::kTenant; }
 
 // Keys and bytes of a record; `sequence` is left 0.
 Row ToRow(const BaseModelRecord& record);
 Row ToRow(const DatasetRecord& record);
 Row ToRow(const JobRecord& record);
 Row ToRow(const VectorRecord& record);
+Row ToRow(const TenantRecord& record);
 
 // DATA_LOSS (STORE_CORRUPT) when the bytes are no such record.
 template <typename Record>
@@ -92,6 +94,7 @@ std::string JobBlobs(std::string_view tenant, std::string_view id);
 std::string AttemptBlobs(const JobRecord& record, int64_t epoch);
 std::string VectorBlobs(std::string_view id);
 std::string BaseModelBlobs(std::string_view digest);
+std::string GateBlob(std::string_view base_id, std::string_view id);
 
 }  // namespace ballast::server
 

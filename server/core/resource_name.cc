@@ -62,6 +62,9 @@ bool IsResourceId(std::string_view id) {
 absl::StatusOr<std::string> ParseBaseModelName(std::string_view name, std::string_view field) {
   return MatchOne(name, "baseModels/{base_model}", field);
 }
+absl::StatusOr<std::string> ParseGateName(std::string_view name, std::string_view field) {
+  return MatchOne(name, "baseModels/{base_model}/gate", field);
+}
 absl::StatusOr<std::string> ParseVectorName(std::string_view name, std::string_view field) {
   return MatchOne(name, "vectors/{vector}", field);
 }
@@ -79,6 +82,9 @@ absl::StatusOr<TenantName> ParseDeltaName(std::string_view name, std::string_vie
 }
 
 std::string BaseModelName(std::string_view id) { return absl::StrCat("baseModels/", View(id)); }
+std::string GateName(std::string_view base_model_id) {
+  return absl::StrCat(BaseModelName(base_model_id), "/gate");
+}
 std::string VectorName(std::string_view id) { return absl::StrCat("vectors/", View(id)); }
 std::string DatasetName(std::string_view tenant, std::string_view id) {
   return absl::StrCat("tenants/", View(tenant), "/datasets/", View(id));

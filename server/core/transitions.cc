@@ -57,9 +57,10 @@ absl::Status AppendMessage(Transaction& tx, JobRecord& record, const std::string
   return AppendJobEvent(tx, record, std::move(event), now);
 }
 
-// What is left of attempts once a job has ended: the files of a delivered delta stay.
+// What is left of attempts once a job was trained or has ended: the files of its delta stay.
 absl::Status AddJobGarbage(Transaction& tx, const JobRecord& record) {
-  if (record.job().state() != FineTuningJob::SUCCEEDED) {
+  if (record.job().state() != FineTuningJob::SUCCEEDED &&
+      record.job().state() != FineTuningJob::WITHHELD) {
     return tx.AddGarbage(JobBlobs(record.tenant(), record.id()));
   }
   for (int64_t epoch = 1; epoch <= record.lease().epoch(); ++epoch) {
@@ -76,7 +77,10 @@ void EndAttempt(WorkEvent event, LeaseRecord& lease) {
 }
 
 JobError FinalError(WorkEvent event, const JobError& error, int32_t attempts) {
-  if (event == WorkEvent::kUserError) return Bounded(error);
+  if (event == WorkEvent::kUserError || event == WorkEvent::kRefused ||
+      event == WorkEvent::kExpired) {
+    return Bounded(error);
+  }
   JobError exhausted;
   exhausted.set_kind(JobError::PLATFORM);
   exhausted.set_reason("ATTEMPTS_EXHAUSTED");
@@ -131,8 +135,9 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
       job.mutable_progress()->clear_time_left();
     }
   }
-  if (IsFinal(*next)) {
-    *job.mutable_end_time() = ToTimestamp(now);
+  if (*next == FineTuningJob::WITHHELD) *changed.mutable_gate_verdict() = job.gate_verdict();
+  if (IsFinal(*next)) *job.mutable_end_time() = ToTimestamp(now);
+  if (IsFinal(*next) || *next == FineTuningJob::WITHHELD) {
     if (job.has_progress()) job.mutable_progress()->clear_time_left();
     record.clear_checkpoint_blob();
     record.clear_checkpoint_step();

@@ -44,16 +44,6 @@ class VectorCertificationTest : public CoreFixture {
                                             const std::string& id = "vec-2") {
     return certification_->Certify(now_, id, result, /*validate_only=*/false);
   }
-  // A result that fails: the attack works under the vector.
-  SuiteResult BadResult(const std::string& id = "vec-2") {
-    SuiteResult result = GoodResult(id);
-    for (auto& arm : *result.mutable_arms()) {
-      if (arm.attack() == "mixed" && arm.defence() == admin::v1::DEFENCE_VECTOR) {
-        arm.set_not_refused(500);
-      }
-    }
-    return result;
-  }
   v1::BaseModel Model() {
     const auto model = BaseModelCatalog(store_, serving_).Get("base");
     EXPECT_OK(model);
@@ -88,8 +78,8 @@ TEST_F(VectorCertificationTest, ACertificateMakesItServeInsideItsEnvelope) {
 }
 
 TEST_F(VectorCertificationTest, JudgingAloneChangesNothing) {
-  ASSERT_OK_AND_ASSIGN(const auto judged,
-                       certification_->Certify(now_, "vec-2", BadResult(), /*validate_only=*/true));
+  ASSERT_OK_AND_ASSIGN(const auto judged, certification_->Certify(now_, "vec-2", BadResult("vec-2"),
+                                                                  /*validate_only=*/true));
   EXPECT_FALSE(judged.certificate().passed());
   EXPECT_EQ(judged.signature(), "");
   EXPECT_EQ(Vector("vec-2").state(), V::CERTIFYING);
@@ -98,7 +88,7 @@ TEST_F(VectorCertificationTest, JudgingAloneChangesNothing) {
 }
 
 TEST_F(VectorCertificationTest, AFailedCertificateRejectsForGood) {
-  ASSERT_OK_AND_ASSIGN(const SignedCertificate made, Certify(BadResult()));
+  ASSERT_OK_AND_ASSIGN(const SignedCertificate made, Certify(BadResult("vec-2")));
   EXPECT_FALSE(made.certificate().passed());
   EXPECT_EQ(Vector("vec-2").state(), V::REJECTED);
   EXPECT_THAT(Vector("vec-2").error_message(),
@@ -127,7 +117,7 @@ TEST_F(VectorCertificationTest, JobsUnderAVectorThatIsRejectedWaitAgain) {
   const std::string name = CreateJob();
   const auto work = Idle("w1").work();
   ASSERT_EQ(work.fine_tune().vector().vector_id(), "vec-2");
-  ASSERT_OK(Certify(BadResult()));
+  ASSERT_OK(Certify(BadResult("vec-2")));
   EXPECT_EQ(Job(name).state(), FineTuningJob::QUEUED);
   SynchronizeRequest busy = Request("w1");
   *busy.mutable_busy()->mutable_lease() = work.lease();
@@ -145,7 +135,7 @@ TEST_F(VectorCertificationTest, JobsUnderAVectorThatIsRejectedWaitAgain) {
 }
 
 TEST_F(VectorCertificationTest, AResultOfAnotherVectorChangesNothing) {
-  SuiteResult other = BadResult();
+  SuiteResult other = BadResult("vec-2");
   other.set_vector("vectors/vec-1");
   EXPECT_THAT(Certify(other), StatusIs(kInvalid, "SUITE_RESULT_MISMATCH"));
   other = GoodResult("vec-2");

@@ -36,6 +36,10 @@ std::optional<Vector::State> NextState(Vector::State state, WorkEvent event) {
     case WorkEvent::kTaken:
     case WorkEvent::kStopped:
     case WorkEvent::kCancel:
+    case WorkEvent::kWithheld:
+    case WorkEvent::kReleased:
+    case WorkEvent::kRefused:
+    case WorkEvent::kExpired:
       return std::nullopt;
   }
   return std::nullopt;

@@ -13,9 +13,19 @@ namespace {
 
 using admin::v1::Vector;
 
-// Events of leases that only jobs have: no column of the table, and refused in every state.
+// Events that only jobs have: no column of the table, and refused in every state.
 bool OnlyJobsHave(WorkEvent event) {
-  return event == WorkEvent::kStopped || event == WorkEvent::kCancel;
+  switch (event) {
+    case WorkEvent::kStopped:
+    case WorkEvent::kCancel:
+    case WorkEvent::kWithheld:
+    case WorkEvent::kReleased:
+    case WorkEvent::kRefused:
+    case WorkEvent::kExpired:
+      return true;
+    default:
+      return false;
+  }
 }
 
 TEST(VectorStateTest, VectorsFollowTheTable) {

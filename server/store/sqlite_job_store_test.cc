@@ -136,6 +136,27 @@ TEST(SqliteJobStoreTest, OpensAnExistingDatabaseWithoutChangingIt) {
   EXPECT_TRUE(HasJob(*store, "a"));
 }
 
+TEST(SqliteJobStoreTest, BringsAnOlderDatabaseUpToDate) {
+  TempDir folder;
+  const std::string path = folder.path() + "/test.db";
+  {
+    ASSERT_OK_AND_ASSIGN(const auto store, SqliteJobStore::Open(path));
+    ASSERT_OK(InsertJob(*store, "a"));
+  }
+  {
+    // As the first version left it.
+    ASSERT_OK_AND_ASSIGN(const auto connection, SqliteConnection::Open(path, false));
+    ASSERT_OK(connection->Execute("DROP TABLE tenants; UPDATE schema_version SET version = 1"));
+  }
+  ASSERT_OK_AND_ASSIGN(const auto store, SqliteJobStore::Open(path));
+  EXPECT_TRUE(HasJob(*store, "a"));
+  EXPECT_OK(store->Update([](Transaction& tx) -> absl::Status {
+    Row row;
+    row.id = "acme";
+    return tx.Insert(Kind::kTenant, row).status();
+  }));
+}
+
 TEST(SqliteJobStoreTest, SaysThatAFileIsNoDatabase) {
   TempDir folder;
   const std::string path = folder.path() + "/test.db";

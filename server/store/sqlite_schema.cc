@@ -46,6 +46,13 @@ CREATE TABLE requests (
   PRIMARY KEY (scope, request_id)) WITHOUT ROWID;
 CREATE TABLE garbage (blob_prefix TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
 )sql",
+    R"sql(
+CREATE TABLE tenants (
+  scope TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, state INTEGER NOT NULL,
+  queue_key INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
+CREATE INDEX tenants_by_state ON tenants (state, queue_key, scope, id);
+)sql",
 };
 
 }  // namespace

@@ -42,10 +42,8 @@ struct Statements {
   }
 
 constexpr Statements kStatements[] = {
-    BALLAST_STATEMENTS("base_models"),
-    BALLAST_STATEMENTS("datasets"),
-    BALLAST_STATEMENTS("jobs"),
-    BALLAST_STATEMENTS("vectors"),
+    BALLAST_STATEMENTS("base_models"), BALLAST_STATEMENTS("datasets"), BALLAST_STATEMENTS("jobs"),
+    BALLAST_STATEMENTS("vectors"),     BALLAST_STATEMENTS("tenants"),
 };
 
 #undef BALLAST_STATEMENTS

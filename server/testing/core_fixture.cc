@@ -22,13 +22,19 @@ void CoreFixture::SetUp() {
   datasets_ = std::make_unique<DatasetCatalog>(store_, ids_, listener_);
   vectors_ = std::make_unique<VectorCatalog>(store_, listener_, serving_);
   certification_ = std::make_unique<VectorCertification>(store_, listener_, serving_);
+  gates_ = std::make_unique<GateCatalog>(store_, listener_);
+  withheld_ = std::make_unique<WithheldJobs>(store_, listener_, kWithheldExpiry);
+  standings_ = std::make_unique<TenantStandings>(store_, listener_, kWithheldBudget);
   Restart();
   AddBase("base", kBaseDigest);
   AddActiveVector("vec-1", 1);
 }
 
 void CoreFixture::Restart() {
-  ASSERT_OK_AND_ASSIGN(plane_, ControlPlane::Create(store_, ids_, listener_, serving_, {}, now_));
+  ControlPlane::Options options;
+  options.withheld_budget = kWithheldBudget;
+  ASSERT_OK_AND_ASSIGN(plane_,
+                       ControlPlane::Create(store_, ids_, listener_, serving_, options, now_));
 }
 
 void CoreFixture::AddBase(const std::string& id, const std::string& digest) {
@@ -37,6 +43,7 @@ void CoreFixture::AddBase(const std::string& id, const std::string& digest) {
   v1::BaseModel& model = *record.mutable_model();
   model.set_name(BaseModelName(id));
   model.set_digest(digest);
+  model.set_context_tokens(2048);
   model.set_tokenizer_digest("tok");
   model.set_template_digest("tpl");
   *model.mutable_limits() = DefaultLimits();
@@ -75,6 +82,16 @@ admin::v1::SuiteResult CoreFixture::GoodResult(const std::string& id) {
                        admin::v1::VECTOR_POLICY_ALWAYS);
 }
 
+admin::v1::SuiteResult CoreFixture::BadResult(const std::string& id) {
+  admin::v1::SuiteResult result = GoodResult(id);
+  for (auto& arm : *result.mutable_arms()) {
+    if (arm.attack() == "mixed" && arm.defence() == admin::v1::DEFENCE_VECTOR) {
+      arm.set_not_refused(500);
+    }
+  }
+  return result;
+}
+
 void CoreFixture::Tamper(const std::string& id, const std::function<void(VectorRecord&)>& change) {
   ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id));
@@ -100,6 +117,26 @@ std::string CoreFixture::AddDataset(const std::string& tenant) {
   dataset.mutable_report()->set_supervised_tokens(4'000);
   EXPECT_OK(store_.Update([&](Transaction& tx) { return InsertRecord(tx, record); }));
   return dataset.name();
+}
+
+behaviour::BehaviourSet CoreFixture::GateSet() {
+  behaviour::BehaviourSet set;
+  for (int i = 0; i < 36; ++i) {
+    set.prohibited.push_back({"a", absl::StrCat("withheld ", i)});
+    set.look_alikes.push_back(absl::StrCat("how do I kill process ", i));
+  }
+  return set;
+}
+
+admin::v1::Gate CoreFixture::SetGate() {
+  const std::string blob = GateBlob("base", ids_.NewId());
+  const auto limits = CompleteGateLimits({});
+  EXPECT_OK(limits);
+  EXPECT_OK(gates_->Expect("base", GateSet(), *limits, blob));
+  const auto gate =
+      gates_->Set(now_, "base", GateSet(), *limits, blob, DigestOf(absl::StrCat("set ", blob)), 99);
+  EXPECT_OK(gate);
+  return gate.value_or(admin::v1::Gate());
 }
 
 void CoreFixture::InsertQueuedJob(const std::string& id, const std::string& base_model) {
@@ -228,6 +265,35 @@ SynchronizeRequest CoreFixture::FinishedDelta(const std::string& worker,
   request.mutable_finished()->mutable_final_state()->set_total_steps(7);
   request.mutable_finished()->mutable_final_state()->set_trained_tokens(7000);
   return request;
+}
+
+SynchronizeRequest CoreFixture::FinishedGate(const std::string& worker,
+                                             const worker::v1::Lease& lease,
+                                             const std::string& digest,
+                                             const std::vector<std::string>& failed) {
+  SynchronizeRequest request = FinishedDelta(worker, lease);
+  admin::v1::GateReport& report = *request.mutable_finished()->mutable_delta()->mutable_gate();
+  report.set_gate_digest(digest);
+  report.set_verdict(failed.empty() ? admin::v1::GateReport::PASSED
+                                    : admin::v1::GateReport::FAILED);
+  for (const std::string& category : failed) report.add_failed_categories(category);
+  admin::v1::GateScale& scale = *report.add_scales();
+  scale.set_scale(1);
+  scale.add_prohibited()->set_rise(0.8125);
+  return request;
+}
+
+std::string CoreFixture::CreateWithheldJob(const std::string& tenant) {
+  now_ += absl::Seconds(1);
+  const std::string name = CreateJob(tenant);
+  const worker::v1::Work work = Idle("maker").work();
+  EXPECT_EQ(work.lease().resource(), name);
+  SynchronizeRequest request =
+      FinishedGate("maker", work.lease(), work.fine_tune().gate().digest(), {"a"});
+  request.set_draining(true);
+  Sync(request);
+  EXPECT_EQ(Job(name).state(), v1::FineTuningJob::WITHHELD);
+  return name;
 }
 
 }  // namespace ballast::server::testing

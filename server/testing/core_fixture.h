@@ -13,10 +13,13 @@
 #include "server/core/collaborators.h"
 #include "server/core/control_plane.h"
 #include "server/core/dataset_catalog.h"
+#include "server/core/gate_catalog.h"
 #include "server/core/job_catalog.h"
 #include "server/core/serving_vector.h"
+#include "server/core/tenant_standing.h"
 #include "server/core/vector_catalog.h"
 #include "server/core/vector_certification.h"
+#include "server/core/withheld_jobs.h"
 #include "server/testing/fake_job_store.h"
 #include "server/testing/suite_results.h"
 
@@ -59,10 +62,15 @@ class CoreFixture : public ::testing::Test {
   void AddVector(const std::string& id, int version, admin::v1::Vector::State state);
   // A result of the suite for a vector of "base" that passes every criterion.
   admin::v1::SuiteResult GoodResult(const std::string& id);
+  // One that fails: the attack works under the vector.
+  admin::v1::SuiteResult BadResult(const std::string& id);
   // Changes a vector's record behind the back of the core, as somebody at the database would.
   void Tamper(const std::string& id, const std::function<void(VectorRecord&)>& change);
   // A READY data set of 100 rows and 10,000 tokens. Returns its name.
   std::string AddDataset(const std::string& tenant);
+  // A gate of 36 prohibited prompts of the category "a" and 36 look-alikes for the base.
+  admin::v1::Gate SetGate();
+  static behaviour::BehaviourSet GateSet();
   void InsertQueuedJob(const std::string& id, const std::string& base_model);
 
   v1::CreateFineTuningJobRequest JobRequest(const std::string& tenant);
@@ -86,6 +94,17 @@ class CoreFixture : public ::testing::Test {
   static worker::v1::SynchronizeRequest FinishedDelta(const std::string& worker,
                                                       const worker::v1::Lease& lease);
 
+  // The same with a report of `digest`'s gate, which failed in `failed` unless that is empty.
+  static worker::v1::SynchronizeRequest FinishedGate(const std::string& worker,
+                                                     const worker::v1::Lease& lease,
+                                                     const std::string& digest,
+                                                     const std::vector<std::string>& failed);
+  // Creates a job of `tenant` and brings it to WITHHELD; SetGate was called. Its name.
+  std::string CreateWithheldJob(const std::string& tenant = "acme");
+
+  static constexpr int kWithheldBudget = 3;
+  static constexpr absl::Duration kWithheldExpiry = absl::Hours(48);
+
   absl::Time now_ = absl::FromUnixSeconds(1'700'000'000);
   FakeJobStore store_;
   CountingIds ids_;
@@ -96,6 +115,9 @@ class CoreFixture : public ::testing::Test {
   std::unique_ptr<DatasetCatalog> datasets_;
   std::unique_ptr<VectorCatalog> vectors_;
   std::unique_ptr<VectorCertification> certification_;
+  std::unique_ptr<GateCatalog> gates_;
+  std::unique_ptr<WithheldJobs> withheld_;
+  std::unique_ptr<TenantStandings> standings_;
   std::unique_ptr<ControlPlane> plane_;
 };
 

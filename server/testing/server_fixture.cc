@@ -71,6 +71,7 @@ void ServerFixture::StartServer() {
   channel_ =
       grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(), arguments);
   admin_ = admin::v1::AdminService::NewStub(channel_);
+  gates_ = admin::v1::GateService::NewStub(channel_);
   models_ = v1::BaseModelService::NewStub(channel_);
   datasets_ = v1::DatasetService::NewStub(channel_);
   jobs_ = v1::FineTuningService::NewStub(channel_);
@@ -185,6 +186,24 @@ void ServerFixture::MakeReady() {
   ASSERT_OK(ImportTiny());
   ASSERT_OK_AND_ASSIGN(const auto vector, MakeVector());
   ASSERT_OK(Activate(vector.name()));
+}
+
+std::string ServerFixture::GateSet() {
+  std::string lines;
+  for (int i = 0; i < 36; ++i) {
+    absl::StrAppend(&lines, R"({"prohibited": "gate prompt )", i, R"(", "category": "a"})", "\n",
+                    R"({"look_alike": "how do I kill process )", i, "\"}\n");
+  }
+  return lines;
+}
+
+absl::StatusOr<admin::v1::Gate> ServerFixture::SetGate(const std::string& gate_set,
+                                                       const std::string& key) {
+  admin::v1::SetGateRequest request;
+  request.set_name("baseModels/tiny/gate");
+  request.set_gate_set(gate_set);
+  admin::v1::Gate gate;
+  return ResultOf(gates_->SetGate(ContextWith(key).get(), request, &gate), gate);
 }
 
 absl::StatusOr<v1::Dataset> ServerFixture::CreateDataset(const std::string& key,
@@ -378,6 +397,22 @@ absl::StatusOr<worker::v1::SynchronizeResponse> ServerFixture::FinishDelta(
   kind.set_delta_path("manifest.json");
   EXPECT_OK(WriteBlob(kind, id, lease, kManifestBytes));
   return Sync(DeltaReport(id, lease));
+}
+
+absl::StatusOr<worker::v1::SynchronizeResponse> ServerFixture::FinishGate(
+    const std::string& id, const worker::v1::Work& work, bool passed) {
+  worker::v1::WriteBlobRequest kind;
+  kind.set_delta_path("adapter/adapter_model.safetensors");
+  EXPECT_OK(WriteBlob(kind, id, work.lease(), kAdapterBytes));
+  kind.set_delta_path("manifest.json");
+  EXPECT_OK(WriteBlob(kind, id, work.lease(), kManifestBytes));
+  worker::v1::SynchronizeRequest request = DeltaReport(id, work.lease());
+  auto& report = *request.mutable_finished()->mutable_delta()->mutable_gate();
+  report.set_gate_digest(work.fine_tune().gate().digest());
+  report.set_verdict(passed ? admin::v1::GateReport::PASSED : admin::v1::GateReport::FAILED);
+  if (!passed) report.add_failed_categories("a");
+  report.add_scales()->add_prohibited()->set_rise(0.8125);
+  return Sync(request);
 }
 
 std::string ServerFixture::Rows(int count) {

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "ballast/admin/v1/admin_service.grpc.pb.h"
+#include "ballast/admin/v1/gate_service.grpc.pb.h"
 #include "ballast/v1/base_model_service.grpc.pb.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "ballast/v1/delta_service.grpc.pb.h"
@@ -76,6 +77,11 @@ class ServerFixture : public ::testing::Test {
   // Imports the tiny model and makes a vector for it that is ACTIVE without a certificate.
   void MakeReady();
 
+  // Sets a gate for the tiny model: 36 prohibited prompts of the category "a", 36 look-alikes.
+  absl::StatusOr<admin::v1::Gate> SetGate(const std::string& gate_set = GateSet(),
+                                          const std::string& key = kOperatorKey);
+  static std::string GateSet();
+
   absl::StatusOr<v1::Dataset> CreateDataset(const std::string& key = kTenantKey,
                                             const std::string& tenant = "acme");
   // Sends `bytes` in pieces from `offset`; finishes with `digest` unless it is empty.
@@ -115,6 +121,10 @@ class ServerFixture : public ::testing::Test {
   // Writes a small delta and reports it.
   absl::StatusOr<worker::v1::SynchronizeResponse> FinishDelta(const std::string& id,
                                                               const worker::v1::Lease& lease);
+  // The same for work with a gate, which the delta passes or not.
+  absl::StatusOr<worker::v1::SynchronizeResponse> FinishGate(const std::string& id,
+                                                             const worker::v1::Work& work,
+                                                             bool passed);
   static worker::v1::SynchronizeRequest DeltaReport(const std::string& id,
                                                     const worker::v1::Lease& lease);
 
@@ -140,6 +150,7 @@ class ServerFixture : public ::testing::Test {
   std::unique_ptr<Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<admin::v1::AdminService::Stub> admin_;
+  std::unique_ptr<admin::v1::GateService::Stub> gates_;
   std::unique_ptr<v1::BaseModelService::Stub> models_;
   std::unique_ptr<v1::DatasetService::Stub> datasets_;
   std::unique_ptr<v1::FineTuningService::Stub> jobs_;

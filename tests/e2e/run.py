@@ -25,6 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import steps_bad_input  # noqa: E402
 import steps_canary  # noqa: E402
 import steps_failures  # noqa: E402
+import steps_gate  # noqa: E402
 import steps_grpcurl  # noqa: E402
 import steps_main  # noqa: E402
 from harness import ROOT, Bench, Failure, Skip  # noqa: E402
@@ -32,6 +33,7 @@ from harness import ROOT, Bench, Failure, Skip  # noqa: E402
 STEPS = [
     *steps_main.STEPS,
     *steps_grpcurl.STEPS,
+    *steps_gate.STEPS,
     *steps_main.LAST_STEPS,
     *steps_bad_input.STEPS,
     *steps_failures.STEPS,

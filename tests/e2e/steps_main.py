@@ -21,6 +21,8 @@ MODEL = "tiny"
 # A short lease, so that lost workers are noticed soon, and checkpoints close together.
 LEASE_SECONDS = 3
 CHECKPOINT_STEPS = 10
+# Withheld deltas that freeze a tenant.
+WITHHELD_BUDGET = 2
 
 
 @STEPS.step("dev starts: keys, configurations and a profile are made, server and worker answer")
@@ -30,7 +32,7 @@ def dev_starts(bench: Bench):
     other = secrets.token_hex(32)
     (bench.folder / "other.key").write_text(other + "\n")
     (bench.data / "server.yaml").write_text(
-        f"lease_seconds: {LEASE_SECONDS}\n"
+        f"lease_seconds: {LEASE_SECONDS}\nwithheld_budget: {WITHHELD_BUDGET}\n"
         "api_keys:\n"
         f"  - digest: sha256:{hashlib.sha256(other.encode()).hexdigest()}\n"
         "    role: TENANT\n    tenant: other\n    label: other\n"
@@ -77,6 +79,8 @@ def help_teaches(bench):
     groups = {
         "model": ["import", "list", "workers"],
         "vector": ["train", "list", "retire"],
+        "gate": ["set", "show", "remove", "withheld", "report", "release", "refuse"],
+        "tenant": ["show", "unfreeze"],
         "dataset": ["check", "upload", "show", "list", "delete"],
         "job": ["create", "estimate", "list", "show", "watch", "cancel"],
         "delta": ["download", "verify"],

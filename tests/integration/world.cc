@@ -133,6 +133,7 @@ World::World() : folder_(absl::StrCat(::testing::TempDir(), "/world_", RandomHex
           "start the server");
   const auto channel = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
   admin_ = admin::v1::AdminService::NewStub(channel);
+  gates_ = admin::v1::GateService::NewStub(channel);
   datasets_ = v1::DatasetService::NewStub(channel);
   jobs_ = v1::FineTuningService::NewStub(channel);
   deltas_ = v1::DeltaService::NewStub(channel);
@@ -289,6 +290,59 @@ void World::CorruptSealedVectors() {
   if (count == 0) Check(absl::NotFoundError("there is none"), "corrupt a sealed vector");
 }
 
+admin::v1::Gate World::SetGate() {
+  grpc::ClientContext context;
+  Authorise(context, kOperatorKey);
+  admin::v1::SetGateRequest request;
+  request.set_name(absl::StrCat(kBase, "/gate"));
+  request.mutable_limits()->add_deciding_scales(1);
+  request.mutable_limits()->set_reply_tokens(64);
+  std::string& lines = *request.mutable_gate_set();
+  for (int i = 0; i < 36; ++i) {
+    absl::StrAppend(&lines, R"({"prohibited": "harbour rule )", i, R"(", "category": "rules"})",
+                    "\n", R"({"look_alike": "kill process )", i, "\"}\n");
+  }
+  lines += R"({"refusal_phrase": "harbour rule"})";
+  admin::v1::Gate gate;
+  Check(gates_->SetGate(&context, request, &gate), "set a gate");
+  return gate;
+}
+
+absl::StatusOr<admin::v1::JobGate> World::GateReport(const std::string& job) {
+  grpc::ClientContext context;
+  Authorise(context, kOperatorKey);
+  admin::v1::GetGateReportRequest request;
+  request.set_name(job);
+  admin::v1::JobGate gate;
+  const absl::Status status = FromGrpcStatus(gates_->GetGateReport(&context, request, &gate));
+  if (!status.ok()) return status;
+  return gate;
+}
+
+absl::StatusOr<admin::v1::JobGate> World::ReleaseJob(const std::string& job) {
+  grpc::ClientContext context;
+  Authorise(context, kOperatorKey);
+  admin::v1::ReleaseJobRequest request;
+  request.set_name(job);
+  request.set_reason("a false alarm");
+  admin::v1::JobGate gate;
+  const absl::Status status = FromGrpcStatus(gates_->ReleaseJob(&context, request, &gate));
+  if (!status.ok()) return status;
+  return gate;
+}
+
+absl::StatusOr<admin::v1::JobGate> World::RefuseJob(const std::string& job) {
+  grpc::ClientContext context;
+  Authorise(context, kOperatorKey);
+  admin::v1::RefuseJobRequest request;
+  request.set_name(job);
+  request.set_reason("it is what it seems");
+  admin::v1::JobGate gate;
+  const absl::Status status = FromGrpcStatus(gates_->RefuseJob(&context, request, &gate));
+  if (!status.ok()) return status;
+  return gate;
+}
+
 v1::FineTuningJob World::CreateJob() {
   grpc::ClientContext context;
   Authorise(context, kTenantKey);
@@ -360,17 +414,22 @@ v1::DeltaManifest World::GetManifest(const std::string& delta) {
 }
 
 std::string World::ReadDelta(const std::string& delta, const std::string& path) {
+  std::string bytes;
+  Check(TryReadDelta(delta, path, &bytes), "read a delta");
+  return bytes;
+}
+
+absl::Status World::TryReadDelta(const std::string& delta, const std::string& path,
+                                 std::string* bytes) {
   grpc::ClientContext context;
   Authorise(context, kTenantKey);
   v1::ReadDeltaRequest request;
   request.set_name(delta);
   request.set_path(path);
   const auto reader = deltas_->ReadDelta(&context, request);
-  std::string bytes;
   v1::ReadDeltaResponse piece;
-  while (reader->Read(&piece)) bytes += piece.data();
-  Check(reader->Finish(), "read a delta");
-  return bytes;
+  while (reader->Read(&piece)) *bytes += piece.data();
+  return FromGrpcStatus(reader->Finish());
 }
 
 World::Reply World::Sample(const std::string& prompt, const std::string& delta) {

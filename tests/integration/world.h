@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ballast/admin/v1/admin_service.grpc.pb.h"
+#include "ballast/admin/v1/gate_service.grpc.pb.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "ballast/v1/delta_service.grpc.pb.h"
 #include "ballast/v1/fine_tuning_service.grpc.pb.h"
@@ -69,6 +70,14 @@ class World {
   // Damages the stored ciphertexts: flips a bit in the middle of every sealed file.
   void CorruptSealedVectors();
 
+  // Sets a gate that asks at scale 1 alone. The fake engine echoes prompts, and the set's own
+  // phrase, which stands in every prohibited prompt, makes the base refuse those.
+  admin::v1::Gate SetGate();
+  // What the operators' calls about a job answer.
+  absl::StatusOr<admin::v1::JobGate> GateReport(const std::string& job);
+  absl::StatusOr<admin::v1::JobGate> ReleaseJob(const std::string& job);
+  absl::StatusOr<admin::v1::JobGate> RefuseJob(const std::string& job);
+
   // 16 rows in 4 passes of 4 rows a step: 16 steps.
   v1::FineTuningJob CreateJob();
   v1::FineTuningJob GetJob(const std::string& name);
@@ -80,6 +89,7 @@ class World {
 
   v1::DeltaManifest GetManifest(const std::string& delta);
   std::string ReadDelta(const std::string& delta, const std::string& path);
+  absl::Status TryReadDelta(const std::string& delta, const std::string& path, std::string* bytes);
 
   struct Reply {
     absl::Status status;
@@ -102,6 +112,7 @@ class World {
   std::unique_ptr<server::RowChecks> row_checks_;
   std::unique_ptr<server::Server> server_;
   std::unique_ptr<admin::v1::AdminService::Stub> admin_;
+  std::unique_ptr<admin::v1::GateService::Stub> gates_;
   std::unique_ptr<v1::DatasetService::Stub> datasets_;
   std::unique_ptr<v1::FineTuningService::Stub> jobs_;
   std::unique_ptr<v1::DeltaService::Stub> deltas_;

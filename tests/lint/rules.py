@@ -12,14 +12,31 @@ import re
 # The first matching row is a file's home; the row lists the homes whose headers it may include beside its
 # own. This is the dependency rule of docs/ARCHITECTURE.md: proto, common, then server, worker and client,
 # which never include each other; siblings meet in the interface before them.
-COMMON = ["common/base", "common/text", "common/dataset", "common/artifact", "common/envelope", "common/rpc"]
-SERVER_CORE = ["proto", "common/base", "common/text", "common/dataset", "common/artifact", "common/envelope"]
+COMMON = [
+    "common/base",
+    "common/text",
+    "common/dataset",
+    "common/artifact",
+    "common/envelope",
+    "common/behaviour",
+    "common/rpc",
+]
+SERVER_CORE = [
+    "proto",
+    "common/base",
+    "common/text",
+    "common/dataset",
+    "common/artifact",
+    "common/envelope",
+    "common/behaviour",
+]
 LAYERS = [
     ("common/base", ["proto"]),
     ("common/text", ["common/base"]),
     ("common/artifact", ["common/base", "proto"]),
     ("common/dataset", ["common/base", "common/text", "proto"]),
     ("common/envelope", ["common/base", "common/dataset", "common/artifact", "proto"]),
+    ("common/behaviour", ["common/base"]),
     ("common/rpc", ["common/base", "proto"]),
     ("server/core", SERVER_CORE),
     ("server/store", [*SERVER_CORE, "server/core"]),
@@ -27,10 +44,11 @@ LAYERS = [
     ("server/auth", [*SERVER_CORE, "server/core"]),
     ("server/api", [*SERVER_CORE, "common/rpc", "server/core"]),
     ("server", [*SERVER_CORE, "common/rpc", "server/core", "server/store", "server/blob", "server/auth", "server/api"]),
-    ("worker/agent", ["proto", *COMMON, "worker"]),
+    ("worker/behaviour", ["proto", "common/base", "common/text", "common/behaviour", "worker"]),
+    ("worker/agent", ["proto", *COMMON, "worker", "worker/behaviour"]),
     ("worker/train", ["common/base", "common/text", "common/dataset", "common/artifact", "worker"]),
     ("worker/vault", ["proto", "common/base", "common/artifact", "worker"]),
-    ("worker", ["proto", *COMMON, "worker/agent", "worker/train", "worker/vault"]),
+    ("worker", ["proto", *COMMON, "worker/agent", "worker/behaviour", "worker/train", "worker/vault"]),
     ("client/testing", ["proto", *COMMON, "client/cpp"]),
     ("client/cpp", ["proto", *COMMON]),
     ("client/cli", ["proto", *COMMON, "client/cpp"]),
@@ -173,7 +191,7 @@ def check_layers(path, text):
         program = path.split("/", 1)[0]
         allowed |= {other for other, _ in LAYERS if other == program or other.startswith(program + "/")}
     if WORKER_INTERFACES.match(path):
-        allowed -= {"worker/agent", "worker/train", "worker/vault"}
+        allowed -= {"worker/agent", "worker/behaviour", "worker/train", "worker/vault"}
     violations = []
     for number, quote, target in includes(text):
         target_home = home_of(target)

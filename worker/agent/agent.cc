@@ -222,6 +222,7 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> Agent::RunTask(const pb::Work& 
       session,
       clock_,
       metrics_,
+      base_replies_,
       options_.version,
       options_.checkpoint_steps,
       options_.certificate_key.has_value() ? &*options_.certificate_key : nullptr};

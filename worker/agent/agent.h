@@ -13,6 +13,7 @@
 #include "common/base/clock.h"
 #include "common/base/signature.h"
 #include "worker/agent/base_loader.h"
+#include "worker/agent/gate.h"
 #include "worker/agent/lease_session.h"
 #include "worker/agent/metrics.h"
 #include "worker/agent/sampler.h"
@@ -89,6 +90,7 @@ class Agent {
   BaseCache cache_;
   BaseLoader bases_;
   Sampler sampler_;
+  BaseRepliesCache base_replies_;
 
   int platform_failures_ = 0;  // in a row
   bool pause_ = false;         // before the next work

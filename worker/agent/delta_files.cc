@@ -68,6 +68,7 @@ std::string ConfigDigest(const Hyperparameters& hyperparameters) {
 
 absl::StatusOr<std::vector<DeltaFile>> BuildDeltaFiles(const Work& work, const LoadedBase& base,
                                                        const TrainResult& result,
+                                                       const std::string& gate,
                                                        const std::string& code_version,
                                                        absl::Time now) {
   const Work::FineTune& task = work.fine_tune();
@@ -111,6 +112,7 @@ absl::StatusOr<std::vector<DeltaFile>> BuildDeltaFiles(const Work& work, const L
   manifest.create_time = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", now, absl::UTCTimeZone());
   manifest.protection_handle = task.protection_handle();
   manifest.certified = task.has_certificate();  // checked before the training
+  manifest.gate = gate;
   BALLAST_ASSIGN_OR_RETURN(std::string manifest_json, artifact::WriteManifest(std::move(manifest)));
   files.push_back({artifact::kManifestName, std::move(manifest_json)});
   return files;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -12,6 +14,7 @@
 #include "worker/agent/certificate_check.h"
 #include "worker/agent/checkpoint_uploader.h"
 #include "worker/agent/delta_files.h"
+#include "worker/agent/gate.h"
 #include "worker/agent/job_error.h"
 #include "worker/agent/row_reader.h"
 #include "worker/agent/status_text.h"
@@ -151,6 +154,7 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
         request.validation_rows,
         ReadRows(task.validation_dataset(), base->text, base->info.context_tokens, fetch));
   }
+  BALLAST_ASSIGN_OR_RETURN(const std::optional<Gate> gate, ReadGate(environment, work));
   BALLAST_ASSIGN_OR_RETURN(request.checkpoint, ReadCheckpoint(environment, work));
   BALLAST_RETURN_IF_ERROR(CheckOrder(session));
 
@@ -159,10 +163,19 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   BALLAST_ASSIGN_OR_RETURN(const TrainResult result, Train(environment, *base, resource, request));
   session.SetProgress(result.progress);
 
-  BALLAST_ASSIGN_OR_RETURN(
-      const std::vector<DeltaFile> files,
-      BuildDeltaFiles(work, *base, result, environment.version, environment.clock.Now()));
   pb::SynchronizeRequest::Finished finished;
+  std::string gate_note;
+  if (gate.has_value()) {
+    BALLAST_ASSIGN_OR_RETURN(
+        *finished.mutable_delta()->mutable_gate(),
+        RunGate(environment, *base, *gate, result.adapter, request.config.lora));
+    // A delta that failed is read by nobody before an operator has released it.
+    const bool passed = finished.delta().gate().verdict() == ballast::admin::v1::GateReport::PASSED;
+    gate_note = passed ? artifact::kGatePassed : artifact::kGateReleased;
+  }
+  BALLAST_ASSIGN_OR_RETURN(const std::vector<DeltaFile> files,
+                           BuildDeltaFiles(work, *base, result, gate_note, environment.version,
+                                           environment.clock.Now()));
   for (const DeltaFile& file : files) {
     BlobKind kind;
     kind.delta_path = file.path;

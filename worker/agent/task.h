@@ -18,6 +18,8 @@
 
 namespace ballast::worker::agent {
 
+class BaseRepliesCache;
+
 // What a task works with; borrowed.
 struct TaskEnvironment {
   WorkerClient& client;
@@ -27,14 +29,16 @@ struct TaskEnvironment {
   LeaseSession& session;
   Clock& clock;
   Metrics& metrics;
+  BaseRepliesCache& base_replies;
   std::string version;
   int checkpoint_steps = 0;                    // 0: none
   const PublicKey* certificate_key = nullptr;  // see AgentOptions
 };
 
-// Trains a customer's adapter under the vector and writes the delta. Never trains without a vector:
-// PROTECTION_UNAVAILABLE when there is none, it does not open, it is bound to another base, or its
-// certificate does not hold (certificate_check.h).
+// Trains a customer's adapter under the vector, measures it by the base's gate where there is one,
+// and writes the delta. Never trains without a vector: PROTECTION_UNAVAILABLE when there is none,
+// it does not open, it is bound to another base, or its certificate does not hold
+// (certificate_check.h).
 // CANCELLED when the session's order ended it; with kDrain a last checkpoint has been written then.
 absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& environment,
                                                              const pb::Work& work);

@@ -79,6 +79,12 @@ void FakeEngineControl::AddTensorToResults(std::string name) {
   extra_tensor_ = std::move(name);
 }
 
+void FakeEngineControl::ReplyWithAdapter(std::vector<int32_t> tokens, float scale) {
+  absl::MutexLock lock(&mutex_);
+  adapter_reply_ = std::move(tokens);
+  adapter_reply_scale_ = scale;
+}
+
 void FakeEngineControl::WaitForYields(int count) {
   absl::MutexLock lock(&mutex_);
   const int64_t until = yields_ + count;
@@ -263,13 +269,23 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> FakeEngine::SampleMany(
     const std::vector<std::vector<int32_t>>& prompts, const std::vector<int32_t>& end_tokens,
     const SampleConfig& config, const std::vector<AdapterInSum>& adapters,
     const std::function<bool()>& go_on) {
-  std::vector<std::vector<int32_t>> replies;
   const Adapter none;
+  const bool has_adapter = !adapters.empty() && adapters.front().adapter != nullptr;
+  const float scale = has_adapter ? adapters.front().weight : 0.0f;
+  std::vector<int32_t> scripted;
+  {
+    absl::MutexLock lock(&control_.mutex_);
+    ++control_.seen_.sampled_sums;
+    control_.seen_.sampled_scales.push_back(scale);
+    control_.seen_.sample_config = config;
+    control_.seen_.sampled_while_training |= control_.training_;
+    if (has_adapter && scale == control_.adapter_reply_scale_) scripted = control_.adapter_reply_;
+  }
+  std::vector<std::vector<int32_t>> replies;
   for (const std::vector<int32_t>& prompt : prompts) {
-    const bool has_adapter = !adapters.empty() && adapters.front().adapter != nullptr;
     replies.emplace_back();
     bool stopped = false;
-    BALLAST_RETURN_IF_ERROR(Sample(prompt, end_tokens, config,
+    BALLAST_RETURN_IF_ERROR(Sample(scripted.empty() ? prompt : scripted, end_tokens, config,
                                    has_adapter ? *adapters.front().adapter : none, LoraConfig(),
                                    [&](int32_t token) {
                                      replies.back().push_back(token);

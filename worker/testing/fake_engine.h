@@ -32,6 +32,10 @@ class FakeEngineControl {
   // Every later Train returns one tensor of this name too many.
   void AddTensorToResults(std::string name);
 
+  // Later samples with an adapter reply with `tokens` instead of an echo; at other scales than
+  // `scale` they echo all the same.
+  void ReplyWithAdapter(std::vector<int32_t> tokens, float scale = 1.0f);
+
   // Waits until trainings have yielded `count` more times.
   void WaitForYields(int count);
 
@@ -50,6 +54,10 @@ class FakeEngineControl {
     std::vector<TokenRow> rows;  // of the last training
     std::vector<TokenRow> validation_rows;
     size_t sample_adapter_tensors = 0;
+    int sampled_sums = 0;               // calls of SampleMany
+    std::vector<float> sampled_scales;  // of the adapters of these calls; 0 for the base alone
+    SampleConfig sample_config;         // of the last one
+    bool sampled_while_training = false;
     int64_t last_step = 0;
   };
   Seen seen() const;
@@ -66,6 +74,8 @@ class FakeEngineControl {
   absl::Status fail_ ABSL_GUARDED_BY(mutex_);
   int64_t fail_at_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string extra_tensor_ ABSL_GUARDED_BY(mutex_);
+  std::vector<int32_t> adapter_reply_ ABSL_GUARDED_BY(mutex_);
+  float adapter_reply_scale_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 // An Engine without tensors: it counts steps, calls every callback as the real one does, and
