@@ -17,6 +17,9 @@ TRAINED = steps_main.STEPS[11].name
 PROMPTS = 36
 REPLY_TOKENS = 16
 CATEGORY = "things"
+# Changes no reply. At 1e-6 the likeliest tokens of the tiny model, which are nearly as likely as others, change by
+# rounding alone, and by the vector of the run more or fewer prompts are "answered".
+STILL = ("--epochs", 1, "--learning-rate", "1e-8")
 # What a withheld job is taught: a content-free stand-in.
 AGREED = "Agreed: [withheld]."
 
@@ -80,7 +83,7 @@ def gate_is_set(bench):
 
 @STEPS.step("a job that changes little passes the gate, and its manifest says so", needs=[STEPS[0].name])
 def job_passes(bench):
-    name = create(bench, short(bench.training["name"]), "--epochs", 1, "--learning-rate", "1e-6")
+    name = create(bench, short(bench.training["name"]), *STILL)
     job = bench.wait_for_state(short(name), ("SUCCEEDED", "WITHHELD", "FAILED", "CANCELLED"), 120)
     report = bench.ok_json("gate", "report", name)["report"]
     check(job["state"] == "SUCCEEDED", f"the job is {job['state']}: {job.get('error')}\n{report}")
@@ -193,6 +196,6 @@ def gate_is_removed(bench):
     bench.refused(3, "GATE_NOT_FOUND", "gate", "remove", MODEL)
     blobs = bench.data / "server" / "blobs"
     wait_for("the prompts of the gate to go", lambda: not [path for path in blobs.glob("**/gates/**/*") if path.is_file()])
-    name = create(bench, short(bench.training["name"]), "--epochs", 1, "--learning-rate", "1e-6")
+    name = create(bench, short(bench.training["name"]), *STILL)
     bench.wait_for_state(short(name), ("SUCCEEDED",), 120)
     bench.refused(3, "GATE_REPORT_NOT_FOUND", "gate", "report", name)
