@@ -69,7 +69,7 @@ struct Evaluation {
 struct Progress {
   int64_t step = 0;  // finished optimizer steps
   int64_t total_steps = 0;
-  int64_t trained_tokens = 0;  // non-padding tokens of finished steps
+  int64_t trained_tokens = 0;  // non-padding tokens of finished steps, without safety rows
 };
 
 // A named tensor of an adapter in the customer's hands: float32, row-major.
@@ -104,6 +104,9 @@ struct TrainResult {
 struct TrainRequest {
   TrainConfig config;
   std::vector<TokenRow> rows;
+  // Trained among `rows` like them, and counted in steps, but in no training loss and no
+  // trained_tokens: what the platform adds to a job (S3).
+  std::vector<TokenRow> safety_rows;
   std::vector<TokenRow> validation_rows;
   // The vector in clear (safetensors of a LoRA, see vault). Null only for tests and benchmarks of
   // the engine itself: the agent never passes null (a job without a vector is refused).

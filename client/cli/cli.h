@@ -14,6 +14,7 @@
 #include "client/cpp/admin_client.h"
 #include "client/cpp/client.h"
 #include "client/cpp/gate_client.h"
+#include "client/cpp/safety_rows_client.h"
 #include "google/protobuf/message.h"
 
 namespace ballast::cli {
@@ -44,6 +45,7 @@ class Cli {
   absl::StatusOr<std::shared_ptr<client::Client>> TenantClient();
   absl::StatusOr<std::shared_ptr<client::AdminClient>> OperatorClient();
   absl::StatusOr<std::shared_ptr<client::GateClient>> GateClient();
+  absl::StatusOr<std::shared_ptr<client::SafetyRowsClient>> SafetyRowsClient();
 
   // Refuses a 0 that was typed for an option whose 0 means "not given" to the server: it would be
   // replaced without a word. INVALID_ARGUMENT (HYPERPARAMETER_ZERO) with the exit code of a usage
@@ -73,6 +75,7 @@ void AddDatasetCommands(Cli& cli);
 void AddDeltaCommands(Cli& cli);
 void AddDevCommand(Cli& cli);
 void AddGateCommands(Cli& cli);  // gate and tenant
+void AddSafetyRowsCommands(Cli& cli);
 void AddJobCommands(Cli& cli);
 void AddModelCommands(Cli& cli);
 void AddSampleCommand(Cli& cli);

@@ -8,6 +8,7 @@ int main(int argc, char** argv) {
   ballast::cli::AddModelCommands(cli);
   ballast::cli::AddVectorCommands(cli);
   ballast::cli::AddGateCommands(cli);
+  ballast::cli::AddSafetyRowsCommands(cli);
   ballast::cli::AddDatasetCommands(cli);
   ballast::cli::AddJobCommands(cli);
   ballast::cli::AddDeltaCommands(cli);

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "ballast/admin/v1/admin_service.grpc.pb.h"
 #include "ballast/admin/v1/gate_service.grpc.pb.h"
+#include "ballast/admin/v1/safety_rows.grpc.pb.h"
 #include "ballast/v1/base_model_service.grpc.pb.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "ballast/v1/delta_service.grpc.pb.h"
@@ -41,6 +42,7 @@ class FakeServer {
     builder.RegisterService(&sampling_);
     builder.RegisterService(&admin_);
     builder.RegisterService(&gates_);
+    builder.RegisterService(&safety_rows_);
     server_ = builder.BuildAndStart();
     address_ = "127.0.0.1:" + std::to_string(port);
   }
@@ -95,6 +97,9 @@ class FakeServer {
   Handler<admin::v1::GetVectorCertificateRequest, admin::v1::SignedCertificate>
       get_vector_certificate;
   Handler<v1::GetBaseModelRequest, v1::BaseModel> get_base_model;
+  Handler<admin::v1::SetSafetyRowsRequest, admin::v1::SafetyRows> set_safety_rows;
+  Handler<admin::v1::GetSafetyRowsRequest, admin::v1::SafetyRows> get_safety_rows;
+  Handler<admin::v1::RemoveSafetyRowsRequest, google::protobuf::Empty> remove_safety_rows;
   Handler<admin::v1::SetGateRequest, admin::v1::Gate> set_gate;
   Handler<admin::v1::GetGateRequest, admin::v1::Gate> get_gate;
   Handler<admin::v1::RemoveGateRequest, google::protobuf::Empty> remove_gate;
@@ -274,6 +279,26 @@ class FakeServer {
     FakeServer* fake;
   };
 
+  struct SafetyRows : admin::v1::SafetyRowsService::Service {
+    explicit SafetyRows(FakeServer* fake) : fake(fake) {}
+    grpc::Status SetSafetyRows(grpc::ServerContext* c,
+                               const admin::v1::SetSafetyRowsRequest* request,
+                               admin::v1::SafetyRows* response) override {
+      return Run(fake->set_safety_rows, *c, *request, *response);
+    }
+    grpc::Status GetSafetyRows(grpc::ServerContext* c,
+                               const admin::v1::GetSafetyRowsRequest* request,
+                               admin::v1::SafetyRows* response) override {
+      return Run(fake->get_safety_rows, *c, *request, *response);
+    }
+    grpc::Status RemoveSafetyRows(grpc::ServerContext* c,
+                                  const admin::v1::RemoveSafetyRowsRequest* request,
+                                  google::protobuf::Empty* response) override {
+      return Run(fake->remove_safety_rows, *c, *request, *response);
+    }
+    FakeServer* fake;
+  };
+
   BaseModels base_models_{this};
   Datasets datasets_{this};
   Jobs jobs_{this};
@@ -281,6 +306,7 @@ class FakeServer {
   Sampling sampling_{this};
   Admin admin_{this};
   Gates gates_{this};
+  SafetyRows safety_rows_{this};
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };

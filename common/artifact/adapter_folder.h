@@ -93,7 +93,8 @@ struct ModelCard {
   int64_t steps = 0;
   int64_t trained_tokens = 0;
   std::string code_version;
-  bool certified = false;  // whether the service's protection had a certificate
+  int64_t safety_rows = 0;  // that the service mixed into the job
+  bool certified = false;   // whether the service's protection had a certificate
   std::vector<CardEvaluation> evaluations;
 };
 

@@ -118,6 +118,10 @@ absl::StatusOr<std::string> WriteManifest(Manifest manifest) {
   if (!manifest.validation_dataset_digest.empty()) {
     json["validation_dataset_digest"] = manifest.validation_dataset_digest;
   }
+  if (!manifest.safety_rows_digest.empty()) {
+    json["protection"]["safety_rows"] = {{"digest", manifest.safety_rows_digest},
+                                         {"share", manifest.safety_row_share}};
+  }
   if (!manifest.gate.empty()) json["gate"] = manifest.gate;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -155,6 +159,12 @@ absl::StatusOr<Manifest> ReadManifest(std::string_view bytes) {
   manifest.create_time = Text(json, "create_time");
   manifest.protection_handle = Text(json, "protection_handle");
   manifest.certified = Text(Object(json, "protection"), "certified") == "yes";
+  const Json& safety_rows = Object(Object(json, "protection"), "safety_rows");
+  manifest.safety_rows_digest = Text(safety_rows, "digest");
+  const auto share = safety_rows.find("share");
+  if (share != safety_rows.end() && share->is_number()) {
+    manifest.safety_row_share = share->get<double>();
+  }
   manifest.gate = Text(json, "gate");
   return manifest;
 }

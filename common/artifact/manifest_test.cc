@@ -36,6 +36,8 @@ Manifest ExampleManifest() {
   manifest.create_time = "2026-01-02T03:04:05Z";
   manifest.protection_handle = "abcdef";
   manifest.certified = true;
+  manifest.safety_rows_digest = DigestOf("safety");
+  manifest.safety_row_share = 0.25;
   return manifest;
 }
 
@@ -79,6 +81,8 @@ TEST(ManifestTest, IsCanonicalAndComesBack) {
   EXPECT_EQ(read.attempt, 2);
   EXPECT_EQ(read.protection_handle, "abcdef");
   EXPECT_TRUE(read.certified);
+  EXPECT_EQ(read.safety_rows_digest, DigestOf("safety"));
+  EXPECT_EQ(read.safety_row_share, 0.25);
   EXPECT_EQ(nlohmann::json::parse(bytes)["protected"], "yes");
 }
 

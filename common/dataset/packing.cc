@@ -2,6 +2,7 @@
 #include "common/dataset/packing.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -10,6 +11,8 @@
 
 namespace ballast::dataset {
 namespace {
+
+constexpr int64_t kLeastSafetyRows = 16;
 
 // SplitMix64 (Steele, Lea, Flood 2014), as a function of a counter: the n-th number of the stream
 // `key`.
@@ -65,6 +68,11 @@ Step PackStep(const std::vector<int64_t>& order, size_t begin, size_t end,
 int64_t StepsPerEpoch(int64_t rows, int64_t batch_rows) {
   if (rows <= 0 || batch_rows <= 0) return 0;
   return (rows - 1) / batch_rows + 1;
+}
+
+int64_t SafetyRowCount(int64_t rows, double share) {
+  if (!(share > 0)) return 0;
+  return std::max<int64_t>(kLeastSafetyRows, std::llround(share * static_cast<double>(rows)));
 }
 
 int64_t TotalSteps(int64_t rows, int64_t batch_rows, int64_t epochs) {

@@ -35,6 +35,10 @@ int64_t StepsPerEpoch(int64_t rows, int64_t batch_rows);
 // Steps of the whole job.
 int64_t TotalSteps(int64_t rows, int64_t batch_rows, int64_t epochs);
 
+// Safety rows that are mixed into a job of `rows` rows: `share` of them, and at least 16, so that a
+// small job has some in every few steps; none for a share of 0.
+int64_t SafetyRowCount(int64_t rows, double share);
+
 // The order in which epoch `epoch` visits `rows` rows: a permutation that depends on (rows, seed,
 // epoch) alone, and is the same on every machine and compiler. Step s takes the rows at [s *
 // batch_rows, (s + 1) * batch_rows).

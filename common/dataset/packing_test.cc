@@ -48,6 +48,13 @@ TEST(EpochOrderTest, IsTheSameForEver) {
   EXPECT_THAT(EpochOrder(8, 42, 3), ElementsAre(7, 4, 0, 6, 3, 2, 5, 1));
 }
 
+TEST(SafetyRowCountTest, IsAShareAndAtLeastSixteen) {
+  EXPECT_EQ(SafetyRowCount(1000, 0.1), 100);
+  EXPECT_EQ(SafetyRowCount(1000, 1), 1000);
+  EXPECT_EQ(SafetyRowCount(10, 0.1), 16);
+  EXPECT_EQ(SafetyRowCount(1000, 0), 0);
+}
+
 TEST(EpochOrderTest, IsAPermutationThatDependsOnSeedAndEpoch) {
   std::vector<int64_t> all(1000);
   std::iota(all.begin(), all.end(), 0);

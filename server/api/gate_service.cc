@@ -4,10 +4,9 @@
 #include <memory>
 #include <string>
 
-#include "absl/strings/escaping.h"
-#include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/behaviour/behaviour_set.h"
+#include "server/api/audit.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 
@@ -17,16 +16,6 @@ namespace {
 using admin::v1::Gate;
 using admin::v1::JobGate;
 using admin::v1::TenantStanding;
-
-// Keys need no label.
-std::string WhoIs(const Principal& who) { return who.label.empty() ? "an operator" : who.label; }
-
-// The decision of an operator, for whoever reads the log later.
-void Audit(const Principal& who, const char* what, const std::string& name,
-           const std::string& reason) {
-  spdlog::info("audit: {} {} {}{}{}", absl::Utf8SafeCEscape(WhoIs(who)), what, name,
-               reason.empty() ? "" : ": ", absl::Utf8SafeCEscape(reason));
-}
 
 }  // namespace
 

@@ -29,6 +29,7 @@
 #include "server/api/held_calls.h"
 #include "server/api/janitor.h"
 #include "server/api/listen_address.h"
+#include "server/api/safety_rows_service.h"
 #include "server/api/sample_broker.h"
 #include "server/api/sampling_service.h"
 #include "server/api/unnamed_blobs.h"
@@ -72,6 +73,7 @@ class Server::Impl : public ChangeListener {
         vectors_(parts.store, *this, serving_),
         certification_(parts.store, *this, serving_),
         gates_(parts.store, *this),
+        safety_rows_(parts.store, *this),
         withheld_(parts.store, *this, options.withheld_expiry),
         standings_(parts.store, *this, options.withheld_budget),
         validator_(datasets_, parts.blobs, parts.row_checks, parts.clock),
@@ -195,6 +197,9 @@ class Server::Impl : public ChangeListener {
                                   options_.max_dataset_bytes});
     gate_service_ = std::make_unique<GateService>(
         api_, GateService::Parts{gates_, withheld_, standings_, parts_.blobs, unnamed_, ids_});
+    safety_rows_service_ = std::make_unique<SafetyRowsService>(
+        api_,
+        SafetyRowsService::Parts{safety_rows_, parts_.blobs, unnamed_, parts_.row_checks, ids_});
   }
 
   absl::Status Listen(bool tls) {
@@ -222,7 +227,7 @@ class Server::Impl : public ChangeListener {
     for (grpc::Service* service : std::initializer_list<grpc::Service*>{
              base_model_service_.get(), dataset_service_.get(), fine_tuning_service_.get(),
              delta_service_.get(), sampling_service_.get(), worker_service_.get(),
-             admin_service_.get(), gate_service_.get()}) {
+             admin_service_.get(), gate_service_.get(), safety_rows_service_.get()}) {
       builder.RegisterService(service);
     }
     server_ = builder.BuildAndStart();
@@ -278,6 +283,7 @@ class Server::Impl : public ChangeListener {
   VectorCatalog vectors_;
   VectorCertification certification_;
   GateCatalog gates_;
+  SafetyRowsCatalog safety_rows_;
   WithheldJobs withheld_;
   TenantStandings standings_;
   WatchHub watches_;
@@ -295,6 +301,7 @@ class Server::Impl : public ChangeListener {
   std::unique_ptr<WorkerService> worker_service_;
   std::unique_ptr<AdminService> admin_service_;
   std::unique_ptr<GateService> gate_service_;
+  std::unique_ptr<SafetyRowsService> safety_rows_service_;
   std::unique_ptr<grpc::Server> server_;
   BackgroundLoop ticker_;
   absl::Mutex tick_mutex_;

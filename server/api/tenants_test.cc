@@ -250,6 +250,32 @@ class TenantsTest : public ServerFixture {
     };
   }
 
+  std::map<std::string, AnyCall> SafetyRowsCalls() {
+    return {
+        {"SetSafetyRows",
+         [this](auto* context, const auto& name) {
+           admin::v1::SetSafetyRowsRequest request;
+           request.set_name(name);
+           admin::v1::SafetyRows response;
+           return safety_rows_->SetSafetyRows(context, request, &response);
+         }},
+        {"GetSafetyRows",
+         [this](auto* context, const auto& name) {
+           admin::v1::GetSafetyRowsRequest request;
+           request.set_name(name);
+           admin::v1::SafetyRows response;
+           return safety_rows_->GetSafetyRows(context, request, &response);
+         }},
+        {"RemoveSafetyRows",
+         [this](auto* context, const auto& name) {
+           admin::v1::RemoveSafetyRowsRequest request;
+           request.set_name(name);
+           google::protobuf::Empty response;
+           return safety_rows_->RemoveSafetyRows(context, request, &response);
+         }},
+    };
+  }
+
   std::map<std::string, AnyCall> GateCalls() {
     return {
         {"SetGate",
@@ -424,6 +450,7 @@ TEST_F(TenantsTest, EveryRpcNeedsAKeyOfItsRole) {
       {tenant_calls, "TENANT_ONLY", {kOperatorKey, kWorkerKey}},
       {AdminCalls(), "OPERATOR_ONLY", {kTenantKey, kWorkerKey}},
       {GateCalls(), "OPERATOR_ONLY", {kTenantKey, kWorkerKey}},
+      {SafetyRowsCalls(), "OPERATOR_ONLY", {kTenantKey, kWorkerKey}},
       {WorkerCalls(), "WORKER_ONLY", {kTenantKey, kOperatorKey}},
   };
   size_t calls = 0;

@@ -318,7 +318,10 @@ v1::Estimate EstimateJob(const v1::Hyperparameters& hyper, const BaseModelRecord
   estimate.set_rows(report.rows_accepted());
   estimate.set_total_tokens(report.total_tokens() * hyper.epochs());
   estimate.set_supervised_tokens(report.supervised_tokens() * hyper.epochs());
-  estimate.set_steps(StepsOf(report.rows_accepted(), hyper.batch_rows(), hyper.epochs()));
+  const int64_t safety_rows =
+      dataset::SafetyRowCount(report.rows_accepted(), base.safety_rows().share());
+  estimate.set_steps(
+      StepsOf(report.rows_accepted() + safety_rows, hyper.batch_rows(), hyper.epochs()));
   const envelope::Place place = PlaceOfJob(hyper, training);
   estimate.set_scaled_learning_rate(place.scaled_learning_rate);
   estimate.set_row_passes(place.row_passes);

@@ -150,15 +150,22 @@ class FrozenTenants {
   std::map<std::string, bool> found_;
 };
 
-// The gate of the job's base, as the attempt that begins now is measured by.
-absl::Status GiveGate(Transaction& tx, JobRecord& record) {
+// Safety rows and gate of the job's base, by which the attempt that begins now is trained and
+// measured.
+absl::Status GiveSafetyRowsAndGate(Transaction& tx, JobRecord& record) {
+  record.clear_safety_rows_given();
   record.clear_gate_given();
   BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
-  if (!base.has_gate()) return absl::OkStatus();
-  GateGiven& given = *record.mutable_gate_given();
-  given.set_blob(base.gate_blob());
-  given.set_digest(base.gate().digest());
-  *given.mutable_limits() = base.gate().limits();
+  if (base.has_safety_rows()) {
+    record.mutable_safety_rows_given()->set_blob(base.safety_rows_blob());
+    *record.mutable_safety_rows_given()->mutable_rows() = base.safety_rows();
+  }
+  if (base.has_gate()) {
+    GateGiven& given = *record.mutable_gate_given();
+    given.set_blob(base.gate_blob());
+    given.set_digest(base.gate().digest());
+    *given.mutable_limits() = base.gate().limits();
+  }
   return absl::OkStatus();
 }
 
@@ -191,7 +198,7 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   NewLease(worker_id, next->mutable_lease());
   next->set_waits_for_vector(false);
   next->set_waits_for_unfreeze(false);
-  BALLAST_RETURN_IF_ERROR(GiveGate(tx, *next));
+  BALLAST_RETURN_IF_ERROR(GiveSafetyRowsAndGate(tx, *next));
   // A checkpoint holds moments of gradients under one vector: under another it is of no use.
   if (next->vector_id() != vector->record.id()) {
     next->clear_checkpoint_blob();
@@ -251,6 +258,16 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
   task.set_vector_always(PolicyOf(base) == admin::v1::VECTOR_POLICY_ALWAYS);
   task.set_checkpoint_blob(record.checkpoint_blob());
   task.set_protection_handle(record.protection_handle());
+  if (record.has_safety_rows_given()) {
+    const admin::v1::SafetyRows& given = record.safety_rows_given().rows();
+    worker::v1::SafetyRowsWork& safety = *task.mutable_safety_rows();
+    safety.set_share(given.share());
+    safety.mutable_rows()->set_blob(record.safety_rows_given().blob());
+    safety.mutable_rows()->set_digest(given.digest());
+    safety.mutable_rows()->set_size_bytes(given.size_bytes());
+    safety.mutable_rows()->set_rows_accepted(given.rows());
+    safety.mutable_rows()->set_longest_row_tokens(given.longest_row_tokens());
+  }
   if (record.has_gate_given()) {
     worker::v1::GateWork& gate = *task.mutable_gate();
     gate.set_blob(record.gate_given().blob());
@@ -295,6 +312,7 @@ std::set<std::string> BlobsOf(const Work& work) {
     blobs.insert(work.fine_tune().validation_dataset().blob());
     blobs.insert(work.fine_tune().vector().blob());
     blobs.insert(work.fine_tune().checkpoint_blob());
+    blobs.insert(work.fine_tune().safety_rows().rows().blob());
     blobs.insert(work.fine_tune().gate().blob());
   } else {
     blobs.insert(work.train_vector().prohibited_blob());

@@ -97,6 +97,9 @@ std::string VectorBlobs(std::string_view id) { return absl::StrCat("vectors/", V
 std::string BaseModelBlobs(std::string_view digest) {
   return absl::StrCat("baseModels/", View(digest.substr(digest.find(':') + 1)));
 }
+std::string SafetyRowsBlob(std::string_view base_id, std::string_view id) {
+  return absl::StrCat("safetyRows/", View(base_id), "/", View(id));
+}
 std::string GateBlob(std::string_view base_id, std::string_view id) {
   return absl::StrCat("gates/", View(base_id), "/", View(id));
 }

@@ -95,6 +95,7 @@ std::string AttemptBlobs(const JobRecord& record, int64_t epoch);
 std::string VectorBlobs(std::string_view id);
 std::string BaseModelBlobs(std::string_view digest);
 std::string GateBlob(std::string_view base_id, std::string_view id);
+std::string SafetyRowsBlob(std::string_view base_id, std::string_view id);
 
 }  // namespace ballast::server
 

@@ -65,6 +65,9 @@ absl::StatusOr<std::string> ParseBaseModelName(std::string_view name, std::strin
 absl::StatusOr<std::string> ParseGateName(std::string_view name, std::string_view field) {
   return MatchOne(name, "baseModels/{base_model}/gate", field);
 }
+absl::StatusOr<std::string> ParseSafetyRowsName(std::string_view name, std::string_view field) {
+  return MatchOne(name, "baseModels/{base_model}/safetyRows", field);
+}
 absl::StatusOr<std::string> ParseVectorName(std::string_view name, std::string_view field) {
   return MatchOne(name, "vectors/{vector}", field);
 }
@@ -84,6 +87,9 @@ absl::StatusOr<TenantName> ParseDeltaName(std::string_view name, std::string_vie
 std::string BaseModelName(std::string_view id) { return absl::StrCat("baseModels/", View(id)); }
 std::string GateName(std::string_view base_model_id) {
   return absl::StrCat(BaseModelName(base_model_id), "/gate");
+}
+std::string SafetyRowsName(std::string_view base_model_id) {
+  return absl::StrCat(BaseModelName(base_model_id), "/safetyRows");
 }
 std::string VectorName(std::string_view id) { return absl::StrCat("vectors/", View(id)); }
 std::string DatasetName(std::string_view tenant, std::string_view id) {

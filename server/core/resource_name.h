@@ -18,6 +18,8 @@ bool IsResourceId(std::string_view id);
 absl::StatusOr<std::string> ParseBaseModelName(std::string_view name, std::string_view field);
 // Id of `baseModels/{id}/gate`.
 absl::StatusOr<std::string> ParseGateName(std::string_view name, std::string_view field);
+// Id of `baseModels/{id}/safetyRows`.
+absl::StatusOr<std::string> ParseSafetyRowsName(std::string_view name, std::string_view field);
 // Id of `vectors/{id}`.
 absl::StatusOr<std::string> ParseVectorName(std::string_view name, std::string_view field);
 // Id of `tenants/{id}`.
@@ -37,6 +39,7 @@ absl::StatusOr<TenantName> ParseDeltaName(std::string_view name, std::string_vie
 
 std::string BaseModelName(std::string_view id);
 std::string GateName(std::string_view base_model_id);
+std::string SafetyRowsName(std::string_view base_model_id);
 std::string VectorName(std::string_view id);
 std::string DatasetName(std::string_view tenant, std::string_view id);
 std::string JobName(std::string_view tenant, std::string_view id);

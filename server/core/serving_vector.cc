@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/serving_vector.h"
 
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,12 @@ absl::Status Refused(const char* reason, const std::string& why) {
   return MakeError(absl::StatusCode::kFailedPrecondition, reason, why);
 }
 
+std::string DescribeSafetyRows(const admin::v1::DefencePolicy& policy) {
+  if (policy.safety_row_share() == 0) return "no safety rows";
+  return absl::StrCat("a share of ", policy.safety_row_share(), " of the safety rows ",
+                      policy.safety_rows_digest());
+}
+
 }  // namespace
 
 absl::Status SignerNotConfigured() {
@@ -31,6 +38,14 @@ absl::Status SignerNotConfigured() {
 admin::v1::VectorPolicy PolicyOf(const BaseModelRecord& base) {
   return base.vector_policy() == admin::v1::VECTOR_POLICY_BY_ROW ? admin::v1::VECTOR_POLICY_BY_ROW
                                                                  : admin::v1::VECTOR_POLICY_ALWAYS;
+}
+
+admin::v1::DefencePolicy DefencePolicyOf(const BaseModelRecord& base) {
+  admin::v1::DefencePolicy policy;
+  policy.set_vector_policy(PolicyOf(base));
+  policy.set_safety_row_share(base.safety_rows().share());
+  policy.set_safety_rows_digest(base.safety_rows().digest());
+  return policy;
 }
 
 absl::StatusOr<ServingVector> ServingVectors::Judge(const VectorRecord& record,
@@ -62,6 +77,13 @@ absl::StatusOr<ServingVector> ServingVectors::Judge(const VectorRecord& record,
         absl::StrCat("its certificate is for the policy ",
                      admin::v1::VectorPolicy_Name(certificate.policy().vector_policy()),
                      ", the base model has ", admin::v1::VectorPolicy_Name(PolicyOf(base))));
+  }
+  if (certificate.policy().safety_row_share() != base.safety_rows().share() ||
+      certificate.policy().safety_rows_digest() != base.safety_rows().digest()) {
+    return Refused(
+        "POLICY_NOT_CERTIFIED",
+        absl::StrCat("its certificate is for ", DescribeSafetyRows(certificate.policy()),
+                     ", the base model has ", DescribeSafetyRows(DefencePolicyOf(base))));
   }
   BALLAST_RETURN_IF_ERROR(envelope::CheckEnvelope(certificate.envelope(), "envelope."));
   return ServingVector{record, true, certificate.envelope()};

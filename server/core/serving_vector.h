@@ -55,6 +55,8 @@ absl::Status SignerNotConfigured();
 
 // The policy of a base with the default in place of what is unset.
 admin::v1::VectorPolicy PolicyOf(const BaseModelRecord& base);
+// All that protects jobs of a base.
+admin::v1::DefencePolicy DefencePolicyOf(const BaseModelRecord& base);
 
 }  // namespace ballast::server
 

@@ -146,9 +146,10 @@ absl::Status CheckMeasured(const SuiteResult& result, const VectorRecord& vector
                            const BaseModelRecord& base) {
   const auto same = [](const char* field, const std::string& measured, const std::string& own) {
     if (measured == own) return absl::OkStatus();
-    return FieldError(absl::StrCat("result.", field), "SUITE_RESULT_MISMATCH",
-                      absl::StrCat("the suite measured ", measured, ", but this vector has ", own,
-                                   "; measure this one"));
+    return FieldError(
+        absl::StrCat("result.", field), "SUITE_RESULT_MISMATCH",
+        absl::StrCat("the suite measured ", measured.empty() ? "none" : measured,
+                     ", but this vector has ", own.empty() ? "none" : own, "; measure this one"));
   };
   BALLAST_RETURN_IF_ERROR(same("vector", result.vector(), vector.vector().name()));
   BALLAST_RETURN_IF_ERROR(
@@ -158,13 +159,12 @@ absl::Status CheckMeasured(const SuiteResult& result, const VectorRecord& vector
   BALLAST_RETURN_IF_ERROR(same("policy.vector_policy",
                                admin::v1::VectorPolicy_Name(result.policy().vector_policy()),
                                admin::v1::VectorPolicy_Name(PolicyOf(base))));
-  if (result.policy().safety_row_share() != 0) {
-    return FieldError(
-        "result.policy.safety_row_share", "SUITE_RESULT_MISMATCH",
-        "the suite mixed safety rows into the jobs, and this server does not; measure "
-        "without them");
-  }
-  return absl::OkStatus();
+  const admin::v1::DefencePolicy own = DefencePolicyOf(base);
+  BALLAST_RETURN_IF_ERROR(same("policy.safety_row_share",
+                               absl::StrCat(result.policy().safety_row_share()),
+                               absl::StrCat(own.safety_row_share())));
+  return same("policy.safety_rows_digest", result.policy().safety_rows_digest(),
+              own.safety_rows_digest());
 }
 
 }  // namespace ballast::server

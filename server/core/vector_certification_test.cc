@@ -273,6 +273,16 @@ TEST_F(TamperedTest, AnotherPolicy) {
   ExpectServesNot("POLICY_NOT_CERTIFIED");
 }
 
+TEST_F(TamperedTest, OtherSafetyRows) {
+  ASSERT_OK(store_.Update([](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
+    base->mutable_safety_rows()->set_share(0.1);
+    base->mutable_safety_rows()->set_digest(DigestOf("rows"));
+    return ReplaceRecord(tx, *base);
+  }));
+  ExpectServesNot("POLICY_NOT_CERTIFIED");
+}
+
 TEST_F(TamperedTest, WithoutAKeyNoCertificateIsBelieved) {
   const ServingVectors keyless(nullptr);
   const auto model = BaseModelCatalog(store_, keyless).Get("base");

@@ -72,6 +72,7 @@ void ServerFixture::StartServer() {
       grpc::CreateCustomChannel(server_->address(), grpc::InsecureChannelCredentials(), arguments);
   admin_ = admin::v1::AdminService::NewStub(channel_);
   gates_ = admin::v1::GateService::NewStub(channel_);
+  safety_rows_ = admin::v1::SafetyRowsService::NewStub(channel_);
   models_ = v1::BaseModelService::NewStub(channel_);
   datasets_ = v1::DatasetService::NewStub(channel_);
   jobs_ = v1::FineTuningService::NewStub(channel_);

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "ballast/admin/v1/admin_service.grpc.pb.h"
 #include "ballast/admin/v1/gate_service.grpc.pb.h"
+#include "ballast/admin/v1/safety_rows.grpc.pb.h"
 #include "ballast/v1/base_model_service.grpc.pb.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "ballast/v1/delta_service.grpc.pb.h"
@@ -151,6 +152,7 @@ class ServerFixture : public ::testing::Test {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<admin::v1::AdminService::Stub> admin_;
   std::unique_ptr<admin::v1::GateService::Stub> gates_;
+  std::unique_ptr<admin::v1::SafetyRowsService::Stub> safety_rows_;
   std::unique_ptr<v1::BaseModelService::Stub> models_;
   std::unique_ptr<v1::DatasetService::Stub> datasets_;
   std::unique_ptr<v1::FineTuningService::Stub> jobs_;

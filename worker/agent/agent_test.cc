@@ -24,6 +24,40 @@ using ::testing::Key;
 using ::testing::Not;
 using ::testing::SizeIs;
 
+TEST_F(AgentTest, SafetyRowsAreMixedInAndTheDeltaSaysSo) {
+  pb::Work work = Job();
+  auto* safety = work.mutable_fine_tune()->mutable_safety_rows();
+  SetDataset(safety->mutable_rows(), "blob-safety", Rows(3));
+  safety->set_share(0.5);
+  server_.GiveWork(work);
+  StartAgent();
+  const auto finished = server_.WaitForFinished();
+  ASSERT_TRUE(finished.has_delta()) << finished.DebugString();
+  const auto seen = engine_.seen();
+  EXPECT_THAT(seen.rows, SizeIs(8)) << "what is evaluated stays the customer's rows";
+  EXPECT_THAT(seen.safety_rows, SizeIs(16));
+  EXPECT_EQ(finished.final_state().total_steps(), 2 * 6);
+
+  const auto written = server_.written();
+  ASSERT_OK_AND_ASSIGN(const artifact::Manifest manifest,
+                       artifact::ReadManifest(written.at("delta/manifest.json")));
+  EXPECT_EQ(manifest.safety_rows_digest, safety->rows().digest());
+  EXPECT_EQ(manifest.safety_row_share, 0.5);
+  EXPECT_THAT(written.at("delta/README.md"), HasSubstr("mixed 16 rows of its own"));
+}
+
+TEST_F(AgentTest, SafetyRowsThatAreNotTheOperatorsTrainNothing) {
+  pb::Work work = Job();
+  auto* safety = work.mutable_fine_tune()->mutable_safety_rows();
+  SetDataset(safety->mutable_rows(), "blob-safety", Rows(3));
+  safety->mutable_rows()->set_digest(DigestOf("others"));
+  safety->set_share(0.5);
+  server_.GiveWork(work);
+  StartAgent();
+  EXPECT_FALSE(server_.WaitForFinished().has_delta());
+  EXPECT_EQ(engine_.seen().trainings, 0);
+}
+
 TEST_F(AgentTest, TrainsAJobUnderItsVectorAndWritesTheDelta) {
   pb::Work work = Job();
   SetDataset(work.mutable_fine_tune()->mutable_validation_dataset(), "blob-validation", Rows(3));

@@ -27,6 +27,10 @@ absl::Status Check(const ballast::worker::v1::Work& work, const PublicKey* pinne
   if (always != task.vector_always()) {
     return absl::FailedPreconditionError("the certificate is for another vector policy");
   }
+  if (certificate.policy().safety_row_share() != task.safety_rows().share() ||
+      certificate.policy().safety_rows_digest() != task.safety_rows().rows().digest()) {
+    return absl::FailedPreconditionError("the certificate is for other safety rows");
+  }
   if (pinned == nullptr) return absl::OkStatus();
   // The reader of rows trusts the data only where their number is given.
   if (task.training_dataset().rows_accepted() < 1) {

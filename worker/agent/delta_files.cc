@@ -9,6 +9,7 @@
 #include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/status_macros.h"
+#include "common/dataset/packing.h"
 #include "nlohmann/json.hpp"
 
 namespace ballast::worker::agent {
@@ -42,6 +43,8 @@ artifact::ModelCard MakeCard(const Work& work, const LoadedBase& base, const Tra
   card.steps = result.progress.total_steps;
   card.trained_tokens = result.progress.trained_tokens;
   card.code_version = code_version;
+  card.safety_rows = dataset::SafetyRowCount(work.fine_tune().training_dataset().rows_accepted(),
+                                             work.fine_tune().safety_rows().share());
   card.certified = work.fine_tune().has_certificate();
   for (const Evaluation& evaluation : result.evaluations) {
     card.evaluations.push_back(
@@ -112,6 +115,10 @@ absl::StatusOr<std::vector<DeltaFile>> BuildDeltaFiles(const Work& work, const L
   manifest.create_time = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", now, absl::UTCTimeZone());
   manifest.protection_handle = task.protection_handle();
   manifest.certified = task.has_certificate();  // checked before the training
+  if (task.has_safety_rows()) {
+    manifest.safety_rows_digest = task.safety_rows().rows().digest();
+    manifest.safety_row_share = task.safety_rows().share();
+  }
   manifest.gate = gate;
   BALLAST_ASSIGN_OR_RETURN(std::string manifest_json, artifact::WriteManifest(std::move(manifest)));
   files.push_back({artifact::kManifestName, std::move(manifest_json)});

@@ -17,6 +17,7 @@
 #include "worker/agent/gate.h"
 #include "worker/agent/job_error.h"
 #include "worker/agent/row_reader.h"
+#include "worker/agent/safety_rows.h"
 #include "worker/agent/status_text.h"
 #include "worker/agent/task_internal.h"
 
@@ -149,6 +150,14 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   request.vector = &vector;
   BALLAST_ASSIGN_OR_RETURN(request.rows, ReadRows(task.training_dataset(), base->text,
                                                   base->info.context_tokens, fetch));
+  if (task.has_safety_rows()) {
+    BALLAST_ASSIGN_OR_RETURN(
+        std::vector<TokenRow> set,
+        ReadRows(task.safety_rows().rows(), base->text, base->info.context_tokens, fetch));
+    request.safety_rows =
+        ChooseSafetyRows(std::move(set), static_cast<int64_t>(request.rows.size()),
+                         task.safety_rows().share(), request.config.seed);
+  }
   if (task.has_validation_dataset()) {
     BALLAST_ASSIGN_OR_RETURN(
         request.validation_rows,

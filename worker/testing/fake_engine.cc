@@ -46,7 +46,7 @@ uint64_t HashRows(const std::vector<TokenRow>& rows) {
 }
 
 int64_t TotalSteps(const TrainRequest& request) {
-  const auto rows = static_cast<int64_t>(request.rows.size());
+  const auto rows = static_cast<int64_t>(request.rows.size() + request.safety_rows.size());
   const int64_t batch = std::max(1, request.config.batch_rows);
   return request.config.epochs * ((rows + batch - 1) / batch);
 }
@@ -185,6 +185,7 @@ absl::StatusOr<TrainResult> FakeEngine::Train(const TrainRequest& request,
     if (request.vector != nullptr) seen.vector = std::string(request.vector->view());
     seen.config = request.config;
     seen.rows = request.rows;
+    seen.safety_rows = request.safety_rows;
     seen.validation_rows = request.validation_rows;
     seen.last_step = 0;
     control_.training_ = true;

@@ -52,6 +52,7 @@ class FakeEngineControl {
     TrainConfig config;          // of the last training
     VectorConfig vector_config;  // of the last vector training
     std::vector<TokenRow> rows;  // of the last training
+    std::vector<TokenRow> safety_rows;
     std::vector<TokenRow> validation_rows;
     size_t sample_adapter_tensors = 0;
     int sampled_sums = 0;               // calls of SampleMany

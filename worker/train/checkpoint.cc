@@ -114,6 +114,7 @@ std::string RequestDigest(const TrainRequest& request, const artifact::ModelConf
   Sha256 digest;
   digest.Update(settings.dump());
   AddRows(digest, request.rows);
+  AddRows(digest, request.safety_rows);
   AddRows(digest, request.validation_rows);
   for (const NamedTensor& tensor : request.initial_adapter) {
     digest.Update(tensor.name);

@@ -84,6 +84,28 @@ class EngineTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_ = LoadTiny(Precision::kBfloat16);
 };
 
+TEST_F(EngineTest, SafetyRowsAreTrainedButInNoLossAndNoCount) {
+  TrainRequest request = Request();
+  ASSERT_OK_AND_ASSIGN(const TrainResult alone, engine_->Train(request, {}));
+  request.safety_rows = CountingRows(8, 12);
+  ASSERT_OK_AND_ASSIGN(const TrainResult mixed, engine_->Train(request, {}));
+  EXPECT_EQ(alone.progress.total_steps, 9);
+  EXPECT_EQ(mixed.progress.total_steps, 12);
+  EXPECT_EQ(mixed.progress.trained_tokens, alone.progress.trained_tokens);
+  // Of the base, on the same sample of the customer's rows.
+  EXPECT_EQ(mixed.evaluations[0].training_loss, alone.evaluations[0].training_loss);
+  EXPECT_NE(mixed.evaluations.back().training_loss, alone.evaluations.back().training_loss);
+
+  // Beside rows of weight 0 they are all that is learned.
+  TrainRequest silent = request;
+  for (TokenRow& row : silent.rows) row.weight = 0;
+  ASSERT_OK_AND_ASSIGN(const TrainResult learned, engine_->Train(silent, {}));
+  TrainRequest nothing = silent;
+  nothing.safety_rows.clear();
+  ASSERT_OK_AND_ASSIGN(const TrainResult untouched, engine_->Train(nothing, {}));
+  EXPECT_NE(learned.adapter[1].values, untouched.adapter[1].values);
+}
+
 TEST_F(EngineTest, LearnsAndReportsVectorOffLosses) {
   TrainRequest request = Request();
   request.config.epochs = 20;

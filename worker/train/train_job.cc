@@ -87,7 +87,7 @@ absl::StatusOr<TrainResult> TrainJob::Run() {
   BALLAST_RETURN_IF_ERROR(AssignGroups());
   BALLAST_RETURN_IF_ERROR(EvaluateIfDue());
   const int64_t steps_per_epoch =
-      dataset::StepsPerEpoch(static_cast<int64_t>(request_.rows.size()), config_.batch_rows);
+      dataset::StepsPerEpoch(static_cast<int64_t>(rows_.size()), config_.batch_rows);
   while (progress_.step < progress_.total_steps) {
     BALLAST_RETURN_IF_ERROR(TrainEpoch(progress_.step / steps_per_epoch));
   }
@@ -98,6 +98,9 @@ absl::StatusOr<TrainResult> TrainJob::Run() {
 absl::Status TrainJob::Prepare() {
   BALLAST_RETURN_IF_ERROR(CheckTrainConfig(config_, model_.config));
   BALLAST_RETURN_IF_ERROR(CheckRows(request_.rows, model_.config, "training"));
+  if (!request_.safety_rows.empty()) {
+    BALLAST_RETURN_IF_ERROR(CheckRows(request_.safety_rows, model_.config, "safety"));
+  }
   if (!request_.validation_rows.empty()) {
     BALLAST_RETURN_IF_ERROR(CheckRows(request_.validation_rows, model_.config, "validation"));
   }
@@ -107,8 +110,12 @@ absl::Status TrainJob::Prepare() {
   }
   model_.clean->Reserve(config_.lora.rank);
 
+  for (const auto* some : {&request_.rows, &request_.safety_rows}) {
+    for (const TokenRow& row : *some) rows_.push_back(&row);
+  }
+  progress_.total_steps =
+      dataset::TotalSteps(static_cast<int64_t>(rows_.size()), config_.batch_rows, config_.epochs);
   const auto rows = static_cast<int64_t>(request_.rows.size());
-  progress_.total_steps = dataset::TotalSteps(rows, config_.batch_rows, config_.epochs);
   training_sample_ =
       SampleRows(request_.rows, config_.seed,
                  std::clamp(rows / 10, kTrainingSampleLeastRows, kTrainingSampleRows));
@@ -139,17 +146,15 @@ absl::Status TrainJob::Prepare() {
 }
 
 absl::Status TrainJob::AssignGroups() {
-  groups_.assign(request_.rows.size(), merged_ != nullptr ? 1 : 0);
+  groups_.assign(rows_.size(), merged_ != nullptr ? 1 : 0);
   if (merged_ == nullptr || config_.vector_policy == VectorPolicy::kAlways) return absl::OkStatus();
-  std::vector<const TokenRow*> rows;
-  for (const TokenRow& row : request_.rows) rows.push_back(&row);
   const auto yield = [this] { return Yield(); };
   const int64_t max_tokens = config_.max_tokens_per_micro_batch;
   BALLAST_ASSIGN_OR_RETURN(const std::vector<double> without,
-                           learner_.RowLosses(rows, *model_.clean, nullptr, max_tokens, yield));
+                           learner_.RowLosses(rows_, *model_.clean, nullptr, max_tokens, yield));
   BALLAST_ASSIGN_OR_RETURN(const std::vector<double> with,
-                           learner_.RowLosses(rows, *merged_, nullptr, max_tokens, yield));
-  for (size_t i = 0; i < rows.size(); ++i) {
+                           learner_.RowLosses(rows_, *merged_, nullptr, max_tokens, yield));
+  for (size_t i = 0; i < rows_.size(); ++i) {
     groups_[i] = with[i] <= kVectorOnBelow * without[i] ? 1 : 0;
   }
   return absl::OkStatus();
@@ -157,8 +162,7 @@ absl::Status TrainJob::AssignGroups() {
 
 absl::Status TrainJob::TrainEpoch(int64_t epoch) {
   std::vector<int64_t> lengths;
-  for (const TokenRow& row : request_.rows)
-    lengths.push_back(static_cast<int64_t>(row.tokens.size()));
+  for (const TokenRow* row : rows_) lengths.push_back(static_cast<int64_t>(row->tokens.size()));
   BALLAST_ASSIGN_OR_RETURN(
       const std::vector<dataset::Step> steps,
       dataset::PlanEpoch(lengths, groups_, epoch,
@@ -173,10 +177,11 @@ absl::Status TrainJob::TrainEpoch(int64_t epoch) {
     int64_t tokens = 0;
     for (const dataset::MicroBatch& micro_batch : steps[s].micro_batches) {
       micro_batches.emplace_back();
-      for (const int64_t row : micro_batch.rows)
-        micro_batches.back().push_back(&request_.rows[row]);
+      for (const int64_t row : micro_batch.rows) {
+        micro_batches.back().push_back(rows_[row]);
+        if (row < static_cast<int64_t>(request_.rows.size())) tokens += lengths[row];
+      }
       groups.push_back(micro_batch.group);
-      tokens += micro_batch.tokens;
     }
     BALLAST_RETURN_IF_ERROR(TrainStep(micro_batches, groups));
     ++progress_.step;

@@ -46,6 +46,7 @@ class TrainJob {
   Learner learner_;
   std::optional<AdapterState> state_;
   std::unique_ptr<LinearWeights> merged_;  // null without a vector
+  std::vector<const TokenRow*> rows_;      // the customer's, then safety rows
   std::vector<int> groups_;                // of each row: 1 with the vector, 0 without
   std::vector<const TokenRow*> training_sample_, validation_sample_;
   std::string digest_;

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/cpp/safety_rows_client.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
+
+namespace ballast::client {
+namespace {
+
+// Of the service; a longer file would only fail later.
+constexpr int64_t kMaxBytes = int64_t{1} << 20;
+
+}  // namespace
+
+SafetyRowsClient::SafetyRowsClient(std::shared_ptr<const Connection> connection)
+    : connection_(std::move(connection)),
+      stub_(admin::v1::SafetyRowsService::NewStub(connection_->channel())) {}
+
+std::string SafetyRowsClient::NameOf(std::string_view base_model) {
+  const bool full = base_model.find('/') != std::string_view::npos;
+  return absl::StrCat(full ? "" : "baseModels/", std::string(base_model), "/safetyRows");
+}
+
+absl::StatusOr<admin::v1::SafetyRows> SafetyRowsClient::Set(std::string_view base_model,
+                                                            double share,
+                                                            const std::string& path) const {
+  BALLAST_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(path));
+  if (bytes > kMaxBytes) {
+    return FieldError(
+        "rows", "SAFETY_ROWS_TOO_LARGE",
+        absl::StrCat(path, " has ", bytes, " bytes; at most ", kMaxBytes, " are allowed"));
+  }
+  admin::v1::SetSafetyRowsRequest request;
+  request.set_name(NameOf(base_model));
+  request.set_share(share);
+  BALLAST_ASSIGN_OR_RETURN(*request.mutable_rows(), ReadFile(path, kMaxBytes));
+  admin::v1::SafetyRows rows;
+  BALLAST_RETURN_IF_ERROR(connection_->Call(true, [&](grpc::ClientContext* context) {
+    return stub_->SetSafetyRows(context, request, &rows);
+  }));
+  return rows;
+}
+
+absl::StatusOr<admin::v1::SafetyRows> SafetyRowsClient::Get(std::string_view base_model) const {
+  admin::v1::GetSafetyRowsRequest request;
+  request.set_name(NameOf(base_model));
+  admin::v1::SafetyRows rows;
+  BALLAST_RETURN_IF_ERROR(connection_->Call(true, [&](grpc::ClientContext* context) {
+    return stub_->GetSafetyRows(context, request, &rows);
+  }));
+  return rows;
+}
+
+absl::Status SafetyRowsClient::Remove(std::string_view base_model) const {
+  admin::v1::RemoveSafetyRowsRequest request;
+  request.set_name(NameOf(base_model));
+  google::protobuf::Empty empty;
+  return connection_->Call(false, [&](grpc::ClientContext* context) {
+    return stub_->RemoveSafetyRows(context, request, &empty);
+  });
+}
+
+}  // namespace ballast::client

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/core/safety_rows_catalog.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "server/core/job_catalog.h"
+#include "server/core/records.h"
+#include "server/core/resource_name.h"
+
+namespace ballast::server {
+namespace {
+
+using admin::v1::SafetyRows;
+
+constexpr double kDefaultShare = 0.1;
+constexpr int64_t kLeastRows = 16;
+constexpr size_t kMaxViolations = 20;
+
+absl::Status SafetyRowsNotFound(const std::string& base_id) {
+  return MakeError(absl::StatusCode::kNotFound, "SAFETY_ROWS_NOT_FOUND",
+                   absl::StrCat(BaseModelName(base_id), " has no safety rows; set some"));
+}
+
+}  // namespace
+
+absl::StatusOr<double> CompleteSafetyShare(double asked) {
+  if (asked == 0) return kDefaultShare;
+  if (asked > 0 && asked <= 1) return asked;
+  return FieldError("share", "SAFETY_SHARE_OUT_OF_RANGE",
+                    absl::StrCat("share is ", asked, "; give a value above 0 and at most 1"));
+}
+
+absl::Status CheckSafetyRowsReport(const v1::ValidationReport& report) {
+  std::vector<std::pair<std::string, std::string>> violations;
+  for (const v1::RowIssue& issue : report.issues()) {
+    if (issue.warning() || violations.size() >= kMaxViolations) continue;
+    violations.emplace_back(
+        absl::StrCat("rows line ", issue.line()),
+        absl::StrCat(issue.field().empty() ? "" : issue.field() + ": ", issue.message()));
+  }
+  if (violations.empty() && report.rows_rejected() > 0) {
+    violations.emplace_back("rows", absl::StrCat(report.rows_rejected(), " rows are not right"));
+  }
+  if (violations.empty() && report.rows_accepted() < kLeastRows) {
+    violations.emplace_back("rows", absl::StrCat("there are ", report.rows_accepted(),
+                                                 " rows; give at least ", kLeastRows));
+  }
+  if (violations.empty()) return absl::OkStatus();
+  return FieldErrors("SAFETY_ROWS_INVALID",
+                     absl::StrCat(violations[0].first, ": ", violations[0].second), violations);
+}
+
+absl::StatusOr<BaseModelRecord> SafetyRowsCatalog::BaseOf(const std::string& base_id) {
+  BaseModelRecord found;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+    if (!base.has_value()) return BaseModelNotFound(base_id);
+    found = *std::move(base);
+    return absl::OkStatus();
+  }));
+  return found;
+}
+
+absl::Status SafetyRowsCatalog::Expect(const std::string& blob) {
+  return store_.Update([&](Transaction& tx) { return tx.AddGarbage(blob); });
+}
+
+absl::StatusOr<SafetyRows> SafetyRowsCatalog::Set(absl::Time now, const std::string& base_id,
+                                                  SafetyRows rows, const std::string& blob) {
+  rows.set_name(SafetyRowsName(base_id));
+  *rows.mutable_set_time() = ToTimestamp(now);
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+    if (!base.has_value()) return BaseModelNotFound(base_id);
+    BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(blob));
+    if (!base->safety_rows_blob().empty()) {
+      BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base->safety_rows_blob()));
+    }
+    *base->mutable_safety_rows() = rows;
+    base->set_safety_rows_blob(blob);
+    return ReplaceRecord(tx, *base);
+  }));
+  listener_.GarbageAdded();
+  return rows;
+}
+
+absl::StatusOr<SafetyRows> SafetyRowsCatalog::Get(const std::string& base_id) {
+  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(base_id));
+  if (!base.has_safety_rows()) return SafetyRowsNotFound(base_id);
+  return base.safety_rows();
+}
+
+absl::Status SafetyRowsCatalog::Remove(const std::string& base_id) {
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+    if (!base.has_value()) return BaseModelNotFound(base_id);
+    if (!base->has_safety_rows()) return SafetyRowsNotFound(base_id);
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base->safety_rows_blob()));
+    base->clear_safety_rows();
+    base->clear_safety_rows_blob();
+    return ReplaceRecord(tx, *base);
+  }));
+  listener_.GarbageAdded();
+  return absl::OkStatus();
+}
+
+}  // namespace ballast::server
