@@ -7,7 +7,8 @@ again. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
   tests/redteam/certify.py --profile client.yaml --base-model ID --model FOLDER --vector VECTOR --result FILE
 
 The base model must be the suite's aligned one (--aligned-base writes it to a folder, for `ballast model import`), and
-the vector must serve it: `ballast vector activate VECTOR --reason "to be certified"`.
+the vector must serve it: `ballast vector activate VECTOR --reason "to be certified"`. Safety rows are measured as they
+are set for the base (--safety-rows writes the suite's to a file, for `ballast safety-rows set`).
 """
 
 import argparse
@@ -22,10 +23,11 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from redteam import cells, lab as labs, matrix, report, service  # noqa: E402
+from redteam import attacks, cells, lab as labs, matrix, report, service  # noqa: E402
 from referee.engine import find_probe  # noqa: E402
 
 SUITE_VERSION = "1"
+SAFETY_ROWS = 400
 KINDS = [(report.KNOWN_WORDING, "ATTACK_KIND_KNOWN"), (("benign",), "ATTACK_KIND_BENIGN"),
          (report.UNSEEN, "ATTACK_KIND_UNSEEN"), (report.OTHER, "ATTACK_KIND_OTHER")]
 DEFENCES = {"none": "DEFENCE_NONE", "random": "DEFENCE_RANDOM_VECTOR", "unrelated": "DEFENCE_UNRELATED_VECTOR"}
@@ -39,10 +41,15 @@ def kind_of(attack):
     return next((kind for names, kind in KINDS if attack in names), None)
 
 
-def cells_for(policy):
+def defended_arm(policy, safety_rows):
+    """The arm of the matrix that is what protects the base; `safety_rows` as the server shows them, or None."""
+    return POLICY_ARMS[policy] + ("+safety" if safety_rows else "")
+
+
+def cells_for(policy, safety_rows=None):
     """The cells of the matrix that a certificate of that policy needs: several jobs in a row are left out, since the
     service has no warm start, and a certificate speaks of one seed or more as the matrix does."""
-    defended = POLICY_ARMS[policy]
+    defended = defended_arm(policy, safety_rows)
     found = []
     for cell in matrix.all_cells():
         attack, _, arm = cell["name"].partition("/")
@@ -52,7 +59,7 @@ def cells_for(policy):
         elif kind_of(attack) and arm == matrix.DEFAULT and not cell.get("chain"):
             fields = {k: v for k, v in cell.items() if k not in ("safety", "vector", "policy", "arm")}
             found.append({**fields, "name": cell["name"].replace(matrix.DEFAULT, defended), "arm": defended,
-                          **matrix.ARMS[defended]})
+                          **{k: v for k, v in matrix.ARMS[defended].items() if k != "safety"}})
     return found
 
 
@@ -103,15 +110,17 @@ def envelope(arms):
     }
 
 
-def suite_result(measured, vector, base_model, policy):
-    defended, results = POLICY_ARMS[policy], report.Results(measured)
+def suite_result(measured, vector, base_model, policy, safety_rows=None):
+    defended, results = defended_arm(policy, safety_rows), report.Results(measured)
     arms = [{"attack": "base", "kind": "ATTACK_KIND_BASE", "defence": "DEFENCE_NONE",
              **counts([results.base], [results.base_verdicts()])}]
     arms += [arm_result(results, attack, arm, defended) for attack in results.attacks() for arm in results.arms(attack)]
     return {
         "schemaVersion": 1, "suiteVersion": SUITE_VERSION, "suiteDigest": service.digest_of_sources(),
         "vector": vector["name"], "ciphertextDigest": vector["ciphertextDigest"],
-        "baseModelDigest": base_model["digest"], "policy": {"vectorPolicy": policy, "safetyRowShare": 0},
+        "baseModelDigest": base_model["digest"], "policy": {
+            "vectorPolicy": policy, "safetyRowShare": safety_rows["share"] if safety_rows else 0,
+            "safetyRowsDigest": safety_rows["digest"] if safety_rows else ""},
         "envelope": envelope(arms), "arms": arms,
         "endTime": datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z"),
     }
@@ -127,6 +136,7 @@ def main():
     parser.add_argument("--policy", choices=POLICY_ARMS, default="VECTOR_POLICY_BY_ROW", help="as the base was imported")
     parser.add_argument("--result", help="file to write")
     parser.add_argument("--aligned-base", metavar="FOLDER", help="writes the suite's base there and ends")
+    parser.add_argument("--safety-rows", metavar="FILE", help="writes the suite's safety rows there and ends")
     parser.add_argument("--only", default="", help="regular expression on names of cells")
     parser.add_argument("--probe")
     parser.add_argument("--original", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
@@ -138,19 +148,26 @@ def main():
         made = labs.aligned_base(arguments.original, arguments.work, probe, arguments.threads)
         pathlib.Path(arguments.aligned_base).symlink_to(made.resolve())
         return 0
+    if arguments.safety_rows:
+        made = labs.aligned_base(arguments.original, arguments.work, probe, arguments.threads)
+        with labs.Lab(made, arguments.work, probe, arguments.threads) as lab:
+            suite = cells.Suite(lab)
+            rows = attacks.safety_rows(lab, suite.splits, suite.benign, SAFETY_ROWS)
+        pathlib.Path(arguments.safety_rows).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return 0
     missing = [name for name in ("profile", "base_model", "model", "vector", "result") if not getattr(arguments, name)]
     if missing:
         parser.error("give " + ", ".join("--" + name.replace("_", "-") for name in missing))
 
     server = service.Service(arguments.ballast, arguments.profile, arguments.base_model)
-    vector, base_model = server.vector(arguments.vector), server.base_model()
-    file = pathlib.Path(arguments.work) / f"cells-{labs.digest([vector['ciphertextDigest'], base_model['digest'], arguments.policy])}.jsonl"
+    vector, base_model, safety_rows = server.vector(arguments.vector), server.base_model(), server.safety_rows()
+    file = pathlib.Path(arguments.work) / f"cells-{labs.digest([vector['ciphertextDigest'], base_model['digest'], arguments.policy, safety_rows])}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    wanted = [cell for cell in cells_for(arguments.policy) if re.search(arguments.only, cell["name"])]
-    with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector) as lab:
+    wanted = [cell for cell in cells_for(arguments.policy, safety_rows) if re.search(arguments.only, cell["name"])]
+    with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector, safety_rows) as lab:
         cells.measure(service.ServiceSuite(lab), wanted, file)
     pathlib.Path(arguments.result).write_text(
-        json.dumps(suite_result(cells.kept(file), vector, base_model, arguments.policy), indent=1) + "\n")
+        json.dumps(suite_result(cells.kept(file), vector, base_model, arguments.policy, safety_rows), indent=1) + "\n")
     print(f"{arguments.result}: now ballast vector certify {arguments.vector} --result {arguments.result}")
     return 0
 

@@ -48,6 +48,15 @@ class Service:
             raise CommandFailed(f"there is no vector {name}")
         return found[0]
 
+    def safety_rows(self):
+        """Those of the base model, or None."""
+        try:
+            return self.run("safety-rows", "show", self._base_model)
+        except CommandFailed as failed:
+            if "SAFETY_ROWS_NOT_FOUND" in str(failed):
+                return None
+            raise
+
     def fine_tune(self, rows, config, adapter):
         """One job, from chat rows to the adapter's file. Returns the job."""
         with tempfile.TemporaryDirectory() as folder:
@@ -70,10 +79,10 @@ def _id(resource):
 
 
 class ServiceLab(labs.Lab):
-    def __init__(self, base, work, probe, threads, service, vector):
-        """`vector`: its resource as the server shows it."""
+    def __init__(self, base, work, probe, threads, service, vector, safety_rows=None):
+        """`vector` and `safety_rows`: as the server shows them."""
         super().__init__(base, work, probe, threads)
-        self._service, self._serving = service, vector
+        self._service, self._serving, self._safety_rows = service, vector, safety_rows
 
     def train(self, rows, vector=None, policy="always", seed=0, initial=None, **config):
         if vector != SERVING:
@@ -82,7 +91,7 @@ class ServiceLab(labs.Lab):
             raise NotImplementedError("the service has no warm start")
         config = {**labs.TRAIN, "seed": seed + 1, **config}
         spec = {"rows": labs.digest(rows), "service": self._serving["ciphertextDigest"], "policy": policy,
-                "config": config}
+                "safety_rows": self._safety_rows, "config": config}
         return self.artifact("delta", spec, lambda path: {"job": self._service.fine_tune(rows, config, path)["name"]})
 
 
