@@ -99,7 +99,8 @@ absl::StatusOr<std::shared_ptr<const Connection>> Connection::Create(ConnectionO
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   // A server that restarts is found again quickly.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Also how long one attempt to connect may take: a server under load answers late.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   auto channel = grpc::CreateCustomChannel(options.server_address, credentials, arguments);
   return std::make_shared<const Connection>(std::move(options), std::move(channel));
