@@ -76,6 +76,7 @@ TEST_F(SafetyRowsServiceTest, AreSetShownReplacedAndRemovedAndNeverReturned) {
   EXPECT_GT(rows.longest_row_tokens(), 0);
   ASSERT_OK_AND_ASSIGN(const auto shown, Get());
   EXPECT_EQ(shown.SerializeAsString(), rows.SerializeAsString());
+  EXPECT_THAT(EverythingStored(), HasSubstr("safety prompt 19"));
   EXPECT_THAT(shown.DebugString(), Not(HasSubstr("safety prompt")));
 
   ASSERT_OK(Set(SafetyRows(30), 0.25));
@@ -83,7 +84,7 @@ TEST_F(SafetyRowsServiceTest, AreSetShownReplacedAndRemovedAndNeverReturned) {
   ASSERT_OK(Remove());
   EXPECT_THAT(Get(), StatusIs(kNotFound, "SAFETY_ROWS_NOT_FOUND"));
   EXPECT_THAT(Remove(), StatusIs(kNotFound, "SAFETY_ROWS_NOT_FOUND"));
-  Settle();
+  server_->SettleForTest();
   EXPECT_THAT(EverythingStored(), Not(HasSubstr("safety prompt")));
 }
 
