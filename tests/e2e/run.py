@@ -28,12 +28,14 @@ import steps_failures  # noqa: E402
 import steps_gate  # noqa: E402
 import steps_grpcurl  # noqa: E402
 import steps_main  # noqa: E402
+import steps_safety_rows  # noqa: E402
 from harness import ROOT, Bench, Failure, Skip  # noqa: E402
 
 STEPS = [
     *steps_main.STEPS,
     *steps_grpcurl.STEPS,
     *steps_gate.STEPS,
+    *steps_safety_rows.STEPS,
     *steps_main.LAST_STEPS,
     *steps_bad_input.STEPS,
     *steps_failures.STEPS,

@@ -81,6 +81,7 @@ def help_teaches(bench):
         "vector": ["train", "list", "retire"],
         "gate": ["set", "show", "remove", "withheld", "report", "release", "refuse"],
         "tenant": ["show", "unfreeze"],
+        "safety-rows": ["set", "show", "remove"],
         "dataset": ["check", "upload", "show", "list", "delete"],
         "job": ["create", "estimate", "list", "show", "watch", "cancel"],
         "delta": ["download", "verify"],
