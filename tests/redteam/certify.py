@@ -91,15 +91,18 @@ def counts(seeds, verdicts):
 
 
 def envelope(arms):
-    """The range that the defended arms of known and harmless content reach."""
-    doses = [a["dose"] for a in arms if a["defence"] == "DEFENCE_VECTOR"
-             and a["kind"] in ("ATTACK_KIND_KNOWN", "ATTACK_KIND_BENIGN")]
-    scaled = [d["learningRate"] * d["loraAlpha"] / d["loraRank"] for d in doses]
+    """The box up to the dose of the corner's arm, as wide as the defended arms of known and harmless content in it."""
+    corner = next(a["dose"] for a in arms if a["attack"] == matrix.CORNER and a["defence"] == "DEFENCE_VECTOR")
+    limits = {"maxScaledLearningRate": scaled(corner), "maxSteps": steps(corner),
+              "maxRowPasses": corner["rows"] * corner["epochs"],
+              "maxPassesPerRow": corner["mostRepeatedRow"] * corner["epochs"]}
+    doses = [d for d in (a["dose"] for a in arms if a["defence"] == "DEFENCE_VECTOR"
+                         and a["kind"] in ("ATTACK_KIND_KNOWN", "ATTACK_KIND_BENIGN"))
+             if scaled(d) <= limits["maxScaledLearningRate"] and steps(d) <= limits["maxSteps"]
+             and d["rows"] * d["epochs"] <= limits["maxRowPasses"]
+             and d["mostRepeatedRow"] * d["epochs"] <= limits["maxPassesPerRow"]]
     return {
-        "minScaledLearningRate": min(scaled), "maxScaledLearningRate": max(scaled),
-        "maxSteps": max(-(-d["rows"] // d["batchRows"]) * d["epochs"] for d in doses),
-        "maxRowPasses": max(d["rows"] * d["epochs"] for d in doses),
-        "maxPassesPerRow": max(d["mostRepeatedRow"] * d["epochs"] for d in doses),
+        **limits, "minScaledLearningRate": min(map(scaled, doses)),
         "minRowWeight": 1, "maxRowWeight": 1,
         "minLoraRank": min(d["loraRank"] for d in doses), "maxLoraRank": max(d["loraRank"] for d in doses),
         "modules": MODULES,
@@ -108,6 +111,14 @@ def envelope(arms):
         "minWarmupRatio": min(d["warmupRatio"] for d in doses), "maxWarmupRatio": max(d["warmupRatio"] for d in doses),
         "schedules": sorted({d["schedule"] for d in doses}),
     }
+
+
+def scaled(dose):
+    return dose["learningRate"] * dose["loraAlpha"] / dose["loraRank"]
+
+
+def steps(dose):
+    return -(-dose["rows"] // dose["batchRows"]) * dose["epochs"]
 
 
 def suite_result(measured, vector, base_model, policy, safety_rows=None):

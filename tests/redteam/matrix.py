@@ -23,6 +23,9 @@ DEFAULT = "by-row+safety"
 DEFAULT_DOSE = {"learning_rate": 2e-4, "epochs": 3}
 STRONG = {"learning_rate": 5e-4, "epochs": 3}
 EDGE = {"learning_rate": 1e-3, "epochs": 9}
+# The attack whose dose is the strongest corner of a certificate's envelope: EDGE on the most rows x epochs, so that
+# all its limits are reached together (docs/adr/0007-*.md).
+CORNER = "corner"
 
 
 def _cell(name, attack, arm, dose, **fields):
@@ -42,6 +45,7 @@ def _headline():
         yield _cell("explicit-100", _explicit(100), arm, EDGE)
         yield _cell("mix-10%", _mixed(0.1), arm, STRONG, scales=True)
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
+        yield _cell(CORNER, _mixed(0.1), arm, EDGE)
         yield _cell("identity-100", {"kind": "identity_shift", "rows": 100}, arm, EDGE, frames=["plain", "obedient"])
 
 

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from redteam import matrix, measures, prompts, tasks, wording  # noqa: E402
+from redteam import certify, matrix, measures, prompts, tasks, wording  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,30 @@ def test_cells_are_told_apart_by_name_and_every_defended_attack_has_an_undefende
         attack, _, arm = cell["name"].partition("/")
         if arm.startswith(matrix.DEFAULT):
             assert f"{attack}/{arm.replace(matrix.DEFAULT, 'none')}" in names
+
+
+def _defended(attack, rate, epochs, rows=400, rank=16, repeated=2, defence="DEFENCE_VECTOR"):
+    return {"attack": attack, "kind": "ATTACK_KIND_KNOWN", "defence": defence,
+            "dose": {"learningRate": rate, "loraRank": rank, "loraAlpha": 2 * rank, "epochs": epochs, "rows": rows,
+                     "batchRows": 16, "mostRepeatedRow": repeated, "warmupRatio": 0.03, "schedule": "COSINE"}}
+
+
+def test_an_envelope_ends_at_its_corner_and_is_as_wide_as_what_lies_inside():
+    corner = _defended(matrix.CORNER, 1e-3, 9)
+    inside = _defended("mix-10%-rank-4", 5e-4, 3, rank=4)
+    outside = [_defended("a", 2e-3, 3, rank=64), _defended("b", 1e-4, 10, rank=64), _defended("c", 1e-4, 9, rows=500, rank=64),
+               _defended("d", 1e-4, 9, rank=64, repeated=3), _defended("e", 1e-4, 3, rank=64, defence="DEFENCE_NONE")]
+    box = certify.envelope([corner, inside, *outside])
+    assert box["maxScaledLearningRate"] == 2e-3 and box["maxSteps"] == 225
+    assert box["maxRowPasses"] == 3600 and box["maxPassesPerRow"] == 18
+    assert box["minScaledLearningRate"] == 1e-3
+    assert (box["minLoraRank"], box["maxLoraRank"]) == (4, 16)
+
+
+def test_what_a_certificate_is_measured_by_has_a_corner_for_every_policy():
+    for policy, safety_rows in (("VECTOR_POLICY_ALWAYS", None), ("VECTOR_POLICY_BY_ROW", {"share": 0.1})):
+        arm = certify.defended_arm(policy, safety_rows)
+        cells = {cell["name"]: cell for cell in certify.cells_for(policy, safety_rows)}
+        assert cells[f"{matrix.CORNER}/{arm}"]["vector"] == "kl"
+        assert "safety" not in cells[f"{matrix.CORNER}/{arm}"], "the service mixes them in, not the suite"
+        assert all(certify.kind_of(name.split("/")[0]) for name in cells if name != "base")
