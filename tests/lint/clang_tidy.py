@@ -34,7 +34,7 @@ def base_commit():
     fork, head = git("merge-base", "HEAD", "origin/main"), git("rev-parse", "HEAD")
     if fork and fork != head:
         return fork
-    older = git("rev-list", "-1", "--before=12 hours ago", "HEAD")
+    older = git("rev-list", "-1", "--first-parent", "--before=12 hours ago", "HEAD")
     return older or git("rev-parse", "--verify", "--quiet", "HEAD~1") or None
 
 
