@@ -5,10 +5,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
+#include "common/base/status_macros.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/core/control_plane.h"
+#include "server/core/records.h"
 #include "server/testing/core_fixture.h"
 
 namespace ballast::server {
@@ -97,6 +99,33 @@ TEST_F(ControlPlaneVectorTest, ACheckpointUnderARetiredVectorIsNotUsed) {
   EXPECT_EQ(next.fine_tune().vector().vector_id(), "vec-2");
   EXPECT_EQ(next.fine_tune().checkpoint_blob(), "");
   EXPECT_NE(next.fine_tune().protection_handle(), work.fine_tune().protection_handle());
+}
+
+TEST_F(ControlPlaneVectorTest, ACheckpointOnOtherSafetyRowsIsNotUsed) {
+  const auto set_rows = [&](double share) {
+    ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
+      BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
+      base->mutable_safety_rows()->set_digest("sha256:rows");
+      base->mutable_safety_rows()->set_share(share);
+      return ReplaceRecord(tx, *base);
+    }));
+  };
+  set_rows(0.1);
+  CreateJob();
+  auto work = Idle("w1").work();
+  for (const double share : {0.1, 0.2}) {
+    worker::v1::WriteBlobRequest write;
+    *write.mutable_lease() = work.lease();
+    write.set_worker_id("w1");
+    write.set_checkpoint_step(3);
+    ASSERT_OK(plane_->CommitBlob(now_, write, "jobs/acme/x/attempts/1/checkpoints/3",
+                                 [] { return absl::OkStatus(); }));
+    set_rows(share);
+    now_ += absl::Seconds(31);
+    work = Idle("w1").work();
+    EXPECT_EQ(work.fine_tune().safety_rows().share(), share);
+    EXPECT_EQ(work.fine_tune().checkpoint_blob().empty(), share == 0.2) << share;
+  }
 }
 
 TEST_F(ControlPlaneVectorTest, ACurveBeginsAnewWithAnotherVector) {

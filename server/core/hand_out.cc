@@ -198,9 +198,13 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   NewLease(worker_id, next->mutable_lease());
   next->set_waits_for_vector(false);
   next->set_waits_for_unfreeze(false);
+  const admin::v1::SafetyRows before = next->safety_rows_given().rows();
   BALLAST_RETURN_IF_ERROR(GiveSafetyRowsAndGate(tx, *next));
-  // A checkpoint holds moments of gradients under one vector: under another it is of no use.
-  if (next->vector_id() != vector->record.id()) {
+  const admin::v1::SafetyRows& after = next->safety_rows_given().rows();
+  const bool other_rows = before.digest() != after.digest() || before.share() != after.share();
+  // A checkpoint holds moments of gradients under one vector, on one choice of rows: under another
+  // it is of no use.
+  if (next->vector_id() != vector->record.id() || other_rows) {
     next->clear_checkpoint_blob();
     next->clear_checkpoint_step();
     next->set_vector_id(vector->record.id());
