@@ -3,15 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "client/cli/cli.h"
 #include "client/cli/gate_view.h"
-#include "client/testing/fake_server.h"
-#include "common/base/digest.h"
+#include "client/testing/commands_fixture.h"
 #include "common/base/file.h"
 #include "common/base/testing/status_matchers.h"
 
@@ -25,27 +23,9 @@ using ::testing::Not;
 
 constexpr char kJob[] = "tenants/acme/fineTuningJobs/job-1";
 
-class GateCommandsTest : public ::testing::Test {
+class GateCommandsTest : public CommandsFixture {
  protected:
-  GateCommandsTest() : file_(std::filesystem::path(::testing::TempDir()) / RandomHex(64)) {}
-  ~GateCommandsTest() override { std::filesystem::remove(file_); }
-
-  // The exit code; what was printed is in out_ and err_.
-  int Run(std::vector<const char*> arguments) {
-    Cli cli([this](const std::string& name) -> std::optional<std::string> {
-      if (name == "BALLAST_SERVER") return server_.address();
-      if (name == "BALLAST_API_KEY") return "key";
-      return std::nullopt;
-    });
-    AddGateCommands(cli);
-    arguments.insert(arguments.begin(), "ballast");
-    ::testing::internal::CaptureStdout();
-    ::testing::internal::CaptureStderr();
-    const int code = cli.Main(static_cast<int>(arguments.size()), arguments.data());
-    out_ = ::testing::internal::GetCapturedStdout();
-    err_ = ::testing::internal::GetCapturedStderr();
-    return code;
-  }
+  GateCommandsTest() : CommandsFixture(AddGateCommands) {}
 
   static admin::v1::JobGate Withheld() {
     admin::v1::JobGate gate;
@@ -57,10 +37,6 @@ class GateCommandsTest : public ::testing::Test {
     gate.add_failed_categories("weapons");
     return gate;
   }
-
-  client::testing::FakeServer server_;
-  const std::filesystem::path file_;
-  std::string out_, err_;
 };
 
 TEST_F(GateCommandsTest, SetSendsTheFileAndOnlyTheLimitsThatWereTyped) {

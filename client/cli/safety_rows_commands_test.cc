@@ -3,15 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "client/cli/cli.h"
-#include "client/testing/fake_server.h"
-#include "common/base/digest.h"
+#include "client/testing/commands_fixture.h"
 #include "common/base/file.h"
 #include "common/base/testing/status_matchers.h"
 
@@ -20,9 +16,9 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class SafetyRowsCommandsTest : public ::testing::Test {
+class SafetyRowsCommandsTest : public CommandsFixture {
  protected:
-  SafetyRowsCommandsTest() : file_(std::filesystem::path(::testing::TempDir()) / RandomHex(64)) {
+  SafetyRowsCommandsTest() : CommandsFixture(AddSafetyRowsCommands) {
     server_.set_safety_rows = [this](auto&, const auto& request, auto& rows) {
       got_ = request;
       rows.set_name(request.name());
@@ -31,29 +27,8 @@ class SafetyRowsCommandsTest : public ::testing::Test {
       return absl::OkStatus();
     };
   }
-  ~SafetyRowsCommandsTest() override { std::filesystem::remove(file_); }
 
-  // The exit code; what was printed is in out_ and err_.
-  int Run(std::vector<const char*> arguments) {
-    Cli cli([this](const std::string& name) -> std::optional<std::string> {
-      if (name == "BALLAST_SERVER") return server_.address();
-      if (name == "BALLAST_API_KEY") return "key";
-      return std::nullopt;
-    });
-    AddSafetyRowsCommands(cli);
-    arguments.insert(arguments.begin(), "ballast");
-    ::testing::internal::CaptureStdout();
-    ::testing::internal::CaptureStderr();
-    const int code = cli.Main(static_cast<int>(arguments.size()), arguments.data());
-    out_ = ::testing::internal::GetCapturedStdout();
-    err_ = ::testing::internal::GetCapturedStderr();
-    return code;
-  }
-
-  client::testing::FakeServer server_;
-  const std::filesystem::path file_;
   admin::v1::SetSafetyRowsRequest got_;
-  std::string out_, err_;
 };
 
 TEST_F(SafetyRowsCommandsTest, SetSendsTheFile) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cpp/client.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
@@ -22,8 +23,7 @@ GateClient::GateClient(std::shared_ptr<const Connection> connection)
       stub_(admin::v1::GateService::NewStub(connection_->channel())) {}
 
 std::string GateClient::GateName(std::string_view base_model) {
-  const bool full = base_model.find('/') != std::string_view::npos;
-  return absl::StrCat(full ? "" : "baseModels/", std::string(base_model), "/gate");
+  return absl::StrCat(Client::BaseModelName(base_model), "/gate");
 }
 
 std::string GateClient::TenantName(std::string_view tenant) {

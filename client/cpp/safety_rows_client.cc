@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cpp/client.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
@@ -21,8 +22,7 @@ SafetyRowsClient::SafetyRowsClient(std::shared_ptr<const Connection> connection)
       stub_(admin::v1::SafetyRowsService::NewStub(connection_->channel())) {}
 
 std::string SafetyRowsClient::NameOf(std::string_view base_model) {
-  const bool full = base_model.find('/') != std::string_view::npos;
-  return absl::StrCat(full ? "" : "baseModels/", std::string(base_model), "/safetyRows");
+  return absl::StrCat(Client::BaseModelName(base_model), "/safetyRows");
 }
 
 absl::StatusOr<admin::v1::SafetyRows> SafetyRowsClient::Set(std::string_view base_model,
