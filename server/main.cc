@@ -63,6 +63,7 @@ absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) 
   if (config.withheld_expiry_seconds() > 0) {
     options.withheld_expiry = absl::Seconds(config.withheld_expiry_seconds());
   }
+  options.allow_unprotected_base_models = config.allow_unprotected_base_models();
   options.scratch_dir = absl::StrCat(config.data_dir(), "/scratch");
   if (!config.tls_certificate_file().empty()) {
     constexpr int64_t kMaxPemBytes = 1 << 20;

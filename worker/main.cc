@@ -143,6 +143,7 @@ absl::Status Run(const WorkerConfig& config, bool check_only) {
     BALLAST_ASSIGN_OR_RETURN(options.certificate_key,
                              PublicKey::FromFile(config.certificate_public_key_path()));
   }
+  options.allow_unprotected = config.allow_unprotected_base_models();
   if (check_only) return absl::OkStatus();
 
   sigset_t signals;
@@ -188,7 +189,9 @@ int Main(int argc, char** argv) {
       "  cache_dir: /var/cache/ballast\n"
       "and where wanted worker_id, threads, device, log_level, checkpoint_steps,\n"
       "tls_authority_file, metrics_address, certificate_public_key_path (train only under vectors\n"
-      "whose certificate is signed with this key).\n\n"
+      "whose certificate is signed with this key), allow_unprotected_base_models (for "
+      "measurements).\n"
+      "\n"
       "SIGTERM or SIGINT: the running job is checkpointed and handed back, exit status 0.\n"
       "Exit status 2: the configuration, a key file or the cache folder cannot be used.");
   app.set_version_flag("--version", std::string(Version()));

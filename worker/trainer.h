@@ -108,8 +108,8 @@ struct TrainRequest {
   // trained_tokens: what the platform adds to a job (S3).
   std::vector<TokenRow> safety_rows;
   std::vector<TokenRow> validation_rows;
-  // The vector in clear (safetensors of a LoRA, see vault). Null only for tests and benchmarks of
-  // the engine itself: the agent never passes null (a job without a vector is refused).
+  // The vector in clear (safetensors of a LoRA, see vault). Null for tests and benchmarks of the
+  // engine itself, and for jobs on base models that are marked as unprotected.
   const SecretBuffer* vector = nullptr;
   // Bytes of an earlier checkpoint of the same request, or empty.
   std::string checkpoint;

@@ -53,6 +53,7 @@ void PrintVerified(const Cli& cli, const std::string& folder,
                               {"job", result.manifest.job},
                               {"baseModel", result.manifest.base_model},
                               {"baseDigest", result.manifest.base_digest},
+                              {"protected", !result.manifest.unprotected},
                               {"certified", result.manifest.certified},
                               {"gate", result.manifest.gate},
                               {"files", files}}
@@ -68,8 +69,10 @@ void PrintVerified(const Cli& cli, const std::string& folder,
       table.Render(), "\nVerified ", Printable(folder), ": ", result.manifest.files.size(),
       " files as the manifest says\njob       ", Printable(result.manifest.job), "\nbase      ",
       Printable(result.manifest.base_model), " ", Printable(result.manifest.base_digest),
-      "\nmanifest  ", result.manifest_digest, "\ncertified ",
-      result.manifest.certified ? "yes" : "no: how far the protection holds was not measured",
+      "\nmanifest  ", result.manifest_digest,
+      result.manifest.unprotected ? "\nprotected no: its base model is marked as unprotected"
+      : result.manifest.certified ? "\ncertified yes"
+                                  : "\ncertified no: how far the protection holds was not measured",
       result.manifest.gate.empty() ? "" : "\ngate      ", Printable(result.manifest.gate), "\n"));
 }
 

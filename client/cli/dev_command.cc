@@ -255,6 +255,9 @@ void AddDevCommand(Cli& cli) {
       ->check(CLI::Range(1, 65535));
   command->add_option("--bin-dir", options->bin_dir,
                       "Folder of ballast-server and ballast-worker [found beside this program]");
+  command->add_flag("--allow-unprotected", options->dev.allow_unprotected,
+                    "Let base models be imported as unprotected and jobs on them run, for this "
+                    "start; to measure what the protection does");
   command->add_option("--threads", options->dev.threads, "Threads of the worker [number of cores]")
       ->check(CLI::PositiveNumber);
   command->add_option("--device", options->dev.device, "Device of the worker: cpu or cuda [found]")

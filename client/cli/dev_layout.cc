@@ -135,6 +135,17 @@ absl::Status MakeKeys(const DevPaths& paths) {
   return MakeKey(paths.worker_key, "blw_");
 }
 
+namespace {
+
+// Holds for one start only, like threads and device: a folder that once served measurements must
+// not go on to serve customers so.
+void SetAllowUnprotected(YAML::Node& root, const DevOptions& options) {
+  root.remove("allow_unprotected_base_models");
+  if (options.allow_unprotected) root["allow_unprotected_base_models"] = true;
+}
+
+}  // namespace
+
 absl::Status WriteServerConfig(const DevPaths& paths, const DevOptions& options) {
   BALLAST_ASSIGN_OR_RETURN(const std::string tenant, ReadKeyFile(paths.tenant_key));
   BALLAST_ASSIGN_OR_RETURN(const std::string operator_key, ReadKeyFile(paths.operator_key));
@@ -152,6 +163,7 @@ absl::Status WriteServerConfig(const DevPaths& paths, const DevOptions& options)
                                       : absl::StrCat("127.0.0.1:", options.metrics_port);
         root["address_file"] = paths.address_file;
         root["certificate_key_file"] = paths.certificate_key;
+        SetAllowUnprotected(root, options);
         struct Entry {
           std::string digest;
           const char* role;
@@ -203,6 +215,7 @@ absl::Status WriteWorkerConfig(const DevPaths& paths, const DevOptions& options,
         root.remove("device");
         if (options.threads > 0) root["threads"] = options.threads;
         if (!options.device.empty()) root["device"] = options.device;
+        SetAllowUnprotected(root, options);
       });
 }
 

@@ -38,6 +38,7 @@ struct DevOptions {
   int32_t threads = 0;    // of the worker; 0: its default
   std::string device;     // of the worker; empty: its default
   std::string tenant = "dev";
+  bool allow_unprotected = false;
 };
 
 // Only one `ballast dev` uses a data folder: holds its lock until destroyed.

@@ -165,6 +165,22 @@ TEST_F(DevTest, ThreadsAndDeviceOfOneStartAreNotThoseOfTheNext) {
   EXPECT_EQ(worker.checkpoint_steps(), 7);
 }
 
+TEST_F(DevTest, UnprotectedModelsAreAllowedForOneStart) {
+  ASSERT_OK(MakeKeys(paths_));
+  for (const bool allow : {true, false}) {
+    DevOptions options;
+    options.allow_unprotected = allow;
+    ASSERT_OK(WriteServerConfig(paths_, options));
+    ASSERT_OK(WriteWorkerConfig(paths_, options, "127.0.0.1:55"));
+    config::v1::ServerConfig server;
+    ASSERT_OK(LoadConfigFile(paths_.server_config, &server));
+    EXPECT_EQ(server.allow_unprotected_base_models(), allow);
+    config::v1::WorkerConfig worker;
+    ASSERT_OK(LoadConfigFile(paths_.worker_config, &worker));
+    EXPECT_EQ(worker.allow_unprotected_base_models(), allow);
+  }
+}
+
 TEST_F(DevTest, OnlyOneUsesAFolder) {
   fs::create_directories(folder_);
   {

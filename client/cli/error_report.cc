@@ -43,6 +43,9 @@ std::string HintOf(const std::string& reason) {
       {"SIGNER_NOT_CONFIGURED",
        "openssl genpkey -algorithm ed25519 -out FILE, and certificate_key_file: FILE in the "
        "server's configuration"},
+      {"UNPROTECTED_NOT_ALLOWED",
+       "ballast dev --allow-unprotected, or allow_unprotected_base_models: true in the "
+       "configuration of the server and of the workers"},
       {"USAGE", "add --help to see the options and examples"},
       {"VECTOR_NOT_FOUND", "ballast vector list"},
   };

@@ -22,6 +22,7 @@ void AddImport(Cli& cli, CLI::App* group) {
     std::string folder;
     std::string id;
     std::string policy = "always";
+    bool unprotected = false;
     int64_t min_rows = 0, max_rows = 0, min_steps = 0, max_steps = 0;
     int32_t max_lora_rank = 0;
   };
@@ -35,6 +36,7 @@ void AddImport(Cli& cli, CLI::App* group) {
         import.set_base_model_id(options->id);
         import.set_vector_policy(options->policy == "by-row" ? admin::v1::VECTOR_POLICY_BY_ROW
                                                              : admin::v1::VECTOR_POLICY_ALWAYS);
+        import.set_unprotected(options->unprotected);
         import.mutable_limits()->set_min_rows(options->min_rows);
         import.mutable_limits()->set_max_rows(options->max_rows);
         import.mutable_limits()->set_min_steps(options->min_steps);
@@ -59,7 +61,9 @@ void AddImport(Cli& cli, CLI::App* group) {
             Millions(model->parameter_count()), " parameters, context of ",
             FormatCount(model->context_tokens()), " tokens\ndigest ", Printable(model->digest()),
             "\n",
-            model->ready()
+            model->unprotected()
+                ? "It is unprotected: jobs run without a security vector, and may teach anything.\n"
+            : model->ready()
                 ? ""
                 : absl::StrCat("Jobs need a security vector first: ballast vector train "
                                "--base-model ",
@@ -77,6 +81,11 @@ void AddImport(Cli& cli, CLI::App* group) {
                    "Rows that train with the vector: always, or by-row where it matters")
       ->check(CLI::IsMember({"always", "by-row"}))
       ->capture_default_str();
+  command
+      ->add_flag("--unprotected", options->unprotected,
+                 "Jobs on it run without a vector, and their manifests say so. To measure what "
+                 "the protection does, where server and workers allow it; never for customers")
+      ->excludes("--vector-policy");
   command->add_option("--min-rows", options->min_rows, "Fewest rows of a job [server's default]")
       ->group("Limits");
   command->add_option("--max-rows", options->max_rows, "Most rows of a job [server's default]")
@@ -114,7 +123,10 @@ void AddList(Cli& cli, CLI::App* group) {
         for (const auto& model : models) {
           table.AddRow({ShortName(model.name()), model.architecture(),
                         Millions(model.parameter_count()), FormatCount(model.context_tokens()),
-                        model.ready() ? "yes" : "no vector", model.digest().substr(0, 19)});
+                        model.unprotected() ? (model.ready() ? "unprotected" : "not allowed")
+                        : model.ready()     ? "yes"
+                                            : "no vector",
+                        model.digest().substr(0, 19)});
         }
         Cli::Print(table.Render());
         return absl::OkStatus();

@@ -237,6 +237,10 @@ TEST(ModelCardTest, ShowsTheCurveAndEscapesNames) {
   EXPECT_THAT(WriteModelCard(card), Not(HasSubstr("validation")));
   card.certified = true;
   EXPECT_THAT(WriteModelCard(card), Not(HasSubstr("not certified")));
+  EXPECT_THAT(WriteModelCard(card), Not(HasSubstr("without the service's protection")));
+  card.unprotected = true;
+  EXPECT_THAT(WriteModelCard(card), HasSubstr("without the service's protection"));
+  EXPECT_THAT(WriteModelCard(card), Not(HasSubstr("was measured")));
 }
 
 }  // namespace

@@ -107,7 +107,7 @@ absl::StatusOr<std::string> WriteManifest(Manifest manifest) {
       {"create_time", manifest.create_time},
       {"files", std::move(files)},
       {"job", {{"attempt", manifest.attempt}, {"name", manifest.job}}},
-      {"protected", "yes"},
+      {"protected", manifest.unprotected ? "no" : "yes"},
       {"protection", {{"certified", manifest.certified ? "yes" : "no"}}},
       {"protection_handle", manifest.protection_handle},
       {"schema_version", kSchemaVersion},
@@ -157,6 +157,7 @@ absl::StatusOr<Manifest> ReadManifest(std::string_view bytes) {
   manifest.template_digest = Text(json, "template_digest");
   manifest.code_version = Text(json, "code_version");
   manifest.create_time = Text(json, "create_time");
+  manifest.unprotected = Text(json, "protected") == "no";
   manifest.protection_handle = Text(json, "protection_handle");
   manifest.certified = Text(Object(json, "protection"), "certified") == "yes";
   const Json& safety_rows = Object(Object(json, "protection"), "safety_rows");

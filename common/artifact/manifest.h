@@ -44,7 +44,8 @@ struct Manifest {
   std::string template_digest;
   std::string code_version;
   std::string create_time;         // RFC 3339, UTC
-  std::string protection_handle;   // random; only operators can resolve it
+  bool unprotected = false;        // trained without a vector, since its base is marked so
+  std::string protection_handle;   // random; only operators can resolve it; empty for unprotected
   bool certified = false;          // whether the protection had a certificate
   std::string safety_rows_digest;  // of the file that rows were mixed in from; empty for none
   double safety_row_share = 0;     // as a share of the job's own rows

@@ -86,6 +86,15 @@ TEST(ManifestTest, IsCanonicalAndComesBack) {
   EXPECT_EQ(nlohmann::json::parse(bytes)["protected"], "yes");
 }
 
+TEST(ManifestTest, SaysThatAJobWasUnprotected) {
+  Manifest manifest = ExampleManifest();
+  manifest.unprotected = true;
+  ASSERT_OK_AND_ASSIGN(const std::string bytes, WriteManifest(manifest));
+  EXPECT_EQ(nlohmann::json::parse(bytes)["protected"], "no");
+  ASSERT_OK_AND_ASSIGN(const Manifest read, ReadManifest(bytes));
+  EXPECT_TRUE(read.unprotected);
+}
+
 TEST(ManifestTest, SaysWhatTheGateSaidAndNothingWithoutOne) {
   ASSERT_OK_AND_ASSIGN(const std::string none, WriteManifest(ExampleManifest()));
   EXPECT_FALSE(nlohmann::json::parse(none).contains("gate"));

@@ -81,14 +81,20 @@ std::string WriteModelCard(const ModelCard& card) {
                         card.trained_tokens, card.seed);
   absl::StrAppend(
       &out,
-      "The job ran under the service's protection against unwanted behaviour. The protection "
-      "is no part of these files. ",
+      card.unprotected
+          ? "**The job ran without the service's protection against unwanted behaviour**, on a "
+            "base "
+            "model that is marked so. "
+          : "The job ran under the service's protection against unwanted behaviour. The protection "
+            "is no part of these files. ",
       card.safety_rows == 0
           ? ""
           : absl::StrCat("The service mixed ", card.safety_rows,
                          " rows of its own into the training, which keep the model's refusals. "),
-      card.certified ? "How far it holds was measured, and the job lies inside the measured range."
-                     : "It is not certified: how far it holds was not measured.",
+      card.unprotected ? ""
+      : card.certified
+          ? "How far it holds was measured, and the job lies inside the measured range."
+          : "It is not certified: how far it holds was not measured.",
       "\n\n");
   if (!card.evaluations.empty()) {
     bool validation = false;

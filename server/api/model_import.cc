@@ -75,6 +75,7 @@ absl::Status ModelImport::Start(const ImportBaseModelRequest::ImportOptions& opt
     return FieldError("options.vector_policy", "VECTOR_POLICY_UNKNOWN",
                       "vector_policy must be VECTOR_POLICY_ALWAYS or VECTOR_POLICY_BY_ROW");
   }
+  if (options.unprotected()) BALLAST_RETURN_IF_ERROR(parts_.models.CheckUnprotectedAllowed());
   BALLAST_ASSIGN_OR_RETURN(limits_, CompleteLimits(options.limits()));
   options_ = options;
   folder_ = absl::StrCat(parts_.staging_dir, "/import-", parts_.ids.NewId());
@@ -161,6 +162,9 @@ absl::Status ModelImport::OnEnd() {
   BALLAST_ASSIGN_OR_RETURN(*response_, parts_.models.Add(record));
   spdlog::info("imported {} ({} parameters, digest {})", record.model().name(),
                record.model().parameter_count(), record.model().digest());
+  if (record.model().unprotected()) {
+    spdlog::warn("{} is unprotected: jobs on it run without a vector", record.model().name());
+  }
   return absl::OkStatus();
 }
 
@@ -182,6 +186,7 @@ absl::StatusOr<BaseModelRecord> ModelImport::Check() {
   v1::BaseModel& model = *record.mutable_model();
   model.set_name(BaseModelName(record.id()));
   model.set_digest(artifact::BaseModelDigest(digests));
+  model.set_unprotected(options_->unprotected());
   model.set_architecture(facts.config.architecture);
   model.set_parameter_count(facts.parameter_count);
   model.set_context_tokens(facts.config.context_tokens);

@@ -66,7 +66,7 @@ class Server::Impl : public ChangeListener {
       : parts_(parts),
         options_(options),
         api_{parts.authenticator, parts.clock, executor_, idle_streams_, metrics_},
-        serving_(parts.signer),
+        serving_(parts.signer, options.allow_unprotected_base_models),
         jobs_(parts.store, ids_, *this, serving_),
         datasets_(parts.store, ids_, *this),
         models_(parts.store, serving_),

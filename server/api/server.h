@@ -33,6 +33,8 @@ struct ServerOptions {
   // Of one blob that a worker writes: a checkpoint, a file of a delta, a sealed vector.
   int64_t max_worker_blob_bytes = int64_t{64} << 30;
   int executor_threads = 8;
+  // Whether jobs of base models that were imported as unprotected run.
+  bool allow_unprotected_base_models = false;
 };
 
 // What the server is made of; all must outlive it.

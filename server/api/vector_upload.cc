@@ -59,6 +59,12 @@ absl::Status VectorUpload::Start(const admin::v1::VectorOptions& options) {
                            ParseBaseModelName(options.base_model(), "options.base_model"));
   BALLAST_RETURN_IF_ERROR(VectorCatalog::CompleteOptions(&complete));
   BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, parts_.models.GetRecordOf(base_id));
+  if (base.model().unprotected()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "BASE_MODEL_UNPROTECTED",
+                     absl::StrCat(base.model().name(),
+                                  " is unprotected, so no vector would ever serve it; import the "
+                                  "model under another id without that"));
+  }
   id_ = absl::StrCat("vec-", parts_.ids.NewId());
   for (Rows* rows : {&prohibited_, &benign_}) {
     rows->blob = absl::StrCat(VectorBlobs(id_), "/rows/", rows->name);

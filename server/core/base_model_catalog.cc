@@ -16,9 +16,9 @@ namespace ballast::server {
 absl::StatusOr<v1::BaseModel> BaseModelCatalog::ToModel(Transaction& tx,
                                                         const BaseModelRecord& record) const {
   v1::BaseModel model = record.model();
-  BALLAST_ASSIGN_OR_RETURN(const auto serving, serving_.Find(tx, record));
-  model.set_ready(serving.has_value());
-  *model.mutable_limits() = LimitsUnder(record, serving);
+  BALLAST_ASSIGN_OR_RETURN(const auto protection, serving_.Find(tx, record));
+  model.set_ready(protection.has_value());
+  *model.mutable_limits() = LimitsUnder(record, protection);
   return model;
 }
 
@@ -81,7 +81,12 @@ absl::Status BaseModelCatalog::Expect(const std::string& digest) {
   });
 }
 
+absl::Status BaseModelCatalog::CheckUnprotectedAllowed() const {
+  return serving_.allow_unprotected() ? absl::OkStatus() : UnprotectedNotAllowed();
+}
+
 absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& record) {
+  if (record.model().unprotected()) BALLAST_RETURN_IF_ERROR(CheckUnprotectedAllowed());
   v1::BaseModel model;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(const auto existing, GetRecord<BaseModelRecord>(tx, "", record.id()));
@@ -90,6 +95,12 @@ absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& recor
                        absl::StrCat(record.model().name(), " is another model (",
                                     existing->model().digest(), "); choose another id"),
                        {{"digest", existing->model().digest()}});
+    }
+    if (existing.has_value() && existing->model().unprotected() != record.model().unprotected()) {
+      return MakeError(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS",
+                       absl::StrCat(record.model().name(), " is there and is ",
+                                    existing->model().unprotected() ? "un" : "",
+                                    "protected, which does not change; choose another id"));
     }
     BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(BaseModelBlobs(record.model().digest())));
     if (!existing.has_value()) BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));

@@ -28,12 +28,16 @@ class BaseModelCatalog {
   // The record; NOT_FOUND (BASE_MODEL_NOT_FOUND).
   absl::StatusOr<BaseModelRecord> GetRecordOf(const std::string& id);
 
+  // FAILED_PRECONDITION (UNPROTECTED_NOT_ALLOWED) where the server takes no unprotected model.
+  absl::Status CheckUnprotectedAllowed() const;
+
   // Before the files of a model with `digest` become blobs: writes the blobs down as garbage, which
   // they are until Add, unless a model has them already.
   absl::Status Expect(const std::string& digest);
 
   // Makes a model visible whose files are durable. The same id and digest again return the model
-  // that is there; another digest is ALREADY_EXISTS (BASE_MODEL_EXISTS).
+  // that is there; another digest, or the other protection, is ALREADY_EXISTS (BASE_MODEL_EXISTS).
+  // Also fails as CheckUnprotectedAllowed.
   absl::StatusOr<v1::BaseModel> Add(const BaseModelRecord& record);
 
  private:

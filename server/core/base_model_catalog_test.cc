@@ -11,6 +11,7 @@
 namespace ballast::server::testing {
 namespace {
 
+using ::ballast::testing::StatusIs;
 using BaseModelCatalogTest = CoreFixture;
 
 TEST_F(BaseModelCatalogTest, AForgedPageTokenListsNothing) {
@@ -21,6 +22,23 @@ TEST_F(BaseModelCatalogTest, AForgedPageTokenListsNothing) {
   ASSERT_OK_AND_ASSIGN(const auto page, models.List(request));
   EXPECT_EQ(page.base_models_size(), 0);
   EXPECT_EQ(page.next_page_token(), "");
+}
+
+TEST_F(BaseModelCatalogTest, AnUnprotectedModelIsTakenWhereItIsAllowedAndStaysWhatItIs) {
+  BaseModelRecord record;
+  record.set_id("open");
+  record.mutable_model()->set_name("baseModels/open");
+  record.mutable_model()->set_digest(kBaseDigest);
+  record.mutable_model()->set_unprotected(true);
+  EXPECT_THAT(BaseModelCatalog(store_, serving_).Add(record),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "UNPROTECTED_NOT_ALLOWED"));
+  const ServingVectors allowing(&signer_, /*allow_unprotected=*/true);
+  BaseModelCatalog models(store_, allowing);
+  ASSERT_OK_AND_ASSIGN(const auto model, models.Add(record));
+  EXPECT_TRUE(model.unprotected());
+  EXPECT_OK(models.Add(record));
+  record.mutable_model()->set_unprotected(false);
+  EXPECT_THAT(models.Add(record), StatusIs(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS"));
 }
 
 }  // namespace

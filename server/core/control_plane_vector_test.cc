@@ -9,7 +9,9 @@
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/core/base_model_catalog.h"
 #include "server/core/control_plane.h"
+#include "server/core/hand_out.h"
 #include "server/core/records.h"
 #include "server/testing/core_fixture.h"
 
@@ -153,6 +155,79 @@ TEST_F(ControlPlaneVectorTest, ACurveBeginsAnewWithAnotherVector) {
   report("w2", next.lease(), 1);
   ASSERT_EQ(Job(name).progress().evaluations_size(), 2);
   EXPECT_EQ(Job(name).progress().evaluations(0).training_loss(), 1);
+}
+
+// A base that is marked as unprotected, on a server that allows such.
+class UnprotectedBaseTest : public testing::CoreFixture {
+ protected:
+  void SetUp() override {
+    testing::CoreFixture::SetUp();
+    ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
+      BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
+      base->mutable_model()->set_unprotected(true);
+      return ReplaceRecord(tx, *base);
+    }));
+    ASSERT_OK_AND_ASSIGN(plane_,
+                         ControlPlane::Create(store_, ids_, listener_, allowing_, {}, now_));
+  }
+
+  const ServingVectors allowing_{&signer_, /*allow_unprotected=*/true};
+  JobCatalog allowing_jobs_{store_, ids_, listener_, allowing_};
+};
+
+TEST_F(UnprotectedBaseTest, ItsJobsRunWithoutAVectorEvenWhereOneIsActive) {
+  ASSERT_OK_AND_ASSIGN(const auto job, allowing_jobs_.Create(now_, "acme", JobRequest("acme")));
+  const auto work = Idle("w1").work();
+  EXPECT_EQ(work.lease().resource(), job.name());
+  EXPECT_TRUE(work.fine_tune().unprotected());
+  EXPECT_FALSE(work.fine_tune().has_vector());
+  EXPECT_FALSE(work.fine_tune().has_certificate());
+  EXPECT_EQ(work.fine_tune().protection_handle(), "");
+  Sync(FinishedDelta("w1", work.lease()));
+  EXPECT_EQ(Job(job.name()).state(), FineTuningJob::SUCCEEDED);
+}
+
+TEST_F(UnprotectedBaseTest, ItHasNoEnvelopeAndItsCheckpointsAreUsed) {
+  BaseModelCatalog models(store_, allowing_);
+  ASSERT_OK_AND_ASSIGN(const auto model, models.Get("base"));
+  EXPECT_TRUE(model.ready());
+  EXPECT_TRUE(model.unprotected());
+  EXPECT_FALSE(model.limits().has_envelope());
+  auto request = JobRequest("acme");
+  request.mutable_fine_tuning_job()->mutable_hyperparameters()->set_learning_rate(1e-3);
+  EXPECT_OK(allowing_jobs_.Create(now_, "acme", request));
+  worker::v1::WriteBlobRequest write;
+  *write.mutable_lease() = Idle("w1").work().lease();
+  write.set_worker_id("w1");
+  write.set_checkpoint_step(3);
+  ASSERT_OK(plane_->CommitBlob(now_, write, "jobs/acme/x/attempts/1/checkpoints/3",
+                               [] { return absl::OkStatus(); }));
+  now_ += absl::Seconds(31);
+  EXPECT_NE(Idle("w2").work().fine_tune().checkpoint_blob(), "");
+}
+
+TEST_F(UnprotectedBaseTest, AServerThatDoesNotAllowItRunsNoneOfItsJobs) {
+  ASSERT_OK_AND_ASSIGN(const auto job, allowing_jobs_.Create(now_, "acme", JobRequest("acme")));
+  Restart();  // with serving_, which allows none
+  EXPECT_TRUE(Idle("w1").has_idle());
+  EXPECT_EQ(Job(job.name()).state(), FineTuningJob::QUEUED);
+  EXPECT_THAT(jobs_->Create(now_, "acme", JobRequest("acme")),
+              StatusIs(kPrecondition, "UNPROTECTED_NOT_ALLOWED"));
+  BaseModelCatalog models(store_, serving_);
+  ASSERT_OK_AND_ASSIGN(const auto model, models.Get("base"));
+  EXPECT_FALSE(model.ready());
+}
+
+TEST_F(UnprotectedBaseTest, AJobOfAProtectedBaseNeverRunsSo) {
+  // Its vector is gone from the database.
+  AddBase("protected", "sha256:protected");
+  InsertQueuedJob("job-1", "baseModels/protected");
+  EXPECT_TRUE(Idle("w1").has_idle());
+  ASSERT_OK(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<JobRecord>(tx, "acme", "job-1"));
+    EXPECT_THAT(WorkOf(tx, *record), StatusIs(absl::StatusCode::kDataLoss, "STORE_CORRUPT"));
+    return absl::OkStatus();
+  }));
 }
 
 TEST(VectorOptionsTest, OnlyAMissingKlWeightBecomesTheDefault) {

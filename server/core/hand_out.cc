@@ -52,6 +52,19 @@ absl::Status FillDataset(Transaction& tx, const std::string& name, worker::v1::D
   return absl::OkStatus();
 }
 
+absl::Status FillVector(Transaction& tx, const std::string& id, Work::FineTune* task) {
+  BALLAST_ASSIGN_OR_RETURN(const auto vector, GetRecord<VectorRecord>(tx, "", id));
+  if (!vector.has_value()) return Missing(VectorName(id));
+  worker::v1::SealedVector& sealed = *task->mutable_vector();
+  sealed.set_blob(vector->sealed_blob());
+  sealed.set_ciphertext_digest(vector->vector().ciphertext_digest());
+  sealed.set_vector_id(vector->id());
+  sealed.set_version(vector->vector().version());
+  sealed.set_base_digest(vector->vector().base_digest());
+  if (vector->has_certificate()) *task->mutable_certificate() = vector->certificate();
+  return absl::OkStatus();
+}
+
 // A new right for `worker_id`.
 void NewLease(const std::string& worker_id, LeaseRecord* lease) {
   lease->set_epoch(lease->epoch() + 1);
@@ -80,16 +93,18 @@ struct Wait {
 };
 
 absl::StatusOr<Wait> WhyItWaits(Transaction& tx, const JobRecord& record, bool frozen,
-                                const std::optional<ServingVector>& serving) {
+                                const std::optional<Protection>& protection) {
   if (frozen) return Wait{true, kFrozenMessage};
-  if (!serving.has_value()) {
+  if (!protection.has_value()) {
     return Wait{false,
                 "the base model has no active security vector at present; the job waits for one"};
   }
+  if (!protection->vector.has_value()) return Wait();
   BALLAST_ASSIGN_OR_RETURN(const DatasetRecord training,
                            DatasetOf(tx, record.job().training_dataset()));
-  const absl::Status inside = envelope::CheckInside(
-      PlaceOfJob(record.job().hyperparameters(), training), serving->envelope, "fine_tuning_job.");
+  const absl::Status inside =
+      envelope::CheckInside(PlaceOfJob(record.job().hyperparameters(), training),
+                            protection->vector->envelope, "fine_tuning_job.");
   if (inside.ok()) return Wait();
   return Wait{false, absl::StrCat("the limits of the base model have changed since the job was "
                                   "created, and it waits for others; cancel it and create one "
@@ -115,23 +130,23 @@ absl::Status SayItWaits(Transaction& tx, JobRecord& record, const Wait& wait, ab
   return ReplaceRecord(tx, record);
 }
 
-// The vectors that serve, each looked for once: that verifies signatures, and many jobs wait for
-// the same base.
-class ServingOfBases {
+// What protects each base, looked for once: that verifies signatures, and many jobs wait for the
+// same base.
+class ProtectionOfBases {
  public:
-  ServingOfBases(Transaction& tx, const ServingVectors& serving) : tx_(tx), serving_(serving) {}
+  ProtectionOfBases(Transaction& tx, const ServingVectors& serving) : tx_(tx), serving_(serving) {}
 
-  absl::StatusOr<std::optional<ServingVector>> Of(const std::string& base_model) {
+  absl::StatusOr<std::optional<Protection>> Of(const std::string& base_model) {
     if (const auto known = found_.find(base_model); known != found_.end()) return known->second;
     BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx_, base_model));
-    BALLAST_ASSIGN_OR_RETURN(auto vector, serving_.Find(tx_, base));
-    return found_[base_model] = std::move(vector);
+    BALLAST_ASSIGN_OR_RETURN(auto protection, serving_.Find(tx_, base));
+    return found_[base_model] = std::move(protection);
   }
 
  private:
   Transaction& tx_;
   const ServingVectors& serving_;
-  std::map<std::string, std::optional<ServingVector>> found_;
+  std::map<std::string, std::optional<Protection>> found_;
 };
 
 // The tenants that are frozen, each looked up once.
@@ -174,16 +189,16 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
                                             const ServingVectors& serving,
                                             std::vector<std::string>& changed_jobs) {
   std::optional<JobRecord> next;
-  std::optional<ServingVector> vector;
-  ServingOfBases vectors(tx, serving);
+  std::optional<Protection> protection;
+  ProtectionOfBases protections(tx, serving);
   FrozenTenants frozen_tenants(tx);
   // Changing rows while they are listed is avoided: those that wait are written afterwards.
   std::vector<std::pair<JobRecord, Wait>> waiting;
   BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
       tx, FineTuningJob::QUEUED, [&](JobRecord record) -> absl::StatusOr<bool> {
         BALLAST_ASSIGN_OR_RETURN(const bool frozen, frozen_tenants.Has(record.tenant()));
-        BALLAST_ASSIGN_OR_RETURN(vector, vectors.Of(record.job().base_model()));
-        BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, frozen, vector));
+        BALLAST_ASSIGN_OR_RETURN(protection, protections.Of(record.job().base_model()));
+        BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, frozen, protection));
         if (!wait.why.empty()) {
           if (!WasSaid(record, wait)) waiting.emplace_back(std::move(record), std::move(wait));
           return true;
@@ -204,11 +219,12 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   const bool other_rows = before.digest() != after.digest() || before.share() != after.share();
   // A checkpoint holds moments of gradients under one vector, on one choice of rows: under another
   // it is of no use.
-  if (next->vector_id() != vector->record.id() || other_rows) {
+  if (next->vector_id() != protection->vector_id() || other_rows) {
     next->clear_checkpoint_blob();
     next->clear_checkpoint_step();
-    next->set_vector_id(vector->record.id());
-    next->set_protection_handle(ids.NewId());
+    next->set_vector_id(protection->vector_id());
+    next->clear_protection_handle();
+    if (protection->vector.has_value()) next->set_protection_handle(ids.NewId());
     // The training starts anew with it: what the old one reached is no point of the new curve.
     next->clear_evaluated_until_step();
     next->mutable_job()->clear_progress();
@@ -237,13 +253,14 @@ worker::v1::BaseModelFiles FilesOf(const BaseModelRecord& base) {
 
 absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
   BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
-  BALLAST_ASSIGN_OR_RETURN(const auto vector, GetRecord<VectorRecord>(tx, "", record.vector_id()));
-  if (!vector.has_value()) return Missing(VectorName(record.vector_id()));
   Work work;
   work.mutable_lease()->set_resource(record.job().name());
   work.mutable_lease()->set_epoch(record.lease().epoch());
   *work.mutable_base_model() = FilesOf(base);
   Work::FineTune& task = *work.mutable_fine_tune();
+  // Which of the two is the base's to say: a job whose vector was lost must not run without one.
+  task.set_unprotected(base.model().unprotected());
+  if (!task.unprotected()) BALLAST_RETURN_IF_ERROR(FillVector(tx, record.vector_id(), &task));
   *task.mutable_job() = record.job();
   BALLAST_RETURN_IF_ERROR(
       FillDataset(tx, record.job().training_dataset(), task.mutable_training_dataset()));
@@ -252,13 +269,6 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
         FillDataset(tx, record.job().validation_dataset(), task.mutable_validation_dataset()));
   }
   task.set_training_dataset_digest(task.training_dataset().digest());
-  worker::v1::SealedVector& sealed = *task.mutable_vector();
-  sealed.set_blob(vector->sealed_blob());
-  sealed.set_ciphertext_digest(vector->vector().ciphertext_digest());
-  sealed.set_vector_id(vector->id());
-  sealed.set_version(vector->vector().version());
-  sealed.set_base_digest(vector->vector().base_digest());
-  if (vector->has_certificate()) *task.mutable_certificate() = vector->certificate();
   task.set_vector_always(PolicyOf(base) == admin::v1::VECTOR_POLICY_ALWAYS);
   task.set_checkpoint_blob(record.checkpoint_blob());
   task.set_protection_handle(record.protection_handle());

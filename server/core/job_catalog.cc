@@ -81,13 +81,14 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
     BALLAST_ASSIGN_OR_RETURN(validation, FindDataset(tx, tenant, asked.validation_dataset(),
                                                      "fine_tuning_job.validation_dataset"));
   }
-  BALLAST_ASSIGN_OR_RETURN(const auto serving, serving_.Find(tx, *base));
-  *base->mutable_model()->mutable_limits() = LimitsUnder(*base, serving);
+  BALLAST_ASSIGN_OR_RETURN(const auto protection, serving_.Find(tx, *base));
+  *base->mutable_model()->mutable_limits() = LimitsUnder(*base, protection);
   v1::Hyperparameters hyper = asked.hyperparameters();
   CompleteHyperparameters(base->model().limits(), ids_.NewSeed(), &hyper);
   BALLAST_RETURN_IF_ERROR(
       Admit(hyper, *base, training, validation.has_value() ? &*validation : nullptr));
-  if (!serving.has_value()) {
+  if (!protection.has_value() && base->model().unprotected()) return UnprotectedNotAllowed();
+  if (!protection.has_value()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, "NO_ACTIVE_VECTOR",
                      absl::StrCat(base->model().name(),
                                   " has no active security vector, and no job "

@@ -35,6 +35,12 @@ absl::Status SignerNotConfigured() {
                  "configuration and start it again");
 }
 
+absl::Status UnprotectedNotAllowed() {
+  return Refused("UNPROTECTED_NOT_ALLOWED",
+                 "this server lets no job run on an unprotected base model; that needs "
+                 "allow_unprotected_base_models in its configuration");
+}
+
 admin::v1::VectorPolicy PolicyOf(const BaseModelRecord& base) {
   return base.vector_policy() == admin::v1::VECTOR_POLICY_BY_ROW ? admin::v1::VECTOR_POLICY_BY_ROW
                                                                  : admin::v1::VECTOR_POLICY_ALWAYS;
@@ -89,26 +95,31 @@ absl::StatusOr<ServingVector> ServingVectors::Judge(const VectorRecord& record,
   return ServingVector{record, true, certificate.envelope()};
 }
 
-absl::StatusOr<std::optional<ServingVector>> ServingVectors::Find(
-    Transaction& tx, const BaseModelRecord& base) const {
-  std::optional<ServingVector> newest;
+absl::StatusOr<std::optional<Protection>> ServingVectors::Find(Transaction& tx,
+                                                               const BaseModelRecord& base) const {
+  if (base.model().unprotected()) {
+    return allow_unprotected_ ? std::make_optional<Protection>() : std::nullopt;
+  }
+  std::optional<Protection> newest;
   BALLAST_RETURN_IF_ERROR(ForEachInState<VectorRecord>(
       tx, Vector::ACTIVE, [&](const VectorRecord& record) -> absl::StatusOr<bool> {
-        const bool newer =
-            !newest.has_value() || record.vector().version() > newest->record.vector().version();
+        const bool newer = !newest.has_value() ||
+                           record.vector().version() > newest->vector->record.vector().version();
         if (record.vector().base_model() != base.model().name() || !newer) return true;
         auto serving = Judge(record, base);
-        if (serving.ok()) newest = *std::move(serving);
+        if (serving.ok()) newest = Protection{*std::move(serving)};
         return true;
       }));
   return newest;
 }
 
 v1::TrainingLimits LimitsUnder(const BaseModelRecord& base,
-                               const std::optional<ServingVector>& serving) {
+                               const std::optional<Protection>& protection) {
   v1::TrainingLimits limits = base.model().limits();
   limits.clear_envelope();
-  if (serving.has_value()) *limits.mutable_envelope() = serving->envelope;
+  if (protection.has_value() && protection->vector.has_value()) {
+    *limits.mutable_envelope() = protection->vector->envelope;
+  }
   return limits;
 }
 

@@ -20,18 +20,27 @@ struct ServingVector {
   v1::Envelope envelope;  // the certificate's, or the conservative one
 };
 
-// Decides which vector serves a base. What is stored is believed only as far as its signature goes:
-// a certificate is verified each time that it is read, so that one that was slipped into the
+// How the jobs of a base run: under a vector, or under none where the base is unprotected.
+struct Protection {
+  std::optional<ServingVector> vector;
+
+  std::string vector_id() const { return vector.has_value() ? vector->record.id() : ""; }
+};
+
+// Decides what protects the jobs of a base. What is stored is believed only as far as its signature
+// goes: a certificate is verified each time that it is read, so that one that was slipped into the
 // database serves nothing. Thread safety: thread-safe.
 class ServingVectors {
  public:
   // `signer` may be null: certificates then cannot be verified, and certified vectors do not serve.
-  // Must outlive the object otherwise.
-  explicit ServingVectors(const Signer* signer) : signer_(signer) {}
+  // Must outlive the object otherwise. `allow_unprotected`: whether jobs of unprotected bases run.
+  explicit ServingVectors(const Signer* signer, bool allow_unprotected = false)
+      : signer_(signer), allow_unprotected_(allow_unprotected) {}
 
-  // The newest vector of `base` for which Judge is OK, if there is one.
-  absl::StatusOr<std::optional<ServingVector>> Find(Transaction& tx,
-                                                    const BaseModelRecord& base) const;
+  // The newest vector of `base` for which Judge is OK; none where the base is unprotected. Nothing
+  // where no job may run.
+  absl::StatusOr<std::optional<Protection>> Find(Transaction& tx,
+                                                 const BaseModelRecord& base) const;
 
   // Whether `record` may serve `base`, and how. FAILED_PRECONDITION or INVALID_ARGUMENT with the
   // reason why not, for operators: VECTOR_NOT_ACTIVE, VECTOR_OF_ANOTHER_BASE, VECTOR_NOT_CERTIFIED,
@@ -41,14 +50,19 @@ class ServingVectors {
                                       const BaseModelRecord& base) const;
 
   const Signer* signer() const { return signer_; }
+  bool allow_unprotected() const { return allow_unprotected_; }
 
  private:
   const Signer* const signer_;
+  const bool allow_unprotected_;
 };
 
 // The base's limits with the envelope of the vector that serves it, if one does.
 v1::TrainingLimits LimitsUnder(const BaseModelRecord& base,
-                               const std::optional<ServingVector>& serving);
+                               const std::optional<Protection>& protection);
+
+// FAILED_PRECONDITION (UNPROTECTED_NOT_ALLOWED).
+absl::Status UnprotectedNotAllowed();
 
 // FAILED_PRECONDITION (SIGNER_NOT_CONFIGURED).
 absl::Status SignerNotConfigured();

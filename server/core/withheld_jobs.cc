@@ -60,6 +60,7 @@ GateDecision MakeDecision(GateDecision::Outcome outcome, absl::Time now, const s
 // FAILED_PRECONDITION (VECTOR_REJECTED) where the vector that the job was trained under is known by
 // now not to protect.
 absl::Status CheckVectorHolds(Transaction& tx, const JobRecord& record) {
+  if (record.vector_id().empty()) return absl::OkStatus();  // of an unprotected base
   BALLAST_ASSIGN_OR_RETURN(const VectorRecord vector, FindVector(tx, record.vector_id()));
   if (vector.vector().state() != Vector::REJECTED) return absl::OkStatus();
   return MakeError(

@@ -20,11 +20,16 @@ class CommandFailed(Exception):
     pass
 
 
-class Service:
-    """The command line `ballast`, with a profile that may create jobs and look at vectors."""
+def last_part(resource):
+    """The id in a resource's name."""
+    return resource["name"].rsplit("/", 1)[1]
 
-    def __init__(self, ballast, profile, base_model):
-        self._ballast, self._profile, self._base_model = str(ballast), str(profile), base_model
+
+class Cli:
+    """The command line `ballast` with a profile."""
+
+    def __init__(self, ballast, profile):
+        self._ballast, self._profile = str(ballast), str(profile)
 
     def run(self, *words):
         """What `ballast WORDS --output json` answers."""
@@ -36,14 +41,22 @@ class Service:
         lines = done.stdout.strip().splitlines()
         return json.loads(done.stdout if words[1] != "watch" else lines[-1]) if lines else {}
 
+
+class Service(Cli):
+    """What the suite asks of a service, by a profile that may create jobs and look at vectors."""
+
+    def __init__(self, ballast, profile, base_model):
+        super().__init__(ballast, profile)
+        self._base_model = base_model
+
     def base_model(self):
-        found = [m for m in self.run("model", "list")["baseModels"] if _id(m) == self._base_model]
+        found = [m for m in self.run("model", "list")["baseModels"] if last_part(m) == self._base_model]
         if not found:
             raise CommandFailed(f"there is no base model {self._base_model}; import it first")
         return found[0]
 
     def vector(self, name):
-        found = [v for v in self.run("vector", "list")["vectors"] if v["name"] == name or _id(v) == name]
+        found = [v for v in self.run("vector", "list")["vectors"] if v["name"] == name or last_part(v) == name]
         if not found:
             raise CommandFailed(f"there is no vector {name}")
         return found[0]
@@ -64,18 +77,14 @@ class Service:
             data.write_text("".join(json.dumps(row) + "\n" for row in rows))
             dataset = self.run("dataset", "upload", data, "--base-model", self._base_model)
             job = self.run(
-                "job", "create", "--base-model", self._base_model, "--training", _id(dataset),
+                "job", "create", "--base-model", self._base_model, "--training", last_part(dataset),
                 "--learning-rate", config["learning_rate"], "--epochs", config["epochs"],
                 "--batch-rows", config["batch_rows"], "--lora-rank", config["rank"], "--lora-alpha", config["alpha"],
                 "--warmup-ratio", config["warmup_ratio"], "--schedule", config["schedule"], "--seed", config["seed"])
-            self.run("job", "watch", _id(job))
-            self.run("delta", "download", _id(job), "--to", f"{folder}/delta")
+            self.run("job", "watch", last_part(job))
+            self.run("delta", "download", last_part(job), "--to", f"{folder}/delta")
             shutil.copy(f"{folder}/delta/adapter/adapter_model.safetensors", adapter)
             return job
-
-
-def _id(resource):
-    return resource["name"].rsplit("/", 1)[1]
 
 
 class ServiceLab(labs.Lab):

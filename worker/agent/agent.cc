@@ -225,7 +225,8 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> Agent::RunTask(const pb::Work& 
       base_replies_,
       options_.version,
       options_.checkpoint_steps,
-      options_.certificate_key.has_value() ? &*options_.certificate_key : nullptr};
+      options_.certificate_key.has_value() ? &*options_.certificate_key : nullptr,
+      options_.allow_unprotected};
   try {
     switch (work.task_case()) {
       case pb::Work::kFineTune:

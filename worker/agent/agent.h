@@ -30,6 +30,8 @@ struct AgentOptions {
   int checkpoint_steps = 50;    // 0: none
   // When set, jobs run only under vectors whose certificate is signed with it.
   std::optional<PublicKey> certificate_key;
+  // Whether jobs of base models that the operator imported as unprotected are trained.
+  bool allow_unprotected = false;
   // How long a stopping agent tries to report what it has done.
   absl::Duration stop_patience = absl::Seconds(20);
   // How long a result is offered, its lease renewed, to a server that answers but cannot store it.

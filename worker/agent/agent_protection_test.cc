@@ -4,6 +4,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "worker/testing/agent_fixture.h"
@@ -62,6 +63,46 @@ TEST_F(AgentTest, LeavesNoTraceOfVectorKeyOrRowsInLogAndFiles) {
 TEST_F(AgentTest, DoesNotTrainWithoutAVector) {
   pb::Work work = Job();
   work.mutable_fine_tune()->clear_vector();
+  server_.GiveWork(work);
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+}
+
+TEST_F(AgentTest, TrainsAnUnprotectedJobWhereThatIsAllowedAndSaysSo) {
+  allow_unprotected_ = true;
+  server_.GiveWork(UnprotectedJob());
+  StartAgent();
+  ASSERT_TRUE(server_.WaitForFinished().has_delta());
+  EXPECT_TRUE(engine_.seen().trained_without_vector);
+  EXPECT_THAT(log_.str(), HasSubstr("trains without a vector"));
+  ASSERT_OK_AND_ASSIGN(const auto manifest,
+                       artifact::ReadManifest(server_.written().at("delta/manifest.json")));
+  EXPECT_TRUE(manifest.unprotected);
+  EXPECT_FALSE(manifest.certified);
+  EXPECT_EQ(manifest.protection_handle, "");
+  EXPECT_THAT(server_.written().at("delta/README.md"),
+              HasSubstr("without the service's protection"));
+}
+
+TEST_F(AgentTest, DoesNotTrainAnUnprotectedJobWithoutBeingTold) {
+  server_.GiveWork(UnprotectedJob());
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+  EXPECT_THAT(log_.str(), HasSubstr("allow_unprotected_base_models"));
+}
+
+TEST_F(AgentTest, DoesNotTrainAnUnprotectedJobWhereCertificatesAreAsked) {
+  allow_unprotected_ = true;
+  certificate_key_ = PrivateKey::Generate().public_key();
+  server_.GiveWork(UnprotectedJob());
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+}
+
+TEST_F(AgentTest, DoesNotTrainAnUnprotectedJobThatHasAVector) {
+  allow_unprotected_ = true;
+  pb::Work work = Job();
+  work.mutable_fine_tune()->set_unprotected(true);
   server_.GiveWork(work);
   StartAgent();
   ExpectProtectionUnavailable(server_.WaitForFinished());

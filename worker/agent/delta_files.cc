@@ -45,6 +45,7 @@ artifact::ModelCard MakeCard(const Work& work, const LoadedBase& base, const Tra
   card.code_version = code_version;
   card.safety_rows = dataset::SafetyRowCount(work.fine_tune().training_dataset().rows_accepted(),
                                              work.fine_tune().safety_rows().share());
+  card.unprotected = work.fine_tune().unprotected();
   card.certified = work.fine_tune().has_certificate();
   for (const Evaluation& evaluation : result.evaluations) {
     card.evaluations.push_back(
@@ -113,6 +114,7 @@ absl::StatusOr<std::vector<DeltaFile>> BuildDeltaFiles(const Work& work, const L
   manifest.template_digest = base.text.template_digest;
   manifest.code_version = code_version;
   manifest.create_time = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", now, absl::UTCTimeZone());
+  manifest.unprotected = task.unprotected();
   manifest.protection_handle = task.protection_handle();
   manifest.certified = task.has_certificate();  // checked before the training
   if (task.has_safety_rows()) {

@@ -44,6 +44,26 @@ TrainConfig ToTrainConfig(const pb::Work::FineTune& task, int checkpoint_steps) 
   return config;
 }
 
+// OK where the job may run without a vector: the base is marked as unprotected, and this worker
+// was configured to train on such. A database that was changed alone lets no job run so.
+absl::Status CheckUnprotected(const TaskEnvironment& environment, const pb::Work& work) {
+  const std::string& resource = work.lease().resource();
+  if (work.fine_tune().has_vector()) {
+    spdlog::error("{}: the server gave a vector to a job that is to run unprotected", resource);
+    return ProtectionUnavailable();
+  }
+  if (!environment.allow_unprotected || environment.certificate_key != nullptr) {
+    spdlog::error(
+        "{}: the base model is unprotected, and this worker trains on none such; that needs "
+        "allow_unprotected_base_models and no certificate_public_key_path in its configuration",
+        resource);
+    return ProtectionUnavailable();
+  }
+  spdlog::warn("{}: trains without a vector, since {} is unprotected", resource,
+               work.base_model().name());
+  return absl::OkStatus();
+}
+
 // Fetches the ciphertext, checks what it is bound to, and opens it. Every failure but CANCELLED is
 // PROTECTION_UNAVAILABLE outside; the log has the reason.
 absl::StatusOr<SecretBuffer> OpenVector(TaskEnvironment& environment, const pb::Work& work) {
@@ -140,14 +160,19 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   const BaseCache::Fetch fetch = LeaseFetch(environment);
 
   // The vector comes first: without it nothing else is worth doing.
-  BALLAST_RETURN_IF_ERROR(CheckCertificate(work, environment.certificate_key));
-  BALLAST_ASSIGN_OR_RETURN(const SecretBuffer vector, OpenVector(environment, work));
+  std::optional<SecretBuffer> vector;
+  if (task.unprotected()) {
+    BALLAST_RETURN_IF_ERROR(CheckUnprotected(environment, work));
+  } else {
+    BALLAST_RETURN_IF_ERROR(CheckCertificate(work, environment.certificate_key));
+    BALLAST_ASSIGN_OR_RETURN(vector, OpenVector(environment, work));
+  }
   BALLAST_ASSIGN_OR_RETURN(LoadedBase * base, environment.bases.Load(work.base_model(), fetch));
   BALLAST_RETURN_IF_ERROR(CheckOrder(session));
 
   TrainRequest request;
   request.config = ToTrainConfig(task, environment.checkpoint_steps);
-  request.vector = &vector;
+  if (vector.has_value()) request.vector = &*vector;
   BALLAST_ASSIGN_OR_RETURN(request.rows, ReadRows(task.training_dataset(), base->text,
                                                   base->info.context_tokens, fetch));
   if (task.has_safety_rows()) {

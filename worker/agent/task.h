@@ -33,10 +33,12 @@ struct TaskEnvironment {
   std::string version;
   int checkpoint_steps = 0;                    // 0: none
   const PublicKey* certificate_key = nullptr;  // see AgentOptions
+  bool allow_unprotected = false;              // see AgentOptions
 };
 
 // Trains a customer's adapter under the vector, measures it by the base's gate where there is one,
-// and writes the delta. Never trains without a vector: PROTECTION_UNAVAILABLE when there is none,
+// and writes the delta. Trains without a vector only where the base is marked as unprotected and
+// the worker allows that. PROTECTION_UNAVAILABLE when it does not, when there is no vector,
 // it does not open, it is bound to another base, or its certificate does not hold
 // (certificate_check.h).
 // CANCELLED when the session's order ended it; with kDrain a last checkpoint has been written then.

@@ -86,6 +86,7 @@ class AgentTest : public ::testing::Test {
     options.first_pause = absl::Milliseconds(1);
     options.longest_pause = absl::Milliseconds(2);
     options.certificate_key = certificate_key_;
+    options.allow_unprotected = allow_unprotected_;
     agent_ = std::make_unique<Agent>(
         options, *client_, vault_,
         [this](const std::string& folder) { return testing::LoadFakeEngine(folder, engine_); },
@@ -167,6 +168,15 @@ class AgentTest : public ::testing::Test {
     return work;
   }
 
+  // The same on a base that is marked as unprotected.
+  pb::Work UnprotectedJob() {
+    pb::Work work = Job();
+    work.mutable_fine_tune()->clear_vector();
+    work.mutable_fine_tune()->clear_protection_handle();
+    work.mutable_fine_tune()->set_unprotected(true);
+    return work;
+  }
+
   void SetVector(pb::Work::FineTune* task, const VectorBinding& binding) {
     const auto sealed = vault_.Seal(SecretBuffer::CopyOf(kClearVector), binding);
     ASSERT_OK(sealed);
@@ -224,6 +234,7 @@ class AgentTest : public ::testing::Test {
   std::shared_ptr<spdlog::logger> previous_log_;
   std::string metrics_address_;
   std::optional<PublicKey> certificate_key_;  // pinned where set
+  bool allow_unprotected_ = false;
   const std::string cache_dir_;
   testing::FakeWorkerService server_;
   testing::FakeEngineControl engine_;
