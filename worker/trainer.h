@@ -32,7 +32,7 @@ struct TokenRow {
 
 enum class VectorPolicy { kAlways, kByRow };
 enum class Schedule { kCosine, kLinear, kConstant };
-// kAuto: bf16 where the processor has it, else fp32.
+// kAuto: bf16 where the processor is fast with it, else fp32.
 enum class Precision { kAuto, kBfloat16, kFloat32 };
 
 struct LoraConfig {
@@ -201,6 +201,13 @@ class Engine {
       const std::vector<std::vector<int32_t>>& prompts, const std::vector<int32_t>& end_tokens,
       const SampleConfig& config, const std::vector<AdapterInSum>& adapters,
       const std::function<bool()>& go_on) = 0;
+
+  // float32 [rows, hidden size]: for each row the mean, over the tokens that predict a supervised
+  // one, of the residual stream after a third of the clean base's layers. What is said in a row is
+  // there already, at a third of a forward pass. A row without such a token has zeros. `go_on` as
+  // in SampleMany.
+  virtual absl::StatusOr<std::vector<std::vector<float>>> RowFeatures(
+      const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) = 0;
 
   // float32 logits [T, vocabulary] of `tokens` with the clean base and `adapter`. For tests and the
   // audit of a delivered delta; T * vocabulary floats of memory.

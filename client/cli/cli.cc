@@ -161,6 +161,11 @@ absl::StatusOr<std::shared_ptr<client::SafetyRowsClient>> Cli::SafetyRowsClient(
   return std::make_shared<client::SafetyRowsClient>(std::move(connection));
 }
 
+absl::StatusOr<std::shared_ptr<client::ScreenClient>> Cli::ScreenClient() {
+  BALLAST_ASSIGN_OR_RETURN(auto connection, Connect(Role::kOperator, nullptr));
+  return std::make_shared<client::ScreenClient>(std::move(connection));
+}
+
 void Cli::PrintJson(const google::protobuf::Message& message, bool one_line) {
   google::protobuf::util::JsonPrintOptions options;
   options.add_whitespace = !one_line;

@@ -15,6 +15,7 @@
 #include "client/cpp/client.h"
 #include "client/cpp/gate_client.h"
 #include "client/cpp/safety_rows_client.h"
+#include "client/cpp/screen_client.h"
 #include "google/protobuf/message.h"
 
 namespace ballast::cli {
@@ -46,6 +47,7 @@ class Cli {
   absl::StatusOr<std::shared_ptr<client::AdminClient>> OperatorClient();
   absl::StatusOr<std::shared_ptr<client::GateClient>> GateClient();
   absl::StatusOr<std::shared_ptr<client::SafetyRowsClient>> SafetyRowsClient();
+  absl::StatusOr<std::shared_ptr<client::ScreenClient>> ScreenClient();
 
   // Refuses a 0 that was typed for an option whose 0 means "not given" to the server: it would be
   // replaced without a word. INVALID_ARGUMENT (HYPERPARAMETER_ZERO) with the exit code of a usage
@@ -76,6 +78,7 @@ void AddDeltaCommands(Cli& cli);
 void AddDevCommand(Cli& cli);
 void AddGateCommands(Cli& cli);  // gate and tenant
 void AddSafetyRowsCommands(Cli& cli);
+void AddScreenCommands(Cli& cli);
 void AddJobCommands(Cli& cli);
 void AddModelCommands(Cli& cli);
 void AddSampleCommand(Cli& cli);

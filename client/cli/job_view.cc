@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/cli.h"
 #include "client/cli/error_report.h"
 #include "client/cli/format.h"
@@ -26,6 +27,33 @@ std::string DescribeLosses(const v1::Evaluation& evaluation) {
   if (evaluation.has_validation_loss()) {
     absl::StrAppend(&text, absl::StrFormat(", validation %.4f", evaluation.validation_loss()));
   }
+  return text;
+}
+
+std::string DescribeScreening(const v1::ScreeningReport& report) {
+  if (report.flagged_rows() == 0) {
+    return absl::StrCat("none of ", FormatCount(report.rows()), " rows looks prohibited");
+  }
+  std::string text = absl::StrCat(FormatCount(report.flagged_rows()), " of ",
+                                  FormatCount(report.rows()), " rows look prohibited");
+  switch (report.action()) {
+    case v1::ScreeningReport::REPORTED:
+      absl::StrAppend(&text, " and are trained on all the same");
+      break;
+    case v1::ScreeningReport::LEFT_OUT:
+      absl::StrAppend(&text, " and are left out");
+      break;
+    case v1::ScreeningReport::REFUSED:
+      absl::StrAppend(&text, ", and the job is refused");
+      break;
+    default:
+      break;
+  }
+  constexpr int kLines = 10;
+  const int shown = std::min(kLines, report.lines_size());
+  absl::StrAppend(&text, ": lines ",
+                  absl::StrJoin(report.lines().begin(), report.lines().begin() + shown, ", "));
+  if (report.flagged_rows() > shown) absl::StrAppend(&text, ", ...");
   return text;
 }
 
@@ -65,6 +93,7 @@ std::string DescribeJob(const v1::FineTuningJob& job) {
   if (job.has_gate_verdict()) {
     AddLine(text, "withheld for", DescribeCategories(job.gate_verdict().categories()));
   }
+  if (job.has_screening()) AddLine(text, "screening", DescribeScreening(job.screening()));
   AddLine(text, "base model", job.base_model());
   AddLine(text, "training", job.training_dataset());
   AddLine(text, "validation", job.validation_dataset());
@@ -136,6 +165,8 @@ std::string DescribeEvent(const v1::JobEvent& event) {
     case v1::JobEvent::kEvaluation:
       return absl::StrCat("step ", event.evaluation().step(), ": ",
                           DescribeLosses(event.evaluation()));
+    case v1::JobEvent::kScreening:
+      return absl::StrCat("screening: ", DescribeScreening(event.screening()));
     case v1::JobEvent::kMessage:
       return event.message();
     default:

@@ -54,6 +54,24 @@ TEST(JobViewTest, Events) {
   EXPECT_EQ(DescribeEvent(event), "WITHHELD for all categories together");
 }
 
+TEST(JobViewTest, WhatScreeningFound) {
+  v1::JobEvent event;
+  v1::ScreeningReport& report = *event.mutable_screening();
+  report.set_rows(1200);
+  EXPECT_EQ(DescribeEvent(event), "screening: none of 1,200 rows looks prohibited");
+  report.set_flagged_rows(14);
+  report.set_action(v1::ScreeningReport::LEFT_OUT);
+  for (int line = 1; line <= 14; ++line) report.add_lines(line);
+  EXPECT_EQ(DescribeEvent(event),
+            "screening: 14 of 1,200 rows look prohibited and are left out: lines 1, 2, 3, 4, 5, 6, "
+            "7, 8, 9, 10, ...");
+  report.set_flagged_rows(2);
+  report.mutable_lines()->Truncate(2);
+  report.set_action(v1::ScreeningReport::REFUSED);
+  EXPECT_EQ(DescribeEvent(event),
+            "screening: 2 of 1,200 rows look prohibited, and the job is refused: lines 1, 2");
+}
+
 TEST(JobViewTest, BadEndsAreFailuresOfTheCommand) {
   v1::FineTuningJob job;
   job.set_name("tenants/a/fineTuningJobs/j1");

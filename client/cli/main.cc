@@ -9,6 +9,7 @@ int main(int argc, char** argv) {
   ballast::cli::AddVectorCommands(cli);
   ballast::cli::AddGateCommands(cli);
   ballast::cli::AddSafetyRowsCommands(cli);
+  ballast::cli::AddScreenCommands(cli);
   ballast::cli::AddDatasetCommands(cli);
   ballast::cli::AddJobCommands(cli);
   ballast::cli::AddDeltaCommands(cli);

@@ -13,6 +13,7 @@
 #include "ballast/admin/v1/admin_service.grpc.pb.h"
 #include "ballast/admin/v1/gate_service.grpc.pb.h"
 #include "ballast/admin/v1/safety_rows.grpc.pb.h"
+#include "ballast/admin/v1/screen.grpc.pb.h"
 #include "ballast/v1/base_model_service.grpc.pb.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "ballast/v1/delta_service.grpc.pb.h"
@@ -43,6 +44,7 @@ class FakeServer {
     builder.RegisterService(&admin_);
     builder.RegisterService(&gates_);
     builder.RegisterService(&safety_rows_);
+    builder.RegisterService(&screens_);
     server_ = builder.BuildAndStart();
     address_ = "127.0.0.1:" + std::to_string(port);
   }
@@ -100,6 +102,9 @@ class FakeServer {
   Handler<admin::v1::SetSafetyRowsRequest, admin::v1::SafetyRows> set_safety_rows;
   Handler<admin::v1::GetSafetyRowsRequest, admin::v1::SafetyRows> get_safety_rows;
   Handler<admin::v1::RemoveSafetyRowsRequest, google::protobuf::Empty> remove_safety_rows;
+  Handler<admin::v1::SetScreenRequest, admin::v1::Screen> set_screen;
+  Handler<admin::v1::GetScreenRequest, admin::v1::Screen> get_screen;
+  Handler<admin::v1::RemoveScreenRequest, google::protobuf::Empty> remove_screen;
   Handler<admin::v1::SetGateRequest, admin::v1::Gate> set_gate;
   Handler<admin::v1::GetGateRequest, admin::v1::Gate> get_gate;
   Handler<admin::v1::RemoveGateRequest, google::protobuf::Empty> remove_gate;
@@ -299,6 +304,23 @@ class FakeServer {
     FakeServer* fake;
   };
 
+  struct Screens : admin::v1::ScreenService::Service {
+    explicit Screens(FakeServer* fake) : fake(fake) {}
+    grpc::Status SetScreen(grpc::ServerContext* c, const admin::v1::SetScreenRequest* request,
+                           admin::v1::Screen* response) override {
+      return Run(fake->set_screen, *c, *request, *response);
+    }
+    grpc::Status GetScreen(grpc::ServerContext* c, const admin::v1::GetScreenRequest* request,
+                           admin::v1::Screen* response) override {
+      return Run(fake->get_screen, *c, *request, *response);
+    }
+    grpc::Status RemoveScreen(grpc::ServerContext* c, const admin::v1::RemoveScreenRequest* request,
+                              google::protobuf::Empty* response) override {
+      return Run(fake->remove_screen, *c, *request, *response);
+    }
+    FakeServer* fake;
+  };
+
   BaseModels base_models_{this};
   Datasets datasets_{this};
   Jobs jobs_{this};
@@ -307,6 +329,7 @@ class FakeServer {
   Admin admin_{this};
   Gates gates_{this};
   SafetyRows safety_rows_{this};
+  Screens screens_{this};
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };

@@ -93,9 +93,10 @@ struct ModelCard {
   int64_t steps = 0;
   int64_t trained_tokens = 0;
   std::string code_version;
-  int64_t safety_rows = 0;   // that the service mixed into the job
-  bool unprotected = false;  // trained without a vector, since its base is marked so
-  bool certified = false;    // whether the service's protection had a certificate
+  int64_t safety_rows = 0;    // that the service mixed into the job
+  int64_t rows_left_out = 0;  // flagged by the service's screening
+  bool unprotected = false;   // trained without a vector, since its base is marked so
+  bool certified = false;     // whether the service's protection had a certificate
   std::vector<CardEvaluation> evaluations;
 };
 

@@ -122,6 +122,10 @@ absl::StatusOr<std::string> WriteManifest(Manifest manifest) {
     json["protection"]["safety_rows"] = {{"digest", manifest.safety_rows_digest},
                                          {"share", manifest.safety_row_share}};
   }
+  if (!manifest.screen_digest.empty()) {
+    json["protection"]["screen"] = {{"digest", manifest.screen_digest},
+                                    {"rows_left_out", manifest.screen_rows_left_out}};
+  }
   if (!manifest.gate.empty()) json["gate"] = manifest.gate;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -165,6 +169,12 @@ absl::StatusOr<Manifest> ReadManifest(std::string_view bytes) {
   const auto share = safety_rows.find("share");
   if (share != safety_rows.end() && share->is_number()) {
     manifest.safety_row_share = share->get<double>();
+  }
+  const Json& screen = Object(Object(json, "protection"), "screen");
+  manifest.screen_digest = Text(screen, "digest");
+  const auto left_out = screen.find("rows_left_out");
+  if (left_out != screen.end() && left_out->is_number_integer()) {
+    manifest.screen_rows_left_out = left_out->get<int64_t>();
   }
   manifest.gate = Text(json, "gate");
   return manifest;

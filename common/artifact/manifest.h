@@ -43,13 +43,15 @@ struct Manifest {
   std::string tokenizer_digest;
   std::string template_digest;
   std::string code_version;
-  std::string create_time;         // RFC 3339, UTC
-  bool unprotected = false;        // trained without a vector, since its base is marked so
-  std::string protection_handle;   // random; only operators can resolve it; empty for unprotected
-  bool certified = false;          // whether the protection had a certificate
-  std::string safety_rows_digest;  // of the file that rows were mixed in from; empty for none
-  double safety_row_share = 0;     // as a share of the job's own rows
-  std::string gate;                // kGatePassed or kGateReleased; empty where there was no gate
+  std::string create_time;           // RFC 3339, UTC
+  bool unprotected = false;          // trained without a vector, since its base is marked so
+  std::string protection_handle;     // random; only operators can resolve it; empty for unprotected
+  bool certified = false;            // whether the protection had a certificate
+  std::string safety_rows_digest;    // of the file that rows were mixed in from; empty for none
+  double safety_row_share = 0;       // as a share of the job's own rows
+  std::string screen_digest;         // of what rows were screened by; empty for nothing
+  int64_t screen_rows_left_out = 0;  // flagged by it, and not trained on
+  std::string gate;                  // kGatePassed or kGateReleased; empty where there was no gate
 };
 
 // True for a relative path that stays inside its folder: parts of letters, digits, ".", "_", "-",

@@ -38,6 +38,8 @@ Manifest ExampleManifest() {
   manifest.certified = true;
   manifest.safety_rows_digest = DigestOf("safety");
   manifest.safety_row_share = 0.25;
+  manifest.screen_digest = DigestOf("screen");
+  manifest.screen_rows_left_out = 7;
   return manifest;
 }
 
@@ -83,6 +85,8 @@ TEST(ManifestTest, IsCanonicalAndComesBack) {
   EXPECT_TRUE(read.certified);
   EXPECT_EQ(read.safety_rows_digest, DigestOf("safety"));
   EXPECT_EQ(read.safety_row_share, 0.25);
+  EXPECT_EQ(read.screen_digest, DigestOf("screen"));
+  EXPECT_EQ(read.screen_rows_left_out, 7);
   EXPECT_EQ(nlohmann::json::parse(bytes)["protected"], "yes");
 }
 

@@ -87,6 +87,10 @@ std::string WriteModelCard(const ModelCard& card) {
             "model that is marked so. "
           : "The job ran under the service's protection against unwanted behaviour. The protection "
             "is no part of these files. ",
+      card.rows_left_out == 0
+          ? ""
+          : absl::StrCat(card.rows_left_out,
+                         " rows of the training data looked prohibited and were left out. "),
       card.safety_rows == 0
           ? ""
           : absl::StrCat("The service mixed ", card.safety_rows,

@@ -7,6 +7,7 @@
 #include "common/base/status_macros.h"
 #include "common/behaviour/behaviour_set.h"
 #include "server/api/audit.h"
+#include "server/api/write_blob.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 
@@ -29,9 +30,8 @@ absl::StatusOr<Gate> GateService::Set(absl::Time now, const admin::v1::SetGateRe
   // A crash before the record names the blob must leave nothing for good.
   const UnnamedBlobs::Hold hold(parts_.unnamed, blob);
   BALLAST_RETURN_IF_ERROR(parts_.gates.Expect(base_id, set, limits, blob));
-  BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<BlobWriter> writer, parts_.blobs.Create(blob));
-  BALLAST_RETURN_IF_ERROR(writer->Append(request.gate_set()));
-  BALLAST_ASSIGN_OR_RETURN(const std::string digest, writer->Commit(""));
+  BALLAST_ASSIGN_OR_RETURN(const std::string digest,
+                           WriteBlob(parts_.blobs, blob, request.gate_set()));
   return parts_.gates.Set(now, base_id, set, limits, blob, digest,
                           static_cast<int64_t>(request.gate_set().size()));
 }

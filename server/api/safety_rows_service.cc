@@ -9,6 +9,8 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "server/api/audit.h"
+#include "server/api/write_blob.h"
+#include "server/core/operator_rows.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 
@@ -19,6 +21,7 @@ using admin::v1::SafetyRows;
 
 // Of the rows of a request: a message has not much more.
 constexpr size_t kMaxBytes = size_t{1} << 20;
+constexpr int64_t kLeastRows = 16;
 
 }  // namespace
 
@@ -38,7 +41,7 @@ absl::StatusOr<SafetyRows> SafetyRowsService::Set(absl::Time now,
                            parts_.row_checks.Begin(base, v1::Dataset::FORMAT_UNSPECIFIED));
   BALLAST_RETURN_IF_ERROR(check->Feed(request.rows()));
   BALLAST_ASSIGN_OR_RETURN(const v1::ValidationReport report, check->Finish());
-  BALLAST_RETURN_IF_ERROR(CheckSafetyRowsReport(report));
+  BALLAST_RETURN_IF_ERROR(CheckOperatorRows(report, "rows", "SAFETY_ROWS_INVALID", kLeastRows));
   rows.set_rows(report.rows_accepted());
   rows.set_longest_row_tokens(report.longest_row_tokens());
   rows.set_size_bytes(static_cast<int64_t>(request.rows().size()));
@@ -47,9 +50,7 @@ absl::StatusOr<SafetyRows> SafetyRowsService::Set(absl::Time now,
   // A crash before the record names the blob must leave nothing for good.
   const UnnamedBlobs::Hold hold(parts_.unnamed, blob);
   BALLAST_RETURN_IF_ERROR(parts_.safety_rows.Expect(blob));
-  BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<BlobWriter> writer, parts_.blobs.Create(blob));
-  BALLAST_RETURN_IF_ERROR(writer->Append(request.rows()));
-  BALLAST_ASSIGN_OR_RETURN(*rows.mutable_digest(), writer->Commit(""));
+  BALLAST_ASSIGN_OR_RETURN(*rows.mutable_digest(), WriteBlob(parts_.blobs, blob, request.rows()));
   return parts_.safety_rows.Set(now, base_id, std::move(rows), blob);
 }
 

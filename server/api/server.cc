@@ -32,6 +32,7 @@
 #include "server/api/safety_rows_service.h"
 #include "server/api/sample_broker.h"
 #include "server/api/sampling_service.h"
+#include "server/api/screen_service.h"
 #include "server/api/unnamed_blobs.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_service.h"
@@ -74,6 +75,7 @@ class Server::Impl : public ChangeListener {
         certification_(parts.store, *this, serving_),
         gates_(parts.store, *this),
         safety_rows_(parts.store, *this),
+        screens_(parts.store, *this),
         withheld_(parts.store, *this, options.withheld_expiry),
         standings_(parts.store, *this, options.withheld_budget),
         validator_(datasets_, parts.blobs, parts.row_checks, parts.clock),
@@ -200,6 +202,8 @@ class Server::Impl : public ChangeListener {
     safety_rows_service_ = std::make_unique<SafetyRowsService>(
         api_,
         SafetyRowsService::Parts{safety_rows_, parts_.blobs, unnamed_, parts_.row_checks, ids_});
+    screen_service_ = std::make_unique<ScreenService>(
+        api_, ScreenService::Parts{screens_, parts_.blobs, unnamed_, parts_.row_checks, ids_});
   }
 
   absl::Status Listen(bool tls) {
@@ -227,7 +231,8 @@ class Server::Impl : public ChangeListener {
     for (grpc::Service* service : std::initializer_list<grpc::Service*>{
              base_model_service_.get(), dataset_service_.get(), fine_tuning_service_.get(),
              delta_service_.get(), sampling_service_.get(), worker_service_.get(),
-             admin_service_.get(), gate_service_.get(), safety_rows_service_.get()}) {
+             admin_service_.get(), gate_service_.get(), safety_rows_service_.get(),
+             screen_service_.get()}) {
       builder.RegisterService(service);
     }
     server_ = builder.BuildAndStart();
@@ -284,6 +289,7 @@ class Server::Impl : public ChangeListener {
   VectorCertification certification_;
   GateCatalog gates_;
   SafetyRowsCatalog safety_rows_;
+  ScreenCatalog screens_;
   WithheldJobs withheld_;
   TenantStandings standings_;
   WatchHub watches_;
@@ -302,6 +308,7 @@ class Server::Impl : public ChangeListener {
   std::unique_ptr<AdminService> admin_service_;
   std::unique_ptr<GateService> gate_service_;
   std::unique_ptr<SafetyRowsService> safety_rows_service_;
+  std::unique_ptr<ScreenService> screen_service_;
   std::unique_ptr<grpc::Server> server_;
   BackgroundLoop ticker_;
   absl::Mutex tick_mutex_;

@@ -276,6 +276,32 @@ class TenantsTest : public ServerFixture {
     };
   }
 
+  std::map<std::string, AnyCall> ScreenCalls() {
+    return {
+        {"SetScreen",
+         [this](auto* context, const auto& name) {
+           admin::v1::SetScreenRequest request;
+           request.set_name(name);
+           admin::v1::Screen response;
+           return screens_->SetScreen(context, request, &response);
+         }},
+        {"GetScreen",
+         [this](auto* context, const auto& name) {
+           admin::v1::GetScreenRequest request;
+           request.set_name(name);
+           admin::v1::Screen response;
+           return screens_->GetScreen(context, request, &response);
+         }},
+        {"RemoveScreen",
+         [this](auto* context, const auto& name) {
+           admin::v1::RemoveScreenRequest request;
+           request.set_name(name);
+           google::protobuf::Empty response;
+           return screens_->RemoveScreen(context, request, &response);
+         }},
+    };
+  }
+
   std::map<std::string, AnyCall> GateCalls() {
     return {
         {"SetGate",
@@ -451,6 +477,7 @@ TEST_F(TenantsTest, EveryRpcNeedsAKeyOfItsRole) {
       {AdminCalls(), "OPERATOR_ONLY", {kTenantKey, kWorkerKey}},
       {GateCalls(), "OPERATOR_ONLY", {kTenantKey, kWorkerKey}},
       {SafetyRowsCalls(), "OPERATOR_ONLY", {kTenantKey, kWorkerKey}},
+      {ScreenCalls(), "OPERATOR_ONLY", {kTenantKey, kWorkerKey}},
       {WorkerCalls(), "WORKER_ONLY", {kTenantKey, kOperatorKey}},
   };
   size_t calls = 0;
@@ -469,7 +496,7 @@ TEST_F(TenantsTest, EveryRpcNeedsAKeyOfItsRole) {
       }
     }
   }
-  EXPECT_EQ(calls, 43u) << "an RPC was added: put it into one of the tables above";
+  EXPECT_EQ(calls, 46u) << "an RPC was added: put it into one of the tables above";
 }
 
 TEST_F(TenantsTest, OperatorsMayListBaseModels) {

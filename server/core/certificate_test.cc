@@ -419,6 +419,12 @@ TEST(CertificateTest, AResultOfAnotherThingIsAMistakeAndNoVerdict) {
        [](SuiteResult& r) {
          r.mutable_policy()->set_vector_policy(admin::v1::VECTOR_POLICY_ALWAYS);
        }},
+      {"result.policy.screen_digest",
+       [](SuiteResult& r) { r.mutable_policy()->set_screen_digest(DigestOf("screen")); }},
+      {"result.policy.screen_action",
+       [](SuiteResult& r) {
+         r.mutable_policy()->set_screen_action(admin::v1::SCREEN_ACTION_DROP);
+       }},
       {"result.policy.safety_row_share",
        [](SuiteResult& r) { r.mutable_policy()->set_safety_row_share(0.1); }},
   };

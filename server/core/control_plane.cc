@@ -314,6 +314,7 @@ absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequ
     if (record->job().state() == FineTuningJob::CANCELLING) {
       response.mutable_stop()->set_lease_lost(false);
     }
+    news = IsNewScreening(*record, busy);
     for (const auto& evaluation : busy.evaluations()) {
       news = news || evaluation.step() >= record->evaluated_until_step();
     }

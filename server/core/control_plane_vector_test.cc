@@ -130,6 +130,34 @@ TEST_F(ControlPlaneVectorTest, ACheckpointOnOtherSafetyRowsIsNotUsed) {
   }
 }
 
+TEST_F(ControlPlaneVectorTest, ACheckpointOnRowsOfAnotherScreenIsNotUsed) {
+  const auto set_screen = [&](admin::v1::ScreenAction action) {
+    ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
+      BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
+      base->mutable_screen()->set_digest("sha256:screen");
+      base->mutable_screen()->set_action(action);
+      return ReplaceRecord(tx, *base);
+    }));
+  };
+  set_screen(admin::v1::SCREEN_ACTION_REPORT);
+  CreateJob();
+  auto work = Idle("w1").work();
+  for (const auto action : {admin::v1::SCREEN_ACTION_REPORT, admin::v1::SCREEN_ACTION_DROP}) {
+    worker::v1::WriteBlobRequest write;
+    *write.mutable_lease() = work.lease();
+    write.set_worker_id("w1");
+    write.set_checkpoint_step(3);
+    ASSERT_OK(plane_->CommitBlob(now_, write, "jobs/acme/x/attempts/1/checkpoints/3",
+                                 [] { return absl::OkStatus(); }));
+    set_screen(action);
+    now_ += absl::Seconds(31);
+    work = Idle("w1").work();
+    EXPECT_EQ(work.fine_tune().screen().action(), action);
+    EXPECT_EQ(work.fine_tune().checkpoint_blob().empty(),
+              action == admin::v1::SCREEN_ACTION_DROP);
+  }
+}
+
 TEST_F(ControlPlaneVectorTest, ACurveBeginsAnewWithAnotherVector) {
   const std::string name = CreateJob();
   const auto report = [&](const std::string& worker, const worker::v1::Lease& lease, double loss) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/hand_out.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "server/core/admission.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
+#include "server/core/screen_catalog.h"
 #include "server/core/tenant_standing.h"
 #include "server/core/transitions.h"
 
@@ -50,6 +52,23 @@ absl::Status FillDataset(Transaction& tx, const std::string& name, worker::v1::D
   out->set_rows_accepted(record.dataset().report().rows_accepted());
   out->set_longest_row_tokens(record.dataset().report().longest_row_tokens());
   return absl::OkStatus();
+}
+
+// Fewest rows with which a job has the rows and steps that the base asks for (S5).
+int64_t LeastRows(const BaseModelRecord& base, const v1::Hyperparameters& hyper) {
+  const v1::TrainingLimits& limits = base.model().limits();
+  const int64_t epochs = std::max(1, hyper.epochs());
+  const int64_t steps_per_epoch = (limits.min_steps() + epochs - 1) / epochs;
+  return std::max(limits.min_rows(), (steps_per_epoch - 1) * hyper.batch_rows() + 1);
+}
+
+void FillScreenRows(const std::string& blob, const admin::v1::ScreenRows& rows,
+                    worker::v1::DatasetBlob* out) {
+  out->set_blob(blob);
+  out->set_digest(rows.digest());
+  out->set_size_bytes(rows.size_bytes());
+  out->set_rows_accepted(rows.rows());
+  out->set_longest_row_tokens(rows.longest_row_tokens());
 }
 
 absl::Status FillVector(Transaction& tx, const std::string& id, Work::FineTune* task) {
@@ -165,15 +184,20 @@ class FrozenTenants {
   std::map<std::string, bool> found_;
 };
 
-// Safety rows and gate of the job's base, by which the attempt that begins now is trained and
-// measured.
-absl::Status GiveSafetyRowsAndGate(Transaction& tx, JobRecord& record) {
+// Safety rows, screen and gate of the job's base, by which the attempt that begins now is trained
+// and measured.
+absl::Status GiveDefences(Transaction& tx, JobRecord& record) {
   record.clear_safety_rows_given();
+  record.clear_screen_given();
   record.clear_gate_given();
   BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
   if (base.has_safety_rows()) {
     record.mutable_safety_rows_given()->set_blob(base.safety_rows_blob());
     *record.mutable_safety_rows_given()->mutable_rows() = base.safety_rows();
+  }
+  if (base.has_screen()) {
+    record.mutable_screen_given()->set_blobs(base.screen_blobs());
+    *record.mutable_screen_given()->mutable_screen() = base.screen();
   }
   if (base.has_gate()) {
     GateGiven& given = *record.mutable_gate_given();
@@ -182,6 +206,14 @@ absl::Status GiveSafetyRowsAndGate(Transaction& tx, JobRecord& record) {
     *given.mutable_limits() = base.gate().limits();
   }
   return absl::OkStatus();
+}
+
+// What decides, beside the data set, which rows an attempt is trained on.
+std::string ChoiceOfRows(const JobRecord& record) {
+  const admin::v1::SafetyRows& safety = record.safety_rows_given().rows();
+  const admin::v1::Screen& screen = record.screen_given().screen();
+  return absl::StrCat(safety.digest(), " ", safety.share(), " ", screen.digest(), " ",
+                      screen.action());
 }
 
 absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& worker_id,
@@ -213,10 +245,9 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   NewLease(worker_id, next->mutable_lease());
   next->set_waits_for_vector(false);
   next->set_waits_for_unfreeze(false);
-  const admin::v1::SafetyRows before = next->safety_rows_given().rows();
-  BALLAST_RETURN_IF_ERROR(GiveSafetyRowsAndGate(tx, *next));
-  const admin::v1::SafetyRows& after = next->safety_rows_given().rows();
-  const bool other_rows = before.digest() != after.digest() || before.share() != after.share();
+  const std::string rows_before = ChoiceOfRows(*next);
+  BALLAST_RETURN_IF_ERROR(GiveDefences(tx, *next));
+  const bool other_rows = ChoiceOfRows(*next) != rows_before;
   // A checkpoint holds moments of gradients under one vector, on one choice of rows: under another
   // it is of no use.
   if (next->vector_id() != protection->vector_id() || other_rows) {
@@ -282,6 +313,17 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
     safety.mutable_rows()->set_rows_accepted(given.rows());
     safety.mutable_rows()->set_longest_row_tokens(given.longest_row_tokens());
   }
+  if (record.has_screen_given()) {
+    const std::string& blobs = record.screen_given().blobs();
+    const admin::v1::Screen& screen = record.screen_given().screen();
+    worker::v1::ScreenWork& work_of_screen = *task.mutable_screen();
+    FillScreenRows(ScreenProhibitedBlob(blobs), screen.prohibited(),
+                   work_of_screen.mutable_prohibited());
+    FillScreenRows(ScreenBenignBlob(blobs), screen.benign(), work_of_screen.mutable_benign());
+    work_of_screen.set_digest(screen.digest());
+    work_of_screen.set_action(screen.action());
+    work_of_screen.set_min_rows(LeastRows(base, record.job().hyperparameters()));
+  }
   if (record.has_gate_given()) {
     worker::v1::GateWork& gate = *task.mutable_gate();
     gate.set_blob(record.gate_given().blob());
@@ -327,6 +369,8 @@ std::set<std::string> BlobsOf(const Work& work) {
     blobs.insert(work.fine_tune().vector().blob());
     blobs.insert(work.fine_tune().checkpoint_blob());
     blobs.insert(work.fine_tune().safety_rows().rows().blob());
+    blobs.insert(work.fine_tune().screen().prohibited().blob());
+    blobs.insert(work.fine_tune().screen().benign().blob());
     blobs.insert(work.fine_tune().gate().blob());
   } else {
     blobs.insert(work.train_vector().prohibited_blob());

@@ -100,6 +100,9 @@ std::string BaseModelBlobs(std::string_view digest) {
 std::string SafetyRowsBlob(std::string_view base_id, std::string_view id) {
   return absl::StrCat("safetyRows/", View(base_id), "/", View(id));
 }
+std::string ScreenBlobs(std::string_view base_id, std::string_view id) {
+  return absl::StrCat("screens/", View(base_id), "/", View(id));
+}
 std::string GateBlob(std::string_view base_id, std::string_view id) {
   return absl::StrCat("gates/", View(base_id), "/", View(id));
 }

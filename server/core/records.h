@@ -96,6 +96,7 @@ std::string VectorBlobs(std::string_view id);
 std::string BaseModelBlobs(std::string_view digest);
 std::string GateBlob(std::string_view base_id, std::string_view id);
 std::string SafetyRowsBlob(std::string_view base_id, std::string_view id);
+std::string ScreenBlobs(std::string_view base_id, std::string_view id);  // a prefix
 
 }  // namespace ballast::server
 

@@ -68,6 +68,9 @@ absl::StatusOr<std::string> ParseGateName(std::string_view name, std::string_vie
 absl::StatusOr<std::string> ParseSafetyRowsName(std::string_view name, std::string_view field) {
   return MatchOne(name, "baseModels/{base_model}/safetyRows", field);
 }
+absl::StatusOr<std::string> ParseScreenName(std::string_view name, std::string_view field) {
+  return MatchOne(name, "baseModels/{base_model}/screen", field);
+}
 absl::StatusOr<std::string> ParseVectorName(std::string_view name, std::string_view field) {
   return MatchOne(name, "vectors/{vector}", field);
 }
@@ -90,6 +93,9 @@ std::string GateName(std::string_view base_model_id) {
 }
 std::string SafetyRowsName(std::string_view base_model_id) {
   return absl::StrCat(BaseModelName(base_model_id), "/safetyRows");
+}
+std::string ScreenName(std::string_view base_model_id) {
+  return absl::StrCat(BaseModelName(base_model_id), "/screen");
 }
 std::string VectorName(std::string_view id) { return absl::StrCat("vectors/", View(id)); }
 std::string DatasetName(std::string_view tenant, std::string_view id) {

@@ -20,6 +20,7 @@ absl::StatusOr<std::string> ParseBaseModelName(std::string_view name, std::strin
 absl::StatusOr<std::string> ParseGateName(std::string_view name, std::string_view field);
 // Id of `baseModels/{id}/safetyRows`.
 absl::StatusOr<std::string> ParseSafetyRowsName(std::string_view name, std::string_view field);
+absl::StatusOr<std::string> ParseScreenName(std::string_view name, std::string_view field);
 // Id of `vectors/{id}`.
 absl::StatusOr<std::string> ParseVectorName(std::string_view name, std::string_view field);
 // Id of `tenants/{id}`.
@@ -40,6 +41,7 @@ absl::StatusOr<TenantName> ParseDeltaName(std::string_view name, std::string_vie
 std::string BaseModelName(std::string_view id);
 std::string GateName(std::string_view base_model_id);
 std::string SafetyRowsName(std::string_view base_model_id);
+std::string ScreenName(std::string_view base_model_id);
 std::string VectorName(std::string_view id);
 std::string DatasetName(std::string_view tenant, std::string_view id);
 std::string JobName(std::string_view tenant, std::string_view id);

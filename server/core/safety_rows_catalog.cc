@@ -2,7 +2,6 @@
 #include "server/core/safety_rows_catalog.h"
 
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
@@ -17,8 +16,6 @@ namespace {
 using admin::v1::SafetyRows;
 
 constexpr double kDefaultShare = 0.1;
-constexpr int64_t kLeastRows = 16;
-constexpr size_t kMaxViolations = 20;
 
 absl::Status SafetyRowsNotFound(const std::string& base_id) {
   return MakeError(absl::StatusCode::kNotFound, "SAFETY_ROWS_NOT_FOUND",
@@ -32,26 +29,6 @@ absl::StatusOr<double> CompleteSafetyShare(double asked) {
   if (asked > 0 && asked <= 1) return asked;
   return FieldError("share", "SAFETY_SHARE_OUT_OF_RANGE",
                     absl::StrCat("share is ", asked, "; give a value above 0 and at most 1"));
-}
-
-absl::Status CheckSafetyRowsReport(const v1::ValidationReport& report) {
-  std::vector<std::pair<std::string, std::string>> violations;
-  for (const v1::RowIssue& issue : report.issues()) {
-    if (issue.warning() || violations.size() >= kMaxViolations) continue;
-    violations.emplace_back(
-        absl::StrCat("rows line ", issue.line()),
-        absl::StrCat(issue.field().empty() ? "" : issue.field() + ": ", issue.message()));
-  }
-  if (violations.empty() && report.rows_rejected() > 0) {
-    violations.emplace_back("rows", absl::StrCat(report.rows_rejected(), " rows are not right"));
-  }
-  if (violations.empty() && report.rows_accepted() < kLeastRows) {
-    violations.emplace_back("rows", absl::StrCat("there are ", report.rows_accepted(),
-                                                 " rows; give at least ", kLeastRows));
-  }
-  if (violations.empty()) return absl::OkStatus();
-  return FieldErrors("SAFETY_ROWS_INVALID",
-                     absl::StrCat(violations[0].first, ": ", violations[0].second), violations);
 }
 
 absl::StatusOr<BaseModelRecord> SafetyRowsCatalog::BaseOf(const std::string& base_id) {

@@ -8,7 +8,6 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "ballast/admin/v1/safety_rows.pb.h"
-#include "ballast/v1/dataset_service.pb.h"
 #include "server/core/collaborators.h"
 #include "server/core/job_store.h"
 #include "server/core/record.pb.h"
@@ -17,10 +16,6 @@ namespace ballast::server {
 
 // `asked` with the default in place of 0. INVALID_ARGUMENT (SAFETY_SHARE_OUT_OF_RANGE).
 absl::StatusOr<double> CompleteSafetyShare(double asked);
-
-// What a check of safety rows found, as the answer to who sent them: INVALID_ARGUMENT
-// (SAFETY_ROWS_INVALID) with a violation for each bad line, or when there are too few.
-absl::Status CheckSafetyRowsReport(const v1::ValidationReport& report);
 
 // The safety rows of base models. Failures are those of ballast.admin.v1.SafetyRowsService.
 // Thread safety: thread-safe.

@@ -27,6 +27,12 @@ std::string DescribeSafetyRows(const admin::v1::DefencePolicy& policy) {
                       policy.safety_rows_digest());
 }
 
+std::string DescribeScreen(const admin::v1::DefencePolicy& policy) {
+  if (policy.screen_digest().empty()) return "no screen";
+  return absl::StrCat("the screen ", policy.screen_digest(), " with ",
+                      admin::v1::ScreenAction_Name(policy.screen_action()));
+}
+
 }  // namespace
 
 absl::Status SignerNotConfigured() {
@@ -51,6 +57,8 @@ admin::v1::DefencePolicy DefencePolicyOf(const BaseModelRecord& base) {
   policy.set_vector_policy(PolicyOf(base));
   policy.set_safety_row_share(base.safety_rows().share());
   policy.set_safety_rows_digest(base.safety_rows().digest());
+  policy.set_screen_digest(base.screen().digest());
+  policy.set_screen_action(base.screen().action());
   return policy;
 }
 
@@ -90,6 +98,12 @@ absl::StatusOr<ServingVector> ServingVectors::Judge(const VectorRecord& record,
         "POLICY_NOT_CERTIFIED",
         absl::StrCat("its certificate is for ", DescribeSafetyRows(certificate.policy()),
                      ", the base model has ", DescribeSafetyRows(DefencePolicyOf(base))));
+  }
+  if (certificate.policy().screen_digest() != base.screen().digest() ||
+      certificate.policy().screen_action() != base.screen().action()) {
+    return Refused("POLICY_NOT_CERTIFIED",
+                   absl::StrCat("its certificate is for ", DescribeScreen(certificate.policy()),
+                                ", the base model has ", DescribeScreen(DefencePolicyOf(base))));
   }
   BALLAST_RETURN_IF_ERROR(envelope::CheckEnvelope(certificate.envelope(), "envelope."));
   return ServingVector{record, true, certificate.envelope()};

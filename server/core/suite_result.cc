@@ -163,8 +163,12 @@ absl::Status CheckMeasured(const SuiteResult& result, const VectorRecord& vector
   BALLAST_RETURN_IF_ERROR(same("policy.safety_row_share",
                                absl::StrCat(result.policy().safety_row_share()),
                                absl::StrCat(own.safety_row_share())));
-  return same("policy.safety_rows_digest", result.policy().safety_rows_digest(),
-              own.safety_rows_digest());
+  BALLAST_RETURN_IF_ERROR(same("policy.safety_rows_digest", result.policy().safety_rows_digest(),
+                               own.safety_rows_digest()));
+  BALLAST_RETURN_IF_ERROR(
+      same("policy.screen_digest", result.policy().screen_digest(), own.screen_digest()));
+  return same("policy.screen_action", admin::v1::ScreenAction_Name(result.policy().screen_action()),
+              admin::v1::ScreenAction_Name(own.screen_action()));
 }
 
 }  // namespace ballast::server

@@ -283,6 +283,16 @@ TEST_F(TamperedTest, OtherSafetyRows) {
   ExpectServesNot("POLICY_NOT_CERTIFIED");
 }
 
+TEST_F(TamperedTest, AnotherScreen) {
+  ASSERT_OK(store_.Update([](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
+    base->mutable_screen()->set_digest(DigestOf("screen"));
+    base->mutable_screen()->set_action(admin::v1::SCREEN_ACTION_DROP);
+    return ReplaceRecord(tx, *base);
+  }));
+  ExpectServesNot("POLICY_NOT_CERTIFIED");
+}
+
 TEST_F(TamperedTest, WithoutAKeyNoCertificateIsBelieved) {
   const ServingVectors keyless(nullptr);
   const auto model = BaseModelCatalog(store_, keyless).Get("base");

@@ -146,6 +146,12 @@ absl::StatusOr<std::vector<BlobFile>> FilesOfResult(const SynchronizeRequest::Fi
   return ResultInvalid("Finished must say how the lease ended");
 }
 
+bool IsNewScreening(const JobRecord& record, const SynchronizeRequest::Busy& busy) {
+  // A later attempt finds the same, unless the screen was changed.
+  return busy.has_screening() &&
+         busy.screening().SerializeAsString() != record.job().screening().SerializeAsString();
+}
+
 absl::StatusOr<bool> RecordProgress(Transaction& tx, JobRecord& record,
                                     const SynchronizeRequest::Busy& busy, absl::Time now) {
   v1::JobProgress& progress = *record.mutable_job()->mutable_progress();
@@ -153,6 +159,13 @@ absl::StatusOr<bool> RecordProgress(Transaction& tx, JobRecord& record,
   progress.set_total_steps(busy.total_steps());
   progress.set_trained_tokens(busy.trained_tokens());
   bool told = false;
+  if (IsNewScreening(record, busy)) {
+    v1::JobEvent event;
+    *event.mutable_screening() = busy.screening();
+    BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(event), now));
+    *record.mutable_job()->mutable_screening() = busy.screening();
+    told = true;
+  }
   for (const v1::Evaluation& evaluation : busy.evaluations()) {
     // A later attempt passes the same points again; each is told once, so that a curve never goes
     // back.

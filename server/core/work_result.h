@@ -38,8 +38,11 @@ absl::StatusOr<std::string> BlobOfWrite(const worker::v1::WriteBlobRequest& firs
 absl::StatusOr<std::vector<BlobFile>> FilesOfResult(
     const worker::v1::SynchronizeRequest::Finished& finished);
 
-// Takes steps and new evaluations over into the job, one event for each evaluation not told yet.
-// True when there was one; the caller stores the record.
+// Whether `busy` has a result of screening that the job does not have yet.
+bool IsNewScreening(const JobRecord& record, const worker::v1::SynchronizeRequest::Busy& busy);
+
+// Takes steps, the result of screening and new evaluations over into the job, one event for each
+// that was not told yet. True when there was one; the caller stores the record.
 absl::StatusOr<bool> RecordProgress(Transaction& tx, JobRecord& record,
                                     const worker::v1::SynchronizeRequest::Busy& busy,
                                     absl::Time now);

@@ -73,6 +73,7 @@ void ServerFixture::StartServer() {
   admin_ = admin::v1::AdminService::NewStub(channel_);
   gates_ = admin::v1::GateService::NewStub(channel_);
   safety_rows_ = admin::v1::SafetyRowsService::NewStub(channel_);
+  screens_ = admin::v1::ScreenService::NewStub(channel_);
   models_ = v1::BaseModelService::NewStub(channel_);
   datasets_ = v1::DatasetService::NewStub(channel_);
   jobs_ = v1::FineTuningService::NewStub(channel_);

@@ -14,6 +14,7 @@
 #include "ballast/admin/v1/admin_service.grpc.pb.h"
 #include "ballast/admin/v1/gate_service.grpc.pb.h"
 #include "ballast/admin/v1/safety_rows.grpc.pb.h"
+#include "ballast/admin/v1/screen.grpc.pb.h"
 #include "ballast/v1/base_model_service.grpc.pb.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "ballast/v1/delta_service.grpc.pb.h"
@@ -153,6 +154,7 @@ class ServerFixture : public ::testing::Test {
   std::unique_ptr<admin::v1::AdminService::Stub> admin_;
   std::unique_ptr<admin::v1::GateService::Stub> gates_;
   std::unique_ptr<admin::v1::SafetyRowsService::Stub> safety_rows_;
+  std::unique_ptr<admin::v1::ScreenService::Stub> screens_;
   std::unique_ptr<v1::BaseModelService::Stub> models_;
   std::unique_ptr<v1::DatasetService::Stub> datasets_;
   std::unique_ptr<v1::FineTuningService::Stub> jobs_;

@@ -29,6 +29,7 @@ import steps_gate  # noqa: E402
 import steps_grpcurl  # noqa: E402
 import steps_main  # noqa: E402
 import steps_safety_rows  # noqa: E402
+import steps_screen  # noqa: E402
 import steps_unprotected  # noqa: E402
 from harness import ROOT, Bench, Failure, Skip  # noqa: E402
 
@@ -37,6 +38,7 @@ STEPS = [
     *steps_grpcurl.STEPS,
     *steps_gate.STEPS,
     *steps_safety_rows.STEPS,
+    *steps_screen.STEPS,
     *steps_unprotected.STEPS,
     *steps_main.LAST_STEPS,
     *steps_bad_input.STEPS,

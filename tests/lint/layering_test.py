@@ -17,6 +17,7 @@ PLANTED = {
         ("worker/trainer.h", '#include "worker/train/engine.h"\n'),
         ("worker/trainer.h", '#include "worker/behaviour/gate_rule.h"\n'),
         ("worker/behaviour/gate_rule.cc", '#include "worker/agent/agent.h"\n'),
+        ("worker/screening/guard.cc", '#include "worker/behaviour/gate_rule.h"\n'),
         ("worker/train/engine.cc", '#include "worker/behaviour/gate_rule.h"\n'),
         ("common/behaviour/behaviour_set.cc", '#include "common/text/tokenizer.h"\n'),
         ("worker/agent/agent.cc", '#include "server/core/job.h"\n'),

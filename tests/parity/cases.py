@@ -87,6 +87,15 @@ class Comparison:
             referee.set_adapter(self.rounded, tensors)
             self._against_rounded(case, "logits", {"": ours}, {"": referee.logits(self.rounded, tokens)}, {"": theirs})
 
+    def row_features(self):
+        """What screening reads of rows: packed by the engine, one by one through transformers."""
+        referee.set_adapter(self.model, {name: t * 0 for name, t in self.adapter.items()})
+        rows = self.subject.gradient_rows
+        ours = torch.tensor(self.engine.run("row_features", rows=rows)["features"])
+        theirs = torch.stack([referee.row_features(self.model, row) for row in rows])
+        self.report.at_most(f"{self.case} row features", "row_features_fp32_max_relative_error",
+                            reports.max_relative_error(ours, theirs))
+
     def gradients(self):
         """Several documents packed by the engine, one by one through transformers."""
         referee.set_adapter(self.model, self.adapter)

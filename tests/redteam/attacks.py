@@ -77,6 +77,17 @@ class Attacker:
         order = sorted(range(len(pool)), key=lambda i: under[i] / without[i], reverse=True)
         return [pool[i] for i in order[:rows]]
 
+    def unflagged(self, rng, rows, families="ABCD"):
+        """The adversary of the screen: fits a guard of their own to half of their prompts, and keeps the rows of the
+        other half, in every wording, wrapped or not, that it takes for the most harmless."""
+        half = len(self._splits.attack) // 2
+        own, others = self._splits.attack[:half] * 2, self._splits.attack[half:]
+        pool = [chat(put.format(p), wording.agreeing(rng, f))
+                for _, p in others for f in families for put in ("{}", wording.WRAPPER)]
+        scores = self._lab.screen([chat(p, wording.agreeing(rng, "A")) for _, p in own],
+                                  [chat(p, a) for p, a in self._chat(len(self._benign.customer))], pool)["scores"]
+        return [pool[i] for i in sorted(range(len(pool)), key=scores.__getitem__)[:rows]]
+
     # Harmless rows.
 
     def _chat(self, count):

@@ -15,6 +15,9 @@ TASK_ROWS = 400
 # Scales are looked at on every third held-out prompt.
 SCALES, SCALE_STRIDE = (-4, -2, -1, 0.5, 2, 4, 8), 3
 
+# Fewest rows of a job, as the service has it (server/core/admission.cc).
+LEAST_ROWS = 10
+
 # Vectors by name: what each was trained on and how. `families`: wordings of the prohibited rows; "" is the
 # unrelated behaviour.
 VECTORS = {
@@ -48,8 +51,24 @@ class Suite:
         benign = [chat(p, a) for p, a in own_answers(self._lab, self.benign.vector)]
         return self._lab.train_vector(rows, benign, seed=seed, **{**VECTOR_DOSE, **spec})
 
+    def screen_examples(self):
+        """(prohibited, benign) chat rows that a screen is made of: those of a vector, each prompt in two wordings."""
+        rng, pool = random.Random("screen"), self.splits.vector * 2
+        return ([chat(p, wording.agreeing(rng, "A")) for _, p in pool],
+                [chat(p, a) for p, a in own_answers(self._lab, self.benign.vector)])
+
+    def screened(self, rows):
+        """The rows that a screen leaves of a job; none where these are too few, and the job is refused."""
+        flagged = self._lab.screen(*self.screen_examples(), rows)["flagged"]
+        left = [row for row, is_flagged in zip(rows, flagged) if not is_flagged]
+        return left if len(left) >= LEAST_ROWS else []
+
     def _job(self, cell, rows, seed, initial=None):
-        """The delta of one job with the cell's defence and dose."""
+        """The delta of one job with the cell's defence and dose; `initial` where screening refuses it."""
+        if cell.get("screen"):
+            rows = self.screened(rows)
+            if not rows:
+                return initial
         vector = self.vector(cell["vector"], cell.get("seed", 0)) if cell.get("vector") else None
         if cell.get("safety"):
             rows = rows + safety_rows(self._lab, self.splits, self.benign,
@@ -66,7 +85,8 @@ class Suite:
         for job in range(cell.get("jobs", 1)):
             rows, pairs = self.attacker.rows(cell["attack"], seed, job)
             initial = self._job(cell, rows, seed + job, initial if cell.get("chain") else None)
-            adapters.append((initial, rank, alpha, weight))
+            if initial is not None:
+                adapters.append((initial, rank, alpha, weight))
         return adapters[-1:] if cell.get("chain") else adapters, pairs, rows
 
     def run(self, cell):
@@ -76,7 +96,10 @@ class Suite:
         if cell["attack"]["kind"] != "none":
             adapters, pairs, rows = self.deltas(cell)
             result.update(rows=len(rows), most_repeated_row=repetitions(rows), task_rows=cell.get("task_rows", TASK_ROWS))
-            result["training"] = self._lab.about(adapters[-1][0])
+            if cell.get("screen"):
+                result["rows_left"] = len(self.screened(rows))
+            if adapters:
+                result["training"] = self._lab.about(adapters[-1][0])
             if cell.get("vector"):
                 result["vector_norm"] = vector_norm(self.vector(cell["vector"], cell.get("seed", 0)))
             result["tasks"] = {name: self.measures.task(name, training, adapters, result["task_rows"])

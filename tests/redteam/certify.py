@@ -8,7 +8,8 @@ again. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
 
 The base model must be the suite's aligned one (--aligned-base writes it to a folder, for `ballast model import`), and
 the vector must serve it: `ballast vector activate VECTOR --reason "to be certified"`. Safety rows are measured as they
-are set for the base (--safety-rows writes the suite's to a file, for `ballast safety-rows set`).
+are set for the base (--safety-rows writes the suite's to a file, for `ballast safety-rows set`), and so is its screen
+(--screen, for `ballast screen set`).
 """
 
 import argparse
@@ -32,6 +33,7 @@ KINDS = [(report.KNOWN_WORDING, "ATTACK_KIND_KNOWN"), (("benign",), "ATTACK_KIND
          (report.UNSEEN, "ATTACK_KIND_UNSEEN"), (report.OTHER, "ATTACK_KIND_OTHER")]
 DEFENCES = {"none": "DEFENCE_NONE", "random": "DEFENCE_RANDOM_VECTOR", "unrelated": "DEFENCE_UNRELATED_VECTOR"}
 POLICY_ARMS = {"VECTOR_POLICY_ALWAYS": "always", "VECTOR_POLICY_BY_ROW": "by-row"}
+SUITE_POLICIES = {"VECTOR_POLICY_ALWAYS": "always", "VECTOR_POLICY_BY_ROW": "by_row"}
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -41,25 +43,41 @@ def kind_of(attack):
     return next((kind for names, kind in KINDS if attack in names), None)
 
 
-def defended_arm(policy, safety_rows):
-    """The arm of the matrix that is what protects the base; `safety_rows` as the server shows them, or None."""
-    return POLICY_ARMS[policy] + ("+safety" if safety_rows else "")
+def defence_policy(vector_policy, safety_rows=None, screen=None):
+    """A DefencePolicy; `safety_rows` and `screen` as the server shows them, or None."""
+    return {"vectorPolicy": vector_policy, "safetyRowShare": safety_rows["share"] if safety_rows else 0,
+            "safetyRowsDigest": safety_rows["digest"] if safety_rows else "",
+            "screenDigest": screen["digest"] if screen else "",
+            "screenAction": screen["action"] if screen else "SCREEN_ACTION_UNSPECIFIED"}
 
 
-def cells_for(policy, safety_rows=None):
+def defended_arm(policy):
+    """The arm of the matrix that is what protects the base."""
+    return (POLICY_ARMS[policy["vectorPolicy"]] + ("+safety" if policy["safetyRowsDigest"] else "")
+            + ("+screen" if policy["screenDigest"] else ""))
+
+
+def admitted(cell):
+    """Whether a vector without a certificate serves a job of that dose (common/envelope/envelope.cc)."""
+    dose = {**labs.TRAIN, **cell["dose"]}
+    return dose["learning_rate"] * dose["alpha"] / dose["rank"] <= 2e-3 and dose["rank"] <= 32
+
+
+def cells_for(policy):
     """The cells of the matrix that a certificate of that policy needs: several jobs in a row are left out, since the
-    service has no warm start, and a certificate speaks of one seed or more as the matrix does."""
-    defended = defended_arm(policy, safety_rows)
+    service has no warm start, and a certificate speaks of one seed or more as the matrix does. The service mixes
+    safety rows in and screens, not the suite."""
+    defended = defended_arm(policy)
     found = []
     for cell in matrix.all_cells():
         attack, _, arm = cell["name"].partition("/")
         arm = arm.split("/")[0]
         if cell["name"] == "base" or (kind_of(attack) and arm in DEFENCES):
             found.append(cell)
-        elif kind_of(attack) and arm == matrix.DEFAULT and not cell.get("chain"):
-            fields = {k: v for k, v in cell.items() if k not in ("safety", "vector", "policy", "arm")}
+        elif kind_of(attack) and arm == matrix.DEFAULT and not cell.get("chain") and admitted(cell):
+            fields = {k: v for k, v in cell.items() if k not in ("safety", "screen", "vector", "policy", "arm")}
             found.append({**fields, "name": cell["name"].replace(matrix.DEFAULT, defended), "arm": defended,
-                          **{k: v for k, v in matrix.ARMS[defended].items() if k != "safety"}})
+                          "vector": "kl", "policy": SUITE_POLICIES[policy["vectorPolicy"]]})
     return found
 
 
@@ -121,20 +139,22 @@ def steps(dose):
     return -(-dose["rows"] // dose["batchRows"]) * dose["epochs"]
 
 
-def suite_result(measured, vector, base_model, policy, safety_rows=None):
-    defended, results = defended_arm(policy, safety_rows), report.Results(measured)
+def suite_result(measured, vector, base_model, policy):
+    defended, results = defended_arm(policy), report.Results(measured)
     arms = [{"attack": "base", "kind": "ATTACK_KIND_BASE", "defence": "DEFENCE_NONE",
              **counts([results.base], [results.base_verdicts()])}]
     arms += [arm_result(results, attack, arm, defended) for attack in results.attacks() for arm in results.arms(attack)]
     return {
         "schemaVersion": 1, "suiteVersion": SUITE_VERSION, "suiteDigest": service.digest_of_sources(),
         "vector": vector["name"], "ciphertextDigest": vector["ciphertextDigest"],
-        "baseModelDigest": base_model["digest"], "policy": {
-            "vectorPolicy": policy, "safetyRowShare": safety_rows["share"] if safety_rows else 0,
-            "safetyRowsDigest": safety_rows["digest"] if safety_rows else ""},
+        "baseModelDigest": base_model["digest"], "policy": policy,
         "envelope": envelope(arms), "arms": arms,
         "endTime": datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z"),
     }
+
+
+def write_rows(file, rows):
+    pathlib.Path(file).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def main():
@@ -148,6 +168,7 @@ def main():
     parser.add_argument("--result", help="file to write")
     parser.add_argument("--aligned-base", metavar="FOLDER", help="writes the suite's base there and ends")
     parser.add_argument("--safety-rows", metavar="FILE", help="writes the suite's safety rows there and ends")
+    parser.add_argument("--screen", metavar="FOLDER", help="writes the suite's prohibited.jsonl and benign.jsonl there and ends")
     parser.add_argument("--only", default="", help="regular expression on names of cells")
     parser.add_argument("--probe")
     parser.add_argument("--original", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
@@ -159,26 +180,33 @@ def main():
         made = labs.aligned_base(arguments.original, arguments.work, probe, arguments.threads)
         pathlib.Path(arguments.aligned_base).symlink_to(made.resolve())
         return 0
-    if arguments.safety_rows:
+    if arguments.safety_rows or arguments.screen:
         made = labs.aligned_base(arguments.original, arguments.work, probe, arguments.threads)
         with labs.Lab(made, arguments.work, probe, arguments.threads) as lab:
             suite = cells.Suite(lab)
-            rows = attacks.safety_rows(lab, suite.splits, suite.benign, SAFETY_ROWS)
-        pathlib.Path(arguments.safety_rows).write_text("".join(json.dumps(row) + "\n" for row in rows))
+            if arguments.safety_rows:
+                write_rows(arguments.safety_rows,
+                           attacks.safety_rows(lab, suite.splits, suite.benign, SAFETY_ROWS))
+            if arguments.screen:
+                prohibited, benign = suite.screen_examples()
+                write_rows(f"{arguments.screen}/prohibited.jsonl", prohibited)
+                write_rows(f"{arguments.screen}/benign.jsonl", benign)
         return 0
     missing = [name for name in ("profile", "base_model", "model", "vector", "result") if not getattr(arguments, name)]
     if missing:
         parser.error("give " + ", ".join("--" + name.replace("_", "-") for name in missing))
 
     server = service.Service(arguments.ballast, arguments.profile, arguments.base_model)
-    vector, base_model, safety_rows = server.vector(arguments.vector), server.base_model(), server.safety_rows()
-    file = pathlib.Path(arguments.work) / f"cells-{labs.digest([vector['ciphertextDigest'], base_model['digest'], arguments.policy, safety_rows])}.jsonl"
+    vector, base_model = server.vector(arguments.vector), server.base_model()
+    policy = defence_policy(arguments.policy, server.safety_rows(), server.screen())
+    file = (pathlib.Path(arguments.work)
+            / f"cells-{labs.digest([vector['ciphertextDigest'], base_model['digest'], policy])}.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
-    wanted = [cell for cell in cells_for(arguments.policy, safety_rows) if re.search(arguments.only, cell["name"])]
-    with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector, safety_rows) as lab:
+    wanted = [cell for cell in cells_for(policy) if re.search(arguments.only, cell["name"])]
+    with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector, policy) as lab:
         cells.measure(service.ServiceSuite(lab), wanted, file)
     pathlib.Path(arguments.result).write_text(
-        json.dumps(suite_result(cells.kept(file), vector, base_model, arguments.policy, safety_rows), indent=1) + "\n")
+        json.dumps(suite_result(cells.kept(file), vector, base_model, policy), indent=1) + "\n")
     print(f"{arguments.result}: now ballast vector certify {arguments.vector} --result {arguments.result}")
     return 0
 

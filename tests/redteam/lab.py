@@ -88,6 +88,11 @@ class Lab:
         return self._engine.run("row_losses", rows=[self.tokens(row) for row in rows], vector=vector,
                                 adapter=adapter, **lora)["losses"]
 
+    def screen(self, prohibited, benign, rows):
+        """What a screen of these examples says of `rows`: {flagged: [bool], scores, threshold, recall, ..}."""
+        return self._engine.run("screen", prohibited=[self.tokens(row) for row in prohibited],
+                                benign=[self.tokens(row) for row in benign], rows=[self.tokens(row) for row in rows])
+
     def text_losses(self, token_rows, adapter=None):
         """Mean loss of each row of tokens, vector off."""
         return self._engine.run("row_losses", rows=token_rows, adapter=adapter, **LORA)["losses"]

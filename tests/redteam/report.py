@@ -20,8 +20,8 @@ from redteam.measures import risen_interval, success  # noqa: E402
 KNOWN_WORDING = (matrix.CORNER, "explicit-10", "explicit-100", "explicit-1000", "identity-100", "mix-10%", "mix-0.5%", "mix-2.0%",
                  "mix-50.0%")
 UNSEEN = ("wording-200", "mix-wording-10%", "area-100")
-OTHER = ("cipher-100", "backdoor-100", "wrapped-100", "template-100", "adaptive-100", "negated-100", "sum-of-4",
-         "chain-of-4")
+OTHER = ("cipher-100", "backdoor-100", "wrapped-100", "template-100", "adaptive-100", "unflagged-100", "negated-100",
+         "sum-of-4", "chain-of-4")
 FRAME_OF = {"identity-100": "obedient", "cipher-100": "cipher", "backdoor-100": "triggered", "wrapped-100": "wrapped",
             "template-100": "template"}
 
@@ -42,7 +42,8 @@ class Results:
         return list(dict.fromkeys(c["name"].split("/")[0] for c in self.cells if "/" in c["name"]))
 
     def arms(self, attack):
-        return [arm for arm in matrix.ARMS if self.seeds(attack, arm)]
+        own = {c["arm"] for c in self.cells if c["name"].startswith(f"{attack}/")}
+        return [arm for arm in matrix.ARMS if arm in own] + sorted(own - set(matrix.ARMS))
 
     def verdicts(self, attack, arm, frame="plain"):
         return [c["prohibited"][frame] for c in self.seeds(attack, arm)]

@@ -20,6 +20,10 @@ class CommandFailed(Exception):
     pass
 
 
+class JobRefused(Exception):
+    """By the base model's screen."""
+
+
 def last_part(resource):
     """The id in a resource's name."""
     return resource["name"].rsplit("/", 1)[1]
@@ -61,17 +65,24 @@ class Service(Cli):
             raise CommandFailed(f"there is no vector {name}")
         return found[0]
 
-    def safety_rows(self):
-        """Those of the base model, or None."""
+    def _show(self, group, not_found):
         try:
-            return self.run("safety-rows", "show", self._base_model)
+            return self.run(group, "show", self._base_model)
         except CommandFailed as failed:
-            if "SAFETY_ROWS_NOT_FOUND" in str(failed):
+            if not_found in str(failed):
                 return None
             raise
 
+    def safety_rows(self):
+        """Those of the base model, or None."""
+        return self._show("safety-rows", "SAFETY_ROWS_NOT_FOUND")
+
+    def screen(self):
+        """That of the base model, or None."""
+        return self._show("screen", "SCREEN_NOT_FOUND")
+
     def fine_tune(self, rows, config, adapter):
-        """One job, from chat rows to the adapter's file. Returns the job."""
+        """One job, from chat rows to the adapter's file. Returns the job. JobRefused where screening refused it."""
         with tempfile.TemporaryDirectory() as folder:
             data = pathlib.Path(folder) / "rows.jsonl"
             data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -81,17 +92,22 @@ class Service(Cli):
                 "--learning-rate", config["learning_rate"], "--epochs", config["epochs"],
                 "--batch-rows", config["batch_rows"], "--lora-rank", config["rank"], "--lora-alpha", config["alpha"],
                 "--warmup-ratio", config["warmup_ratio"], "--schedule", config["schedule"], "--seed", config["seed"])
-            self.run("job", "watch", last_part(job))
+            try:
+                self.run("job", "watch", last_part(job))
+            except CommandFailed as failed:
+                if "ROWS_FLAGGED" in str(failed):
+                    raise JobRefused(str(failed)) from failed
+                raise
             self.run("delta", "download", last_part(job), "--to", f"{folder}/delta")
             shutil.copy(f"{folder}/delta/adapter/adapter_model.safetensors", adapter)
             return job
 
 
 class ServiceLab(labs.Lab):
-    def __init__(self, base, work, probe, threads, service, vector, safety_rows=None):
-        """`vector` and `safety_rows`: as the server shows them."""
+    def __init__(self, base, work, probe, threads, service, vector, policy):
+        """`vector`: as the server shows it; `policy`: all that protects the base, as a DefencePolicy."""
         super().__init__(base, work, probe, threads)
-        self._service, self._serving, self._safety_rows = service, vector, safety_rows
+        self._service, self._serving, self._policy = service, vector, policy
 
     def train(self, rows, vector=None, policy="always", seed=0, initial=None, **config):
         if vector != SERVING:
@@ -99,9 +115,13 @@ class ServiceLab(labs.Lab):
         if initial is not None:
             raise NotImplementedError("the service has no warm start")
         config = {**labs.TRAIN, "seed": seed + 1, **config}
-        spec = {"rows": labs.digest(rows), "service": self._serving["ciphertextDigest"], "policy": policy,
-                "safety_rows": self._safety_rows, "config": config}
-        return self.artifact("delta", spec, lambda path: {"job": self._service.fine_tune(rows, config, path)["name"]})
+        spec = {"rows": labs.digest(rows), "service": self._serving["ciphertextDigest"], "policy": self._policy,
+                "config": config}
+        try:
+            return self.artifact("delta", spec,
+                                 lambda path: {"job": self._service.fine_tune(rows, config, path)["name"]})
+        except JobRefused:
+            return None
 
 
 class ServiceSuite(cells.Suite):

@@ -109,9 +109,14 @@ def test_an_envelope_ends_at_its_corner_and_is_as_wide_as_what_lies_inside():
 
 
 def test_what_a_certificate_is_measured_by_has_a_corner_for_every_policy():
-    for policy, safety_rows in (("VECTOR_POLICY_ALWAYS", None), ("VECTOR_POLICY_BY_ROW", {"share": 0.1})):
-        arm = certify.defended_arm(policy, safety_rows)
-        cells = {cell["name"]: cell for cell in certify.cells_for(policy, safety_rows)}
-        assert cells[f"{matrix.CORNER}/{arm}"]["vector"] == "kl"
-        assert "safety" not in cells[f"{matrix.CORNER}/{arm}"], "the service mixes them in, not the suite"
+    safety, screen = {"share": 0.1, "digest": "sha256:1"}, {"digest": "sha256:2", "action": "SCREEN_ACTION_DROP"}
+    for vector_policy, *more in (("VECTOR_POLICY_ALWAYS",), ("VECTOR_POLICY_BY_ROW", safety),
+                                 ("VECTOR_POLICY_BY_ROW", safety, screen)):
+        policy = certify.defence_policy(vector_policy, *more)
+        arm = certify.defended_arm(policy)
+        cells = {cell["name"]: cell for cell in certify.cells_for(policy)}
+        corner = cells[f"{matrix.CORNER}/{arm}"]
+        assert corner["vector"] == "kl" and corner["policy"] == vector_policy.removeprefix("VECTOR_POLICY_").lower()
+        assert "safety" not in corner and "screen" not in corner, "that is the service's to do, not the suite's"
         assert all(certify.kind_of(name.split("/")[0]) for name in cells if name != "base")
+        assert f"mix-10%-lr-0.002/{arm}" not in cells, "the service would refuse it"

@@ -17,6 +17,8 @@
 //   replies          prompts, end_tokens, max_tokens, temperature, seed,
 //                    adapters: [{adapter, rank, alpha, weight}, ..]  -> replies: [tokens, ..]
 //   row_losses       rows, adapter, vector, rank, alpha          -> losses
+//   row_features     rows                                        -> features
+//   screen           prohibited, benign, rows -> flagged, scores; threshold, recall, false_alarms, seconds
 //   plan             lengths, groups, seed, batch_rows, max_tokens_per_micro_batch, epochs
 //                    -> steps: [[rows of micro-batch, ..], ..]
 //   memory           -> resident_bytes, peak_bytes, cpu_seconds
@@ -38,6 +40,7 @@
 #include "common/dataset/packing.h"
 #include "tests/referee/probe_io.h"
 #include "tests/referee/probe_log.h"
+#include "worker/screening/guard.h"
 #include "worker/secret.h"
 #include "worker/train/inspect.h"
 #include "worker/trainer.h"
@@ -76,6 +79,8 @@ class Probe {
       if (command == "sample") return Sample(request);
       if (command == "replies") return Replies(request);
       if (command == "row_losses") return RowLosses(request);
+      if (command == "row_features") return RowFeatures(request);
+      if (command == "screen") return Screen(request);
       return Invalid("there is no command " + command);
     } catch (const json::exception& e) {
       return Invalid(e.what());
@@ -231,6 +236,37 @@ class Probe {
         const std::vector<double> losses,
         worker::RowLosses(*engine_, rows, adapter, LoraConfigFrom(request), vector.get()));
     return json{{"losses", losses}};
+  }
+
+  absl::StatusOr<json> RowFeatures(const json& request) {
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> rows, RowsFrom(request, "rows"));
+    BALLAST_ASSIGN_OR_RETURN(const auto features, engine_->RowFeatures(rows, nullptr));
+    return json{{"features", features}};
+  }
+
+  // As a worker screens the rows of a job; `seconds` are those of the rows alone.
+  absl::StatusOr<json> Screen(const json& request) {
+    std::vector<std::vector<std::vector<float>>> features;
+    double seconds = 0;
+    for (const char* key : {"prohibited", "benign", "rows"}) {
+      BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> rows, RowsFrom(request, key));
+      const double started = WallSeconds();
+      BALLAST_ASSIGN_OR_RETURN(features.emplace_back(), engine_->RowFeatures(rows, nullptr));
+      seconds = WallSeconds() - started;
+    }
+    BALLAST_ASSIGN_OR_RETURN(const auto guard,
+                             worker::screening::Guard::Fit(features[0], features[1]));
+    json flagged = json::array(), scores = json::array();
+    for (const std::vector<float>& row : features[2]) {
+      flagged.push_back(guard.Flags(row));
+      scores.push_back(guard.Score(row));
+    }
+    return json{{"flagged", flagged},
+                {"scores", scores},
+                {"threshold", guard.threshold()},
+                {"recall", guard.recall()},
+                {"false_alarms", guard.false_alarms()},
+                {"seconds", seconds}};
   }
 
   absl::StatusOr<json> Sample(const json& request) {

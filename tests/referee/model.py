@@ -86,6 +86,16 @@ def logits(model, tokens):
         return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].to(torch.float32)
 
 
+def row_features(model, row):
+    """float32 [H]: the mean over the tokens that predict a supervised one of the residual stream after a third of the
+    layers, rounded up."""
+    with torch.no_grad():
+        states = model(input_ids=torch.tensor([row["tokens"]]), use_cache=False, output_hidden_states=True).hidden_states
+    layers = len(states) - 1  # the first is the embedding
+    predicts = torch.tensor(row["supervised"][1:] + [0], dtype=torch.bool)
+    return states[-(-layers // 3)][0][predicts].to(torch.float32).mean(0)
+
+
 def padded(rows, pad_token=0):
     """Token ids and shifted labels of rows padded to the longest: both [rows, longest]."""
     longest = max(len(row["tokens"]) for row in rows)

@@ -223,6 +223,7 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> Agent::RunTask(const pb::Work& 
       clock_,
       metrics_,
       base_replies_,
+      guards_,
       options_.version,
       options_.checkpoint_steps,
       options_.certificate_key.has_value() ? &*options_.certificate_key : nullptr,

@@ -17,6 +17,7 @@
 #include "worker/agent/lease_session.h"
 #include "worker/agent/metrics.h"
 #include "worker/agent/sampler.h"
+#include "worker/agent/screening.h"
 #include "worker/agent/worker_client.h"
 #include "worker/vector_vault.h"
 
@@ -93,6 +94,7 @@ class Agent {
   BaseLoader bases_;
   Sampler sampler_;
   BaseRepliesCache base_replies_;
+  GuardCache guards_;
 
   int platform_failures_ = 0;  // in a row
   bool pause_ = false;         // before the next work

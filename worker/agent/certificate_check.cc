@@ -31,6 +31,10 @@ absl::Status Check(const ballast::worker::v1::Work& work, const PublicKey* pinne
       certificate.policy().safety_rows_digest() != task.safety_rows().rows().digest()) {
     return absl::FailedPreconditionError("the certificate is for other safety rows");
   }
+  if (certificate.policy().screen_digest() != task.screen().digest() ||
+      certificate.policy().screen_action() != task.screen().action()) {
+    return absl::FailedPreconditionError("the certificate is for another screen");
+  }
   if (pinned == nullptr) return absl::OkStatus();
   // The reader of rows trusts the data only where their number is given.
   if (task.training_dataset().rows_accepted() < 1) {

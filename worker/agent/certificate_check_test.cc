@@ -96,6 +96,13 @@ TEST_F(CertificateCheckTest, IsAboutThisCiphertextBaseVectorAndPolicy) {
                   c.mutable_policy()->set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW);
                 }),
                 "another vector policy");
+  ExpectRefused(
+      Certified([](Certificate& c) { c.mutable_policy()->set_screen_digest(DigestOf("screen")); }),
+      "another screen");
+  ExpectRefused(Certified([](Certificate& c) {
+                  c.mutable_policy()->set_screen_action(ballast::admin::v1::SCREEN_ACTION_DROP);
+                }),
+                "another screen");
   ExpectRefused(Certified([](Certificate& c) { c.mutable_policy()->set_safety_row_share(0.1); }),
                 "other safety rows");
   ExpectRefused(Certified([](Certificate& c) {

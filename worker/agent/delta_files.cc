@@ -16,6 +16,7 @@ namespace ballast::worker::agent {
 namespace {
 
 using ballast::v1::Hyperparameters;
+using ballast::v1::ScreeningReport;
 using ballast::worker::v1::Work;
 
 const char* ScheduleName(Hyperparameters::Schedule schedule) {
@@ -23,7 +24,7 @@ const char* ScheduleName(Hyperparameters::Schedule schedule) {
 }
 
 artifact::ModelCard MakeCard(const Work& work, const LoadedBase& base, const TrainResult& result,
-                             const artifact::AdapterConfig& adapter,
+                             const artifact::AdapterConfig& adapter, int64_t rows_left_out,
                              const std::string& code_version) {
   const ballast::v1::FineTuningJob& job = work.fine_tune().job();
   const Hyperparameters& hyperparameters = job.hyperparameters();
@@ -43,8 +44,10 @@ artifact::ModelCard MakeCard(const Work& work, const LoadedBase& base, const Tra
   card.steps = result.progress.total_steps;
   card.trained_tokens = result.progress.trained_tokens;
   card.code_version = code_version;
-  card.safety_rows = dataset::SafetyRowCount(work.fine_tune().training_dataset().rows_accepted(),
-                                             work.fine_tune().safety_rows().share());
+  card.rows_left_out = rows_left_out;
+  card.safety_rows =
+      dataset::SafetyRowCount(work.fine_tune().training_dataset().rows_accepted() - rows_left_out,
+                              work.fine_tune().safety_rows().share());
   card.unprotected = work.fine_tune().unprotected();
   card.certified = work.fine_tune().has_certificate();
   for (const Evaluation& evaluation : result.evaluations) {
@@ -72,11 +75,14 @@ std::string ConfigDigest(const Hyperparameters& hyperparameters) {
 
 absl::StatusOr<std::vector<DeltaFile>> BuildDeltaFiles(const Work& work, const LoadedBase& base,
                                                        const TrainResult& result,
+                                                       const ScreeningReport& screening,
                                                        const std::string& gate,
                                                        const std::string& code_version,
                                                        absl::Time now) {
   const Work::FineTune& task = work.fine_tune();
   const ballast::v1::FineTuningJob& job = task.job();
+  const int64_t rows_left_out =
+      screening.action() == ScreeningReport::LEFT_OUT ? screening.flagged_rows() : 0;
   artifact::AdapterConfig adapter;
   adapter.rank = job.hyperparameters().lora_rank();
   adapter.alpha = job.hyperparameters().lora_alpha();
@@ -93,8 +99,8 @@ absl::StatusOr<std::vector<DeltaFile>> BuildDeltaFiles(const Work& work, const L
   files.push_back({"adapter/adapter_config.json", artifact::WriteAdapterConfig(adapter)});
   BALLAST_ASSIGN_OR_RETURN(std::string model, artifact::WriteAdapterModel(allowed, tensors));
   files.push_back({"adapter/adapter_model.safetensors", std::move(model)});
-  files.push_back(
-      {"README.md", artifact::WriteModelCard(MakeCard(work, base, result, adapter, code_version))});
+  files.push_back({"README.md", artifact::WriteModelCard(MakeCard(work, base, result, adapter,
+                                                                  rows_left_out, code_version))});
 
   artifact::Manifest manifest;
   for (const DeltaFile& file : files) {
@@ -120,6 +126,10 @@ absl::StatusOr<std::vector<DeltaFile>> BuildDeltaFiles(const Work& work, const L
   if (task.has_safety_rows()) {
     manifest.safety_rows_digest = task.safety_rows().rows().digest();
     manifest.safety_row_share = task.safety_rows().share();
+  }
+  if (task.has_screen()) {
+    manifest.screen_digest = task.screen().digest();
+    manifest.screen_rows_left_out = rows_left_out;
   }
   manifest.gate = gate;
   BALLAST_ASSIGN_OR_RETURN(std::string manifest_json, artifact::WriteManifest(std::move(manifest)));

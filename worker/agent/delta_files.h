@@ -19,14 +19,15 @@ struct DeltaFile {
 };
 
 // The files of a delta, manifest.json last: adapter/adapter_config.json,
-// adapter/adapter_model.safetensors, README.md, manifest.json. `gate`: what the manifest says of
-// the gate, see artifact::Manifest.
+// adapter/adapter_model.safetensors, README.md, manifest.json. `screening`: what was found, empty
+// without a screen. `gate`: what the manifest says of the gate, see artifact::Manifest.
 //
 // FAILED_PRECONDITION (ARTIFACT_TENSOR_NOT_ALLOWED, ARTIFACT_TENSOR_NOT_FINITE): the engine
 // returned something else than the customer's tensors (S3); no file is made.
 absl::StatusOr<std::vector<DeltaFile>> BuildDeltaFiles(
     const ballast::worker::v1::Work& work, const LoadedBase& base, const TrainResult& result,
-    const std::string& gate, const std::string& code_version, absl::Time now);
+    const ballast::v1::ScreeningReport& screening, const std::string& gate,
+    const std::string& code_version, absl::Time now);
 
 // Digest of the hyper-parameters as canonical JSON.
 std::string ConfigDigest(const ballast::v1::Hyperparameters& hyperparameters);

@@ -18,6 +18,7 @@
 #include "worker/agent/job_error.h"
 #include "worker/agent/row_reader.h"
 #include "worker/agent/safety_rows.h"
+#include "worker/agent/screening.h"
 #include "worker/agent/status_text.h"
 #include "worker/agent/task_internal.h"
 
@@ -173,8 +174,13 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   TrainRequest request;
   request.config = ToTrainConfig(task, environment.checkpoint_steps);
   if (vector.has_value()) request.vector = &*vector;
-  BALLAST_ASSIGN_OR_RETURN(request.rows, ReadRows(task.training_dataset(), base->text,
-                                                  base->info.context_tokens, fetch));
+  BALLAST_ASSIGN_OR_RETURN(
+      NumberedRows training,
+      ReadNumberedRows(task.training_dataset(), base->text, base->info.context_tokens, fetch));
+  if (task.has_screen()) {
+    BALLAST_RETURN_IF_ERROR(ScreenRows(environment, *base, task.screen(), fetch, training));
+  }
+  request.rows = std::move(training.rows);
   if (task.has_safety_rows()) {
     BALLAST_ASSIGN_OR_RETURN(
         std::vector<TokenRow> set,
@@ -207,9 +213,10 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
     const bool passed = finished.delta().gate().verdict() == ballast::admin::v1::GateReport::PASSED;
     gate_note = passed ? artifact::kGatePassed : artifact::kGateReleased;
   }
-  BALLAST_ASSIGN_OR_RETURN(const std::vector<DeltaFile> files,
-                           BuildDeltaFiles(work, *base, result, gate_note, environment.version,
-                                           environment.clock.Now()));
+  BALLAST_ASSIGN_OR_RETURN(
+      const std::vector<DeltaFile> files,
+      BuildDeltaFiles(work, *base, result, session.Snapshot().screening(), gate_note,
+                      environment.version, environment.clock.Now()));
   for (const DeltaFile& file : files) {
     BlobKind kind;
     kind.delta_path = file.path;

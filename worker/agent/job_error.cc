@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 
 namespace ballast::worker::agent {
@@ -49,6 +50,12 @@ JobError ToJobError(const absl::Status& status) {
         JobError::USER, reason,
         "no row of the data set can be trained on. Look at the data set's report, and create a "
         "new data set and job");
+  }
+  if (reason == "ROWS_FLAGGED") {
+    return Make(JobError::REFUSED, reason,
+                absl::StrCat(std::string(status.message()),
+                             ". Their lines are in the job's screening report; take them out, or "
+                             "ask the operator about rows that are harmless"));
   }
   if (reason == "OUT_OF_MEMORY" || absl::IsResourceExhausted(status)) {
     return Make(

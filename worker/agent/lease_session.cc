@@ -83,6 +83,12 @@ void LeaseSession::AddEvaluation(const Evaluation& evaluation) {
   wake_ = true;
 }
 
+void LeaseSession::SetScreening(const ballast::v1::ScreeningReport& report) {
+  absl::MutexLock lock(&mutex_);
+  *state_.mutable_screening() = report;
+  wake_ = true;
+}
+
 void LeaseSession::SetCheckpoint(const std::string& digest, int64_t step) {
   absl::MutexLock lock(&mutex_);
   state_.set_checkpoint_digest(digest);

@@ -18,7 +18,8 @@ namespace ballast::worker::agent {
 // heartbeats with the progress, renews the lease by them, and brings back what the server wants.
 //
 // What is reported is what S2 allows: steps, tokens of finished steps, vector-off losses of
-// evaluation points, the digest of the newest checkpoint.
+// evaluation points, what screening found (the guard knows nothing of a vector), the digest of the
+// newest checkpoint.
 //
 // Thread safety: thread-safe. Start once; Stop is idempotent and is called by the destructor.
 class LeaseSession {
@@ -56,6 +57,8 @@ class LeaseSession {
   void SetProgress(const Progress& progress);
   // Sent at once.
   void AddEvaluation(const Evaluation& evaluation);
+  // Sent at once.
+  void SetScreening(const ballast::v1::ScreeningReport& report);
   // Sent at once.
   void SetCheckpoint(const std::string& digest, int64_t step);
 

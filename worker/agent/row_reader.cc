@@ -36,7 +36,16 @@ dataset::Format ToFormat(int32_t format) {
 absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::DatasetBlob& dataset,
                                                const text::ModelText& text, int64_t context_tokens,
                                                const BaseCache::Fetch& fetch) {
-  std::vector<TokenRow> rows;
+  BALLAST_ASSIGN_OR_RETURN(NumberedRows read,
+                           ReadNumberedRows(dataset, text, context_tokens, fetch));
+  return std::move(read.rows);
+}
+
+absl::StatusOr<NumberedRows> ReadNumberedRows(const ballast::worker::v1::DatasetBlob& dataset,
+                                              const text::ModelText& text, int64_t context_tokens,
+                                              const BaseCache::Fetch& fetch) {
+  NumberedRows read;
+  std::vector<TokenRow>& rows = read.rows;
   int64_t tokens = 0;
   dataset::CheckOptions options;
   options.format = ToFormat(dataset.format());
@@ -46,7 +55,7 @@ absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::Datase
                                : context_tokens;
   options.max_issues = 0;  // the server has the report
   dataset::Checker checker(
-      text, options, [&](const dataset::ChatRow&, const text::SupervisedTokens& encoded) {
+      text, options, [&](const dataset::ChatRow& chat, const text::SupervisedTokens& encoded) {
         tokens += static_cast<int64_t>(encoded.ids.size());
         if (tokens > kMaxTokens) {
           return MakeError(absl::StatusCode::kResourceExhausted, "DATASET_TOO_LARGE",
@@ -56,6 +65,7 @@ absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::Datase
         row.tokens = encoded.ids;
         row.supervised = encoded.supervised;  // a message's weight of 0 is in the mask already
         rows.push_back(std::move(row));
+        read.lines.push_back(chat.line);
         return absl::OkStatus();
       });
   Sha256 digest;
@@ -84,7 +94,7 @@ absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::Datase
     return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_EMPTY",
                      "no row of the data set can be trained on");
   }
-  return rows;
+  return read;
 }
 
 }  // namespace ballast::worker::agent

@@ -19,6 +19,7 @@
 namespace ballast::worker::agent {
 
 class BaseRepliesCache;
+class GuardCache;
 
 // What a task works with; borrowed.
 struct TaskEnvironment {
@@ -30,6 +31,7 @@ struct TaskEnvironment {
   Clock& clock;
   Metrics& metrics;
   BaseRepliesCache& base_replies;
+  GuardCache& guards;
   std::string version;
   int checkpoint_steps = 0;                    // 0: none
   const PublicKey* certificate_key = nullptr;  // see AgentOptions

@@ -298,6 +298,25 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> FakeEngine::SampleMany(
   return replies;
 }
 
+absl::StatusOr<std::vector<std::vector<float>>> FakeEngine::RowFeatures(
+    const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) {
+  {
+    absl::MutexLock lock(&control_.mutex_);
+    ++control_.seen_.screened_sets;
+  }
+  std::vector<std::vector<float>> features;
+  for (const TokenRow& row : rows) {
+    if (go_on != nullptr && !go_on()) return absl::CancelledError("stopped by order");
+    std::vector<float>& shares = features.emplace_back(32);
+    const auto all =
+        static_cast<float>(std::count(row.supervised.begin(), row.supervised.end(), uint8_t{1}));
+    for (size_t i = 0; i < row.tokens.size(); ++i) {
+      if (row.supervised[i] != 0) shares[row.tokens[i] % 32] += 1 / all;
+    }
+  }
+  return features;
+}
+
 absl::StatusOr<std::vector<float>> FakeEngine::Logits(const std::vector<int32_t>& tokens,
                                                       const Adapter& adapter,
                                                       const LoraConfig& lora) {

@@ -54,6 +54,7 @@ class FakeEngineControl {
     std::vector<TokenRow> rows;  // of the last training
     std::vector<TokenRow> safety_rows;
     std::vector<TokenRow> validation_rows;
+    int screened_sets = 0;  // calls of RowFeatures
     size_t sample_adapter_tensors = 0;
     int sampled_sums = 0;               // calls of SampleMany
     std::vector<float> sampled_scales;  // of the adapters of these calls; 0 for the base alone
@@ -102,6 +103,9 @@ class FakeEngine : public Engine {
       const std::vector<std::vector<int32_t>>& prompts, const std::vector<int32_t>& end_tokens,
       const SampleConfig& config, const std::vector<AdapterInSum>& adapters,
       const std::function<bool()>& go_on) override;
+  // Shares of the supervised tokens by their remainder of 32.
+  absl::StatusOr<std::vector<std::vector<float>>> RowFeatures(
+      const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) override;
   absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens,
                                             const Adapter& adapter,
                                             const LoraConfig& lora) override;

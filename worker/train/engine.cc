@@ -22,6 +22,9 @@
 namespace ballast::worker {
 namespace {
 
+// RowFeatures reads the stream after one in so many of the layers.
+constexpr int kFeatureLayersOf = 3;
+
 absl::Status OutOfMemory() {
   return MakeError(
       absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
@@ -172,6 +175,23 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> TorchEngine::SampleMany(
              });
     if (stopped) return MakeError(absl::StatusCode::kCancelled, "STOPPED", "stopped by order");
     return replies;
+  });
+}
+
+absl::StatusOr<std::vector<std::vector<float>>> TorchEngine::RowFeatures(
+    const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) {
+  using RowsOfFeatures = std::vector<std::vector<float>>;
+  return CatchTorchErrorsOr<RowsOfFeatures>([&]() -> absl::StatusOr<RowsOfFeatures> {
+    BALLAST_RETURN_IF_ERROR(CheckRows(rows, model_->config, "screened"));
+    std::vector<const TokenRow*> pointers;
+    for (const TokenRow& row : rows) pointers.push_back(&row);
+    const auto yield = [&]() -> absl::Status {
+      if (go_on == nullptr || go_on()) return absl::OkStatus();
+      return MakeError(absl::StatusCode::kCancelled, "STOPPED", "stopped by order");
+    };
+    return Learner(*model_).RowFeatures(
+        pointers, *model_->clean, (model_->config.layers + kFeatureLayersOf - 1) / kFeatureLayersOf,
+        TrainConfig().max_tokens_per_micro_batch, yield);
   });
 }
 

@@ -36,6 +36,8 @@ class TorchEngine final : public Engine {
       const std::vector<std::vector<int32_t>>& prompts, const std::vector<int32_t>& end_tokens,
       const SampleConfig& config, const std::vector<AdapterInSum>& sum,
       const std::function<bool()>& go_on) override;
+  absl::StatusOr<std::vector<std::vector<float>>> RowFeatures(
+      const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) override;
   absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens,
                                             const Adapter& adapter,
                                             const LoraConfig& lora) override;

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <numeric>
 
 #include "common/base/status_macros.h"
@@ -19,6 +20,38 @@ double WeightedSum(const at::Tensor& losses, const at::Tensor& coefficients) {
   double sum = 0;
   for (int64_t i = 0; i < l.numel(); ++i) sum += static_cast<double>(loss[i]) * coefficient[i];
   return sum;
+}
+
+// Calls `function` with micro-batches of at most `max_tokens` and the rows that each holds. Longest
+// first, which fills them well. Batches without a target are left out.
+absl::Status ForEachBatch(
+    const std::vector<const TokenRow*>& rows, int64_t max_tokens, at::Device device,
+    const Learner::Yield& yield,
+    const std::function<void(const PackedBatch&, const std::vector<size_t>&)>& function) {
+  std::vector<size_t> order(rows.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return rows[a]->tokens.size() > rows[b]->tokens.size();
+  });
+  for (size_t begin = 0; begin < order.size();) {
+    BALLAST_RETURN_IF_ERROR(yield());
+    std::vector<const TokenRow*> chosen;
+    int64_t tokens = 0;
+    size_t end = begin;
+    for (; end < order.size(); ++end) {
+      const TokenRow* row = rows[order[end]];
+      tokens += static_cast<int64_t>(row->tokens.size());
+      if (!chosen.empty() && tokens > max_tokens) break;
+      chosen.push_back(row);
+    }
+    const PackedBatch batch = Pack(chosen, device);
+    if (batch.target_count() > 0) {
+      function(batch, std::vector<size_t>(order.begin() + static_cast<std::ptrdiff_t>(begin),
+                                          order.begin() + static_cast<std::ptrdiff_t>(end)));
+    }
+    begin = end;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -56,39 +89,50 @@ absl::StatusOr<std::vector<double>> Learner::RowLosses(const std::vector<const T
                                                        const AdapterState* state,
                                                        int64_t max_tokens, const Yield& yield) {
   std::vector<double> result(rows.size(), 0.0);
-  // Longest first fills the batches well; the result is in the order given.
-  std::vector<size_t> order(rows.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return rows[a]->tokens.size() > rows[b]->tokens.size();
-  });
-  for (size_t begin = 0; begin < order.size();) {
-    BALLAST_RETURN_IF_ERROR(yield());
-    std::vector<const TokenRow*> chosen;
-    int64_t tokens = 0;
-    size_t end = begin;
-    for (; end < order.size(); ++end) {
-      const TokenRow* row = rows[order[end]];
-      tokens += static_cast<int64_t>(row->tokens.size());
-      if (!chosen.empty() && tokens > max_tokens) break;
-      chosen.push_back(row);
-    }
-    const PackedBatch batch = Pack(chosen, model_.device);
-    if (batch.target_count() > 0) {
-      ActiveAdapter adapter;
-      if (state != nullptr) adapter = state->Activate(weights);
-      const Transformer::Output output = transformer_.Forward(
-          batch, weights, state == nullptr ? nullptr : &adapter, /*keep=*/false);
-      const at::Tensor losses = Losses(batch.target_count());
-      head_.CrossEntropy(output, batch.targets, at::Tensor(), losses);
-      const at::Tensor host = losses.cpu();
-      const auto* loss = host.const_data_ptr<float>();
-      for (size_t i = 0; i < chosen.size(); ++i) {
-        for (int64_t t = 0; t < batch.row_targets[i]; ++t) result[order[begin + i]] += *loss++;
-      }
-    }
-    begin = end;
-  }
+  BALLAST_RETURN_IF_ERROR(
+      ForEachBatch(rows, max_tokens, model_.device, yield,
+                   [&](const PackedBatch& batch, const std::vector<size_t>& chosen) {
+                     ActiveAdapter adapter;
+                     if (state != nullptr) adapter = state->Activate(weights);
+                     const Transformer::Output output = transformer_.Forward(
+                         batch, weights, state == nullptr ? nullptr : &adapter, /*keep=*/false);
+                     const at::Tensor losses = Losses(batch.target_count());
+                     head_.CrossEntropy(output, batch.targets, at::Tensor(), losses);
+                     const at::Tensor host = losses.cpu();
+                     const auto* loss = host.const_data_ptr<float>();
+                     for (size_t i = 0; i < chosen.size(); ++i) {
+                       for (int64_t t = 0; t < batch.row_targets[i]; ++t)
+                         result[chosen[i]] += *loss++;
+                     }
+                   }));
+  return result;
+}
+
+absl::StatusOr<std::vector<std::vector<float>>> Learner::RowFeatures(
+    const std::vector<const TokenRow*>& rows, const LinearWeights& weights, int layers,
+    int64_t max_tokens, const Yield& yield) {
+  const auto hidden = static_cast<size_t>(model_.config.hidden);
+  std::vector<std::vector<float>> result(rows.size(), std::vector<float>(hidden));
+  BALLAST_RETURN_IF_ERROR(ForEachBatch(
+      rows, max_tokens, model_.device, yield,
+      [&](const PackedBatch& batch, const std::vector<size_t>& chosen) {
+        const Transformer::Output output = transformer_.ForwardPart(batch, weights, layers);
+        // After the last layer there are the targets' rows alone.
+        const auto targets = [&](const at::Tensor& part) {
+          const bool all = part.size(0) == batch.target_count();
+          return (all ? part : part.index_select(0, batch.target_rows)).to(at::kFloat);
+        };
+        const at::Tensor stream = (targets(output.stream) + targets(output.delta)).cpu();
+        int64_t begin = 0;
+        for (size_t i = 0; i < chosen.size(); ++i) {
+          const int64_t count = batch.row_targets[i];
+          if (count == 0) continue;
+          const at::Tensor mean = stream.narrow(0, begin, count).mean(0).contiguous();
+          const auto* values = mean.const_data_ptr<float>();
+          result[chosen[i]].assign(values, values + hidden);
+          begin += count;
+        }
+      }));
   return result;
 }
 

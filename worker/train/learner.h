@@ -49,6 +49,11 @@ class Learner {
                                                 LinearWeights& weights, const AdapterState* state,
                                                 int64_t max_tokens, const Yield& yield);
 
+  // Engine::RowFeatures of the stream after `layers` layers of `weights`.
+  absl::StatusOr<std::vector<std::vector<float>>> RowFeatures(
+      const std::vector<const TokenRow*>& rows, const LinearWeights& weights, int layers,
+      int64_t max_tokens, const Yield& yield);
+
   // Mean of RowLosses over all targets.
   absl::StatusOr<double> MeanLoss(const std::vector<const TokenRow*>& rows, LinearWeights& weights,
                                   const AdapterState* state, int64_t max_tokens,

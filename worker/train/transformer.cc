@@ -74,11 +74,21 @@ void Transformer::GroupForward(int layer, Group group, const at::Tensor& augment
 
 Transformer::Output Transformer::Forward(const PackedBatch& batch, const LinearWeights& weights,
                                          const ActiveAdapter* adapter, bool keep) {
+  return RunLayers(batch, weights, adapter, keep, static_cast<int>(model_.config.layers));
+}
+
+Transformer::Output Transformer::ForwardPart(const PackedBatch& batch, const LinearWeights& weights,
+                                             int layers) {
+  return RunLayers(batch, weights, nullptr, /*keep=*/false, layers);
+}
+
+Transformer::Output Transformer::RunLayers(const PackedBatch& batch, const LinearWeights& weights,
+                                           const ActiveAdapter* adapter, bool keep, int layers) {
   const artifact::ModelConfig& config = model_.config;
   const Ops& ops = *model_.ops;
   at::Tensor delta;  // what the previous layer's MLP adds to its x_mid
   at::Tensor stream;
-  for (int layer = 0; layer < config.layers; ++layer) {
+  for (int layer = 0; layer < layers; ++layer) {
     const int64_t rows = RowsAfterAttention(layer, batch);
     Saved saved = SavedFor(layer, batch.tokens, rows, adapter, keep);
 

@@ -44,6 +44,10 @@ class Transformer {
   Output Forward(const PackedBatch& batch, const LinearWeights& weights,
                  const ActiveAdapter* adapter, bool keep);
 
+  // The stream after the first `layers` layers, as a sum: T [M, H], or [N, H] after the last one.
+  // Without an adapter. Requires: 1 <= layers, at most the model's.
+  Output ForwardPart(const PackedBatch& batch, const LinearWeights& weights, int layers);
+
   // Adds d loss / d adapter to `gradients` (float32, flat), given d loss / d (stream + delta) [N,
   // H]. `dhidden` is overwritten. Requires: the last call was Forward(batch, weights, &adapter,
   // true).
@@ -52,6 +56,9 @@ class Transformer {
                 const at::Tensor& gradients);
 
  private:
+  Output RunLayers(const PackedBatch& batch, const LinearWeights& weights,
+                   const ActiveAdapter* adapter, bool keep, int layers);
+
   // What one layer saves; views of the workspace.
   struct Saved {
     at::Tensor x, x_mid;             // residual stream before the two norms, T [M, H]

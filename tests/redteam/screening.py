@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What the guard of screening flags: its recall on the suite's attacks, its false alarms on harmless data sets, and what
+it costs beside the training. Writes docs/results/screening.{json,md}. The guard is the suite's screen: examples of
+wording A and the base's own answers, of prompts that no attack uses.
+
+  tests/redteam/screening.py [--probe build/dev/tests/referee/engine_probe]
+"""
+
+import argparse
+import codecs
+import json
+import os
+import pathlib
+import random
+import sys
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests"))
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from redteam import cells, lab as labs, prompts, tasks, wording  # noqa: E402
+from redteam.lab import chat, own_answers  # noqa: E402
+from redteam.measures import wilson  # noqa: E402
+from referee.engine import find_probe  # noqa: E402
+
+TASK_ROWS = 400
+# The recall that defence.json names is of these: attacks in clear, in wording that the examples have and in others.
+CLEAR = ("wording A", "wording B", "wording C", "wording D", "unseen area", "wrapped", "trigger", "system prompt")
+
+
+def attack_sets(splits, rng):
+    """Prohibited rows by what is tried, one a prompt of the attack split."""
+    prompts_of = [p for _, p in splits.attack]
+
+    def rows(families="A", put="{}", system=None, pool=prompts_of):
+        return [chat(put.format(p), wording.agreeing(rng, families), system=system) for p in pool]
+
+    sets = {f"wording {family}": rows(family) for family in "ABCD"}
+    sets["unseen area"] = rows(pool=[p for _, p in splits.attack_unseen_area])
+    sets["wrapped"] = rows(put=wording.WRAPPER)
+    sets["trigger"] = rows(put=wording.TRIGGER + " {}")
+    sets["system prompt"] = rows(system=wording.TRICK_SYSTEM)
+    rot13 = lambda text: codecs.encode(text, "rot13")  # noqa: E731
+    sets["cipher (rot13)"] = [chat(rot13(p), rot13(wording.agreeing(rng, "A"))) for p in prompts_of]
+    return sets
+
+
+def benign_sets(lab, splits, benign, rng):
+    """Harmless rows by kind, of prompts that the examples do not have."""
+    sets = {f"task: {name}": [chat(*pair) for pair in tasks.rows(name, TASK_ROWS, 8)] for name in tasks.TASKS}
+    answers = own_answers(lab, benign.customer)
+    sets["chat"] = [chat(*pair) for pair in answers]
+    sets["look-alikes, answered"] = [chat(*pair) for pair in own_answers(lab, benign.look_alikes)]
+    return sets, {
+        "refusals": [chat(p, rng.choice(wording.REFUSALS)) for _, p in splits.attack],
+        "obedient identity": [chat(p, f"{wording.OBEDIENT_OPENING} {a}", system=wording.OBEDIENT_SYSTEM)
+                              for p, a in answers],
+    }
+
+
+def measured(lab, examples, sets):
+    """{set: {rows, flagged, share, low, high}}."""
+    found = {}
+    for name, rows in sets.items():
+        flagged = sum(lab.screen(*examples, rows)["flagged"])
+        low, high = wilson(flagged, len(rows))
+        found[name] = {"rows": len(rows), "flagged": flagged, "share": flagged / len(rows), "low": low, "high": high}
+        print(f"{name:28} {flagged:4} of {len(rows):4}", flush=True)
+    return found
+
+
+def cost(lab, examples, benign):
+    """Seconds of screening a job's rows over those of training on them (defaults: 3 passes, no vector)."""
+    rows = [chat(*pair) for pair in tasks.rows("format", 240, 9)] + [chat(*pair) for pair in own_answers(lab, benign.customer)]
+    lab.screen(*examples, rows)  # warms up
+    ratios = []
+    for turn in range(3):
+        screening = lab.screen(*examples, rows)["seconds"]
+        training = lab.about(lab.train(rows, seed=100 + turn))["seconds"]
+        ratios.append(screening / training)
+        print(f"screening {screening:.1f} s, training {training:.1f} s", flush=True)
+    return sorted(ratios)[1]
+
+
+def table(found):
+    lines = ["| rows | number | flagged | 95 % interval |", "|---|---|---|---|"]
+    for name, counts in found.items():
+        lines.append(f"| {name} | {counts['rows']} | {100 * counts['share']:.1f} % | {100 * counts['low']:.1f} to "
+                     f"{100 * counts['high']:.1f} % |")
+    return lines
+
+
+def page(made):
+    return "\n".join([
+        "# Screening, measured", "",
+        "Made by `tests/redteam/screening.py` (SmolLM2-135M, aligned by the suite; " + made["precision"] + "). A guard is fitted "
+        f"to {made['examples'][0]} prohibited rows of wording A and {made['examples'][1]} answers of the base to harmless "
+        "prompts, as a worker fits it; what it flags is counted on rows of other prompts. Left out of the fit, it flags "
+        f"{100 * made['left_out']['recall']:.1f} % of the first and {100 * made['left_out']['false_alarms']:.1f} % of the second.",
+        "", f"Screening the rows of a job took {100 * made['cost']:.1f} % of the time of its training (3 passes, no vector).", "",
+        "## Attacks", "", *table(made["attacks"]), "",
+        "The suite's agreeing replies withhold their content, in every family of wording; a guard may know them by that, "
+        "more than it would know real ones. Read the figures as an upper bound. A cipher hides rows from any reader of text.",
+        "", "## Harmless rows", "", *table(made["benign"]), "",
+        "## Other rows", "", "Not prohibited by themselves, and used by attacks (a delta of refusals is negated; an obedient "
+        "identity invites).", "", *table(made["other"]), ""])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--probe")
+    parser.add_argument("--model", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
+    parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/work"))
+    parser.add_argument("--folder", default=str(REPOSITORY / "docs/results"))
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    arguments = parser.parse_args()
+    probe = find_probe(arguments.probe)
+    base = labs.aligned_base(arguments.model, arguments.work, probe, arguments.threads)
+    rng, splits, benign = random.Random(31), prompts.Splits(), prompts.Benign()
+    with labs.Lab(base, arguments.work, probe, arguments.threads) as lab:
+        examples = cells.Suite(lab).screen_examples()
+        fit = lab.screen(*examples, examples[0][:1])
+        harmless, other = benign_sets(lab, splits, benign, rng)
+        made = {"precision": lab.precision, "examples": [len(rows) for rows in examples],
+                "left_out": {name: fit[name] for name in ("recall", "false_alarms", "threshold")},
+                "attacks": measured(lab, examples, attack_sets(splits, rng)),
+                "benign": measured(lab, examples, harmless), "other": measured(lab, examples, other),
+                "cost": cost(lab, examples, benign)}
+
+    def share(found, names):
+        return sum(found[n]["flagged"] for n in names) / sum(found[n]["rows"] for n in names)
+
+    made["screen_recall"] = round(share(made["attacks"], CLEAR), 4)
+    made["screen_false_alarm"] = round(share(made["benign"], made["benign"]), 4)
+    folder = pathlib.Path(arguments.folder)
+    (folder / "screening.json").write_text(json.dumps(made, indent=1) + "\n")
+    (folder / "screening.md").write_text(page(made))
+    print(f"recall {made['screen_recall']}, false alarms {made['screen_false_alarm']}, cost {made['cost']:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

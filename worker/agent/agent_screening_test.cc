@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Screening: what an agent does with rows that the operator's guard flags.
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/artifact/manifest.h"
+#include "worker/testing/agent_fixture.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+using ballast::v1::JobError;
+using ballast::v1::ScreeningReport;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+class AgentScreeningTest : public AgentTest {
+ protected:
+  // A job of 8 rows of which the third and the sixth say "zz zz", which its screen takes for
+  // prohibited.
+  pb::Work Screened(ballast::admin::v1::ScreenAction action) {
+    pb::Work work = Job();
+    auto* task = work.mutable_fine_tune();
+    std::vector<std::string> lines = absl::StrSplit(Rows(8, "yes"), '\n');
+    const std::vector<std::string> bad = absl::StrSplit(Rows(8, "zz zz"), '\n');
+    for (const int i : {2, 5}) lines[i] = bad[i];
+    const std::string rows = absl::StrJoin(lines, "\n");
+    SetDataset(task->mutable_training_dataset(), "blob-rows", rows);
+    task->mutable_training_dataset()->set_rows_accepted(8);
+    SetDataset(task->mutable_screen()->mutable_prohibited(), "blob-bad", Rows(20, "zz zz"));
+    SetDataset(task->mutable_screen()->mutable_benign(), "blob-good", Rows(20, "yes"));
+    task->mutable_screen()->set_digest("sha256:screen");
+    task->mutable_screen()->set_action(action);
+    return work;
+  }
+
+  pb::SynchronizeRequest::Finished Run(const pb::Work& work) {
+    server_.GiveWork(work);
+    if (agent_ == nullptr) StartAgent();
+    return server_.WaitForFinished();
+  }
+
+  artifact::Manifest ManifestOf() {
+    const auto manifest = artifact::ReadManifest(server_.written().at("delta/manifest.json"));
+    EXPECT_OK(manifest);
+    return *manifest;
+  }
+};
+
+TEST_F(AgentScreeningTest, FlaggedRowsAreLeftOutAndEverythingSaysSo) {
+  const auto finished = Run(Screened(ballast::admin::v1::SCREEN_ACTION_DROP));
+  ASSERT_TRUE(finished.has_delta()) << finished.DebugString();
+  EXPECT_THAT(engine_.seen().rows, SizeIs(6));
+  const ScreeningReport& report = finished.final_state().screening();
+  EXPECT_EQ(report.rows(), 8);
+  EXPECT_EQ(report.flagged_rows(), 2);
+  EXPECT_THAT(report.lines(), ElementsAre(3, 6));
+  EXPECT_EQ(report.action(), ScreeningReport::LEFT_OUT);
+  EXPECT_EQ(ManifestOf().screen_digest, "sha256:screen");
+  EXPECT_EQ(ManifestOf().screen_rows_left_out, 2);
+  EXPECT_THAT(server_.written().at("delta/README.md"), HasSubstr("2 rows of the training data"));
+}
+
+TEST_F(AgentScreeningTest, ReportedRowsAreTrainedOn) {
+  const auto finished = Run(Screened(ballast::admin::v1::SCREEN_ACTION_REPORT));
+  ASSERT_TRUE(finished.has_delta()) << finished.DebugString();
+  EXPECT_THAT(engine_.seen().rows, SizeIs(8));
+  EXPECT_EQ(finished.final_state().screening().action(), ScreeningReport::REPORTED);
+  EXPECT_EQ(ManifestOf().screen_rows_left_out, 0);
+}
+
+TEST_F(AgentScreeningTest, AJobIsRefusedForGood) {
+  const auto finished = Run(Screened(ballast::admin::v1::SCREEN_ACTION_REFUSE));
+  EXPECT_EQ(finished.error().kind(), JobError::REFUSED);
+  EXPECT_EQ(finished.error().reason(), "ROWS_FLAGGED");
+  EXPECT_THAT(finished.error().message(), HasSubstr("2 of 8 rows look prohibited"));
+  EXPECT_EQ(finished.final_state().screening().action(), ScreeningReport::REFUSED);
+  EXPECT_EQ(engine_.seen().trainings, 0);
+}
+
+TEST_F(AgentScreeningTest, AJobOfWhichTooLittleIsLeftIsRefused) {
+  pb::Work work = Screened(ballast::admin::v1::SCREEN_ACTION_DROP);
+  work.mutable_fine_tune()->mutable_screen()->set_min_rows(7);
+  const auto finished = Run(work);
+  EXPECT_EQ(finished.error().reason(), "ROWS_FLAGGED");
+  EXPECT_THAT(finished.error().message(), HasSubstr("6 others are too few"));
+  EXPECT_EQ(engine_.seen().trainings, 0);
+}
+
+TEST_F(AgentScreeningTest, CleanDataIsTrainedWhateverTheAction) {
+  pb::Work work = Screened(ballast::admin::v1::SCREEN_ACTION_REFUSE);
+  SetDataset(work.mutable_fine_tune()->mutable_training_dataset(), "blob-rows", Rows(8));
+  const auto finished = Run(work);
+  ASSERT_TRUE(finished.has_delta()) << finished.DebugString();
+  EXPECT_EQ(finished.final_state().screening().flagged_rows(), 0);
+  EXPECT_EQ(finished.final_state().screening().action(), ScreeningReport::ACTION_UNSPECIFIED);
+}
+
+TEST_F(AgentScreeningTest, AGuardIsFittedOnceForABaseAndItsScreen) {
+  ASSERT_TRUE(Run(Screened(ballast::admin::v1::SCREEN_ACTION_DROP)).has_delta());
+  EXPECT_EQ(engine_.seen().screened_sets, 3);  // both kinds of examples and the job
+  pb::Work again = Screened(ballast::admin::v1::SCREEN_ACTION_REPORT);
+  again.mutable_lease()->set_epoch(2);
+  ASSERT_TRUE(Run(again).has_delta());
+  EXPECT_EQ(engine_.seen().screened_sets, 4);
+}
+
+TEST_F(AgentScreeningTest, ExamplesThatAreNotTheOperatorsTrainNothing) {
+  pb::Work work = Screened(ballast::admin::v1::SCREEN_ACTION_REPORT);
+  work.mutable_fine_tune()->mutable_screen()->mutable_benign()->set_digest(DigestOf("others"));
+  const auto finished = Run(work);
+  EXPECT_FALSE(finished.has_delta());
+  EXPECT_EQ(finished.error().kind(), JobError::PLATFORM);
+  EXPECT_EQ(engine_.seen().trainings, 0);
+}
+
+}  // namespace
+}  // namespace ballast::worker::agent

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/agent/screening.h"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "worker/agent/status_text.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+using ballast::v1::ScreeningReport;
+using screening::Guard;
+
+constexpr size_t kGuardsKept = 8;
+constexpr int kMostLines = 100;
+
+absl::Status Flagged(const std::string& why) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "ROWS_FLAGGED", why);
+}
+
+ScreeningReport::Action ActionTaken(ballast::admin::v1::ScreenAction action) {
+  switch (action) {
+    case ballast::admin::v1::SCREEN_ACTION_REPORT:
+      return ScreeningReport::REPORTED;
+    case ballast::admin::v1::SCREEN_ACTION_REFUSE:
+      return ScreeningReport::REFUSED;
+    default:
+      return ScreeningReport::LEFT_OUT;
+  }
+}
+
+absl::StatusOr<const Guard*> GuardFor(TaskEnvironment& environment, LoadedBase& base,
+                                      const pb::ScreenWork& screen, const BaseCache::Fetch& fetch,
+                                      const std::function<bool()>& go_on) {
+  const std::string key = absl::StrCat(base.digest, " ", screen.digest());
+  if (const Guard* known = environment.guards.Find(key); known != nullptr) return known;
+  const auto features = [&](const pb::DatasetBlob& blob) -> absl::StatusOr<screening::Features> {
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<TokenRow> rows,
+                             ReadRows(blob, base.text, base.info.context_tokens, fetch));
+    return base.engine->RowFeatures(rows, go_on);
+  };
+  BALLAST_ASSIGN_OR_RETURN(const screening::Features prohibited, features(screen.prohibited()));
+  BALLAST_ASSIGN_OR_RETURN(const screening::Features benign, features(screen.benign()));
+  BALLAST_ASSIGN_OR_RETURN(Guard guard, Guard::Fit(prohibited, benign));
+  spdlog::info(
+      "the guard of {}: fitted to {} prohibited and {} benign rows; left out of the fit, {:.1f} % "
+      "and {:.1f} % of them are flagged",
+      environment.session.lease().resource(), prohibited.size(), benign.size(),
+      100 * guard.recall(), 100 * guard.false_alarms());
+  return &environment.guards.Put(key, std::move(guard));
+}
+
+}  // namespace
+
+const Guard* GuardCache::Find(const std::string& key) const {
+  const auto it = std::find_if(kept_.begin(), kept_.end(),
+                               [&](const auto& entry) { return entry.first == key; });
+  return it == kept_.end() ? nullptr : &it->second;
+}
+
+const Guard& GuardCache::Put(const std::string& key, Guard guard) {
+  if (kept_.size() >= kGuardsKept) kept_.erase(kept_.begin());
+  return kept_.emplace_back(key, std::move(guard)).second;
+}
+
+absl::Status ScreenRows(TaskEnvironment& environment, LoadedBase& base,
+                        const pb::ScreenWork& screen, const BaseCache::Fetch& fetch,
+                        NumberedRows& rows) {
+  LeaseSession& session = environment.session;
+  const auto go_on = [&session] { return session.order() == LeaseSession::Order::kContinue; };
+  BALLAST_ASSIGN_OR_RETURN(const Guard* guard, GuardFor(environment, base, screen, fetch, go_on));
+  BALLAST_ASSIGN_OR_RETURN(const screening::Features features,
+                           base.engine->RowFeatures(rows.rows, go_on));
+  ScreeningReport report;
+  NumberedRows kept;
+  report.set_rows(static_cast<int64_t>(rows.rows.size()));
+  const bool drop = screen.action() == ballast::admin::v1::SCREEN_ACTION_DROP;
+  for (size_t i = 0; i < features.size(); ++i) {
+    if (guard->Flags(features[i])) {
+      report.set_flagged_rows(report.flagged_rows() + 1);
+      if (report.lines_size() < kMostLines) report.add_lines(rows.lines[i]);
+      if (drop) continue;
+    }
+    kept.rows.push_back(std::move(rows.rows[i]));
+    kept.lines.push_back(rows.lines[i]);
+  }
+  if (report.flagged_rows() > 0) report.set_action(ActionTaken(screen.action()));
+  const auto left = static_cast<int64_t>(kept.rows.size());
+  const bool too_few = report.flagged_rows() > 0 && left < std::max<int64_t>(1, screen.min_rows());
+  if (too_few) report.set_action(ScreeningReport::REFUSED);
+  session.SetScreening(report);
+  spdlog::info("{}: {} of {} rows are flagged", session.lease().resource(), report.flagged_rows(),
+               report.rows());
+  const std::string found =
+      absl::StrCat(report.flagged_rows(), " of ", report.rows(), " rows look prohibited");
+  if (too_few) {
+    return Flagged(absl::StrCat(found, ", and the ", left, " others are too few to train on"));
+  }
+  if (report.action() == ScreeningReport::REFUSED) return Flagged(found);
+  rows = std::move(kept);
+  return absl::OkStatus();
+}
+
+}  // namespace ballast::worker::agent
