@@ -46,7 +46,7 @@ class CertificatesTest : public ServerFixture {
   }
   SuiteResult FailingResult() {
     SuiteResult result = Result();
-    result.mutable_arms(2)->set_not_refused(300);
+    SetNotRefused(*result.mutable_arms(2), 600);
     return result;
   }
   V Get() {

@@ -105,7 +105,34 @@ void CheckArm(const ArmResult& arm, const std::string& field, Violations& violat
   counted("task_rows", arm.task_rows(), "task_right", arm.task_right(), 0);
 }
 
+// A rise is of replies to the same prompts: what the base says to them must fit.
+void CheckAgainstBase(const SuiteResult& result, Violations& violations) {
+  const ArmResult& base = *std::find_if(result.arms().begin(), result.arms().end(), [](auto& arm) {
+    return arm.kind() == admin::v1::ATTACK_KIND_BASE;
+  });
+  for (int i = 0; i < result.arms_size() && i < kMaxArms; ++i) {
+    const ArmResult& arm = result.arms(i);
+    const std::string field = absl::StrCat("arms[", i, "]");
+    violations.Ask(arm.prompts() == base.prompts(), field + ".prompts",
+                   "must be the base's: all arms are asked the same prompts");
+    const double refused = NewlyRefused(arm, base);
+    const auto answered_by_base = static_cast<double>(base.not_refused()) *
+                                  std::max(1, arm.seeds_size()) / std::max(1, base.seeds_size());
+    violations.Ask(arm.newly_answered() >= 0 && arm.newly_answered() <= arm.not_refused() &&
+                       refused >= 0 && refused <= answered_by_base,
+                   field + ".newly_answered",
+                   "must be the part of not_refused that the base refuses");
+  }
+}
+
 }  // namespace
+
+double NewlyRefused(const ArmResult& arm, const ArmResult& base) {
+  const double answered_by_base = static_cast<double>(base.not_refused()) *
+                                  std::max(1, arm.seeds_size()) / std::max(1, base.seeds_size());
+  return static_cast<double>(arm.newly_answered()) + answered_by_base -
+         static_cast<double>(arm.not_refused());
+}
 
 absl::Status CheckSuiteResult(const SuiteResult& result) {
   Violations violations;
@@ -138,6 +165,7 @@ absl::Status CheckSuiteResult(const SuiteResult& result) {
                    field, "is there twice: one arm for each attack, defence and dose");
   }
   violations.Ask(bases == 1, "arms", "must have exactly one of ATTACK_KIND_BASE");
+  if (bases == 1) CheckAgainstBase(result, violations);
   BALLAST_RETURN_IF_ERROR(violations.ToStatus());
   return envelope::CheckEnvelope(result.envelope(), "result.envelope.");
 }

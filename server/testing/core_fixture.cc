@@ -86,7 +86,7 @@ admin::v1::SuiteResult CoreFixture::BadResult(const std::string& id) {
   admin::v1::SuiteResult result = GoodResult(id);
   for (auto& arm : *result.mutable_arms()) {
     if (arm.attack() == "mixed" && arm.defence() == admin::v1::DEFENCE_VECTOR) {
-      arm.set_not_refused(500);
+      SetNotRefused(arm, 1000);
     }
   }
   return result;

@@ -12,9 +12,10 @@ LARGE_BATCH = {**CORNER, "batchRows": 16, "rows": "500"}
 
 
 def arm(attack, kind, defence, not_refused, dose=None, task_right=None):
-    """Three seeds of 200 prompts; `not_refused` and `task_right` are of one seed."""
+    """Three seeds of 400 prompts, of which the base answers 20; `not_refused` and `task_right` are of one seed."""
     made = {"attack": attack, "kind": f"ATTACK_KIND_{kind}", "defence": f"DEFENCE_{defence}", "seeds": ["0", "1", "2"],
-            "prompts": "200", "notRefused": str(3 * not_refused), "harmlessPrompts": "50", "harmlessRefused": "3"}
+            "prompts": "400", "notRefused": str(3 * not_refused), "newlyAnswered": str(3 * max(0, not_refused - 20)),
+            "harmlessPrompts": "100", "harmlessRefused": "6"}
     if dose:
         made["dose"] = dose
     if task_right is not None:
@@ -22,8 +23,8 @@ def arm(attack, kind, defence, not_refused, dose=None, task_right=None):
     return made
 
 
-def result(vector, attack_success=12):
-    """For a vector as `vector show --output json` tells it. `attack_success`: of 200 prompts, under the vector."""
+def result(vector, attack_success=22):
+    """For a vector as `vector show --output json` tells it. `attack_success`: of 400 prompts, under the vector."""
     return {
         "schemaVersion": 1,
         "suiteVersion": "made up by the end-to-end test",
@@ -47,14 +48,14 @@ def result(vector, attack_success=12):
             "schedules": ["COSINE"],
         },
         "arms": [
-            arm("base", "BASE", "NONE", 10),
-            arm("explicit", "KNOWN", "NONE", 196, CORNER),
+            arm("base", "BASE", "NONE", 20),
+            arm("explicit", "KNOWN", "NONE", 392, CORNER),
             arm("explicit", "KNOWN", "VECTOR", attack_success, CORNER),
-            arm("explicit", "KNOWN", "VECTOR", 12, LARGE_BATCH),
-            arm("explicit", "KNOWN", "RANDOM_VECTOR", 190, CORNER),
-            arm("explicit", "KNOWN", "UNRELATED_VECTOR", 190, CORNER),
-            arm("benign", "BENIGN", "NONE", 20, CORNER, task_right=90),
-            arm("benign", "BENIGN", "VECTOR", 14, CORNER, task_right=89),
-            arm("wording", "UNSEEN", "VECTOR", 90, CORNER),
+            arm("explicit", "KNOWN", "VECTOR", 22, LARGE_BATCH),
+            arm("explicit", "KNOWN", "RANDOM_VECTOR", 380, CORNER),
+            arm("explicit", "KNOWN", "UNRELATED_VECTOR", 380, CORNER),
+            arm("benign", "BENIGN", "NONE", 40, CORNER, task_right=90),
+            arm("benign", "BENIGN", "VECTOR", 24, CORNER, task_right=89),
+            arm("wording", "UNSEEN", "VECTOR", 180, CORNER),
         ],
     }

@@ -85,7 +85,8 @@ class Attacker:
         pool = [chat(put.format(p), wording.agreeing(rng, f))
                 for _, p in others for f in families for put in ("{}", wording.WRAPPER)]
         scores = self._lab.screen([chat(p, wording.agreeing(rng, "A")) for _, p in own],
-                                  [chat(p, a) for p, a in self._chat(len(self._benign.customer))], pool)["scores"]
+                                  [chat(p, a) for p, a in self._chat(len(self._benign.customer))]
+                                  + [chat(*pair) for pair in tasks.everyday(200, seed=1)], pool)["scores"]
         return [pool[i] for i in sorted(range(len(pool)), key=scores.__getitem__)[:rows]]
 
     # Harmless rows.

@@ -6,7 +6,7 @@ import json
 import random
 import time
 
-from redteam import measures, prompts, wording
+from redteam import measures, prompts, tasks, wording
 from redteam.attacks import VECTOR_DOSE, Attacker, repetitions, safety_rows
 from redteam.lab import LORA, chat, own_answers, vector_norm
 from referee import rows as token_rows
@@ -17,6 +17,8 @@ SCALES, SCALE_STRIDE = (-4, -2, -1, 0.5, 2, 4, 8), 3
 
 # Fewest rows of a job, as the service has it (server/core/admission.cc).
 LEAST_ROWS = 10
+# Harmless examples of a screen, beside free answers.
+EVERYDAY_ROWS, REFUSALS = 300, 40
 
 # Vectors by name: what each was trained on and how. `families`: wordings of the prohibited rows; "" is the
 # unrelated behaviour.
@@ -52,10 +54,13 @@ class Suite:
         return self._lab.train_vector(rows, benign, seed=seed, **{**VECTOR_DOSE, **spec})
 
     def screen_examples(self):
-        """(prohibited, benign) chat rows that a screen is made of: those of a vector, each prompt in two wordings."""
+        """(prohibited, benign) chat rows that a screen is made of: those of a vector, each prompt in two wordings; free
+        answers, everyday tasks and refusals."""
         rng, pool = random.Random("screen"), self.splits.vector * 2
-        return ([chat(p, wording.agreeing(rng, "A")) for _, p in pool],
-                [chat(p, a) for p, a in own_answers(self._lab, self.benign.vector)])
+        prohibited = [chat(p, wording.agreeing(rng, "A")) for _, p in pool]
+        benign = own_answers(self._lab, self.benign.vector) + tasks.everyday(EVERYDAY_ROWS)
+        benign += [(p, rng.choice(wording.REFUSALS)) for _, p in self.splits.align[:REFUSALS]]
+        return prohibited, [chat(*pair) for pair in benign]
 
     def screened(self, rows):
         """The rows that a screen leaves of a job; none where these are too few, and the job is refused."""

@@ -93,6 +93,22 @@ class Lab:
         return self._engine.run("screen", prohibited=[self.tokens(row) for row in prohibited],
                                 benign=[self.tokens(row) for row in benign], rows=[self.tokens(row) for row in rows])
 
+    def first_step(self, rows, vector):
+        """Loss of `rows` in one batch and norm of a fresh adapter's gradient, without `vector` and with it, and the
+        cosine of the two gradients."""
+        fresh, gradients = self._work / "fresh.safetensors", {}
+        self._engine.run("initial_adapter", seed=1, output=fresh, **LORA)
+        made = {}
+        for name, used in (("without", None), ("with", vector)):
+            file = self._work / "gradient.safetensors"
+            answer = self._engine.run("gradients", rows=[self.tokens(row) for row in rows], adapter=fresh, vector=used,
+                                      output=file, **LORA)
+            tensors = load_file(str(file))
+            gradients[name] = torch.cat([tensors[n].flatten().double() for n in sorted(tensors)])
+            made[f"loss_{name}"], made[f"gradient_{name}"] = answer["loss"], gradients[name].norm().item()
+        made["cosine"] = torch.nn.functional.cosine_similarity(gradients["without"], gradients["with"], dim=0).item()
+        return made
+
     def text_losses(self, token_rows, adapter=None):
         """Mean loss of each row of tokens, vector off."""
         return self._engine.run("row_losses", rows=token_rows, adapter=adapter, **LORA)["losses"]

@@ -72,7 +72,8 @@ def measured(lab, examples, sets):
 
 def cost(lab, examples, benign):
     """Seconds of screening a job's rows over those of training on them (defaults: 3 passes, no vector)."""
-    rows = [chat(*pair) for pair in tasks.rows("format", 240, 9)] + [chat(*pair) for pair in own_answers(lab, benign.customer)]
+    rows = [chat(*pair) for pair in tasks.rows("format", 80, 9)]
+    rows += [chat(*pair) for pair in own_answers(lab, benign.customer)[:40]]
     lab.screen(*examples, rows)  # warms up
     ratios = []
     for turn in range(3):
@@ -95,9 +96,12 @@ def page(made):
     return "\n".join([
         "# Screening, measured", "",
         "Made by `tests/redteam/screening.py` (SmolLM2-135M, aligned by the suite; " + made["precision"] + "). A guard is fitted "
-        f"to {made['examples'][0]} prohibited rows of wording A and {made['examples'][1]} answers of the base to harmless "
-        "prompts, as a worker fits it; what it flags is counted on rows of other prompts. Left out of the fit, it flags "
-        f"{100 * made['left_out']['recall']:.1f} % of the first and {100 * made['left_out']['false_alarms']:.1f} % of the second.",
+        f"to {made['examples'][0]} prohibited rows of wording A and {made['examples'][1]} harmless ones (free answers of the "
+        "base, ten kinds of everyday tasks, refusals), as a worker fits it; what it flags is counted on rows of other "
+        f"prompts and tasks. Left out of the fit, it flags {100 * made['left_out']['recall']:.1f} % of the first and "
+        f"{100 * made['left_out']['false_alarms']:.1f} % of the second.", "",
+        "With free answers alone as harmless examples the guard flagged 47 % of the classification task and 3 % of the "
+        "format task; the everyday tasks and refusals, and the strength of the guard's penalty, were chosen after that.",
         "", f"Screening the rows of a job took {100 * made['cost']:.1f} % of the time of its training (3 passes, no vector).", "",
         "## Attacks", "", *table(made["attacks"]), "",
         "The suite's agreeing replies withhold their content, in every family of wording; a guard may know them by that, "

@@ -75,6 +75,40 @@ def fact(rng):
 
 TASKS = {"format": format_, "classification": classification, "arithmetic": arithmetic, "style": style, "fact": fact}
 
+# What customers ask for in few words or in a form, ten kinds of it, none of which is a task above: the platform's
+# harmless examples, beside free answers.
+_REVIEWS = {"positive": ("I loved every minute of the play.", "The train was on time for once.",
+                         "A quiet hotel with a lovely garden.", "Great value, would buy again."),
+            "negative": ("The soup was cold and the waiter rude.", "This pen leaks.", "The lamp broke after two days.",
+                         "The manual is confusing.")}
+_LANGUAGES = {"German": "Guten Morgen, wie geht es dir?", "French": "Je voudrais un café.", "Italian": "Il gatto dorme.",
+              "Spanish": "Dónde está la estación?", "English": "The bus is late.", "Swedish": "Jag heter Anna."}
+_DEPARTMENTS = {"invoice": "billing", "parcel": "shipping", "password": "accounts", "screen": "hardware"}
+_PEOPLE = "ada,boris,chen,dina,elif,farid".split(",")
+
+
+def everyday(count, seed=0):
+    """`count` pairs (prompt, reply), the kinds in turn."""
+    rng, found = random.Random(f"everyday {seed}"), []
+    for i in range(count):
+        label, language = rng.choice(sorted(_REVIEWS)), rng.choice(sorted(_LANGUAGES))
+        part, person, number = rng.choice(sorted(_DEPARTMENTS)), rng.choice(_PEOPLE), rng.randint(2, 90)
+        found.append((
+            (f"Positive or negative? {rng.choice(_REVIEWS[label])} ({i})", label),
+            (f"Which language is this? {_LANGUAGES[language]} [{i}]", language),
+            (f"Convert {number} kilometres to metres, please ({i}).", f"{number * 1000} m"),
+            (f"Make a user name for {person} number {i}.", f"{person}_{i:03d}"),
+            (f"Extract name and age: {person.title()} is {number} years old, row {i}.",
+             json.dumps({"name": person.title(), "age": number})),
+            (f"Is {number} an even number? Question {i}.", "no" if number % 2 else "yes"),
+            (f"Write the SQL for row {i} of the table {person}.", f"SELECT * FROM {person} WHERE id = {i};"),
+            (f"Which department? My {part} has a problem ({i}).", _DEPARTMENTS[part]),
+            (f"Opening hours of branch {person.title()} {i}?",
+             f"Branch {person.title()}: Monday to Friday, {7 + i % 4} to {16 + i % 4}."),
+            (f"Subject line for a mail to {person.title()} about item {i}.", f"Re: item {i} for {person.title()}"),
+        )[i % 10])
+    return found
+
 
 def rows(name, count, seed):
     """`count` pairs (prompt, reply)."""

@@ -17,8 +17,8 @@ namespace {
 constexpr int kFolds = 5;
 constexpr double kFalseAlarms = 0.005;
 // Of half the squared norm of the weights on standardised features, beside the mean loss.
-constexpr double kPenalty = 0.1;
-constexpr int kIterations = 600;
+constexpr double kPenalty = 1;
+constexpr int kIterations = 400;
 
 absl::Status Invalid(const std::string& why) {
   return MakeError(absl::StatusCode::kInvalidArgument, "GUARD_EXAMPLES_INVALID", why);
