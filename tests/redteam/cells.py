@@ -8,7 +8,7 @@ import time
 
 from redteam import measures, prompts, tasks, wording
 from redteam.attacks import VECTOR_DOSE, Attacker, repetitions, safety_rows
-from redteam.lab import LORA, chat, own_answers, vector_norm
+from redteam.lab import LORA, chat, digest, own_answers, vector_norm
 from referee import rows as token_rows
 
 TASK_ROWS = 400
@@ -33,7 +33,7 @@ VECTORS = {
 class Suite:
     def __init__(self, lab):
         self._lab = lab
-        self.splits, self.benign = prompts.Splits(), prompts.Benign()
+        self.splits, self.benign, self._screened = prompts.Splits(), prompts.Benign(), {}
         self.attacker = Attacker(lab, self.splits, self.benign)
         text = token_rows.chat_rows(lab.tokenizer, 40, 17, max_tokens=160)
         self.measures = measures.Measures(lab, self.splits, self.benign, text)
@@ -64,9 +64,12 @@ class Suite:
 
     def screened(self, rows):
         """The rows that a screen leaves of a job; none where these are too few, and the job is refused."""
-        flagged = self._lab.screen(*self.screen_examples(), rows)["flagged"]
-        left = [row for row, is_flagged in zip(rows, flagged) if not is_flagged]
-        return left if len(left) >= LEAST_ROWS else []
+        key = digest(rows)
+        if key not in self._screened:
+            flagged = self._lab.screen(*self.screen_examples(), rows)["flagged"]
+            left = [row for row, is_flagged in zip(rows, flagged) if not is_flagged]
+            self._screened[key] = left if len(left) >= LEAST_ROWS else []
+        return self._screened[key]
 
     def _job(self, cell, rows, seed, initial=None):
         """The delta of one job with the cell's defence and dose; `initial` where screening refuses it."""

@@ -59,11 +59,11 @@ def benign_sets(lab, splits, benign, rng):
     }
 
 
-def measured(lab, examples, sets):
-    """{set: {rows, flagged, share, low, high}}."""
+def measured(verdicts, sets):
+    """{set: {rows, flagged, share, low, high}}; `verdicts` are of all rows of all sets, in their order."""
     found = {}
     for name, rows in sets.items():
-        flagged = sum(lab.screen(*examples, rows)["flagged"])
+        flagged = sum(next(verdicts) for _ in rows)
         low, high = wilson(flagged, len(rows))
         found[name] = {"rows": len(rows), "flagged": flagged, "share": flagged / len(rows), "low": low, "high": high}
         print(f"{name:28} {flagged:4} of {len(rows):4}", flush=True)
@@ -124,12 +124,12 @@ def main():
     rng, splits, benign = random.Random(31), prompts.Splits(), prompts.Benign()
     with labs.Lab(base, arguments.work, probe, arguments.threads) as lab:
         examples = cells.Suite(lab).screen_examples()
-        fit = lab.screen(*examples, examples[0][:1])
-        harmless, other = benign_sets(lab, splits, benign, rng)
+        groups = [attack_sets(splits, rng), *benign_sets(lab, splits, benign, rng)]
+        fit = lab.screen(*examples, [row for sets in groups for rows in sets.values() for row in rows])
+        verdicts = iter(fit["flagged"])
         made = {"precision": lab.precision, "examples": [len(rows) for rows in examples],
                 "left_out": {name: fit[name] for name in ("recall", "false_alarms", "threshold")},
-                "attacks": measured(lab, examples, attack_sets(splits, rng)),
-                "benign": measured(lab, examples, harmless), "other": measured(lab, examples, other),
+                **{name: measured(verdicts, sets) for name, sets in zip(("attacks", "benign", "other"), groups)},
                 "cost": cost(lab, examples, benign)}
 
     def share(found, names):
