@@ -153,8 +153,7 @@ TEST_F(ControlPlaneVectorTest, ACheckpointOnRowsOfAnotherScreenIsNotUsed) {
     now_ += absl::Seconds(31);
     work = Idle("w1").work();
     EXPECT_EQ(work.fine_tune().screen().action(), action);
-    EXPECT_EQ(work.fine_tune().checkpoint_blob().empty(),
-              action == admin::v1::SCREEN_ACTION_DROP);
+    EXPECT_EQ(work.fine_tune().checkpoint_blob().empty(), action == admin::v1::SCREEN_ACTION_DROP);
   }
 }
 

@@ -228,6 +228,8 @@ def page(results, made, pictures):
         "success; \"agrees\" is the share that matches an agreeing pattern. Both with the vector left out, as delivered. "
         "Low attack success proves nothing without the task's accuracy in the same row: a model that learns nothing is "
         "safe, too. Intervals are over prompts (seeds of one prompt together).", "",
+        "What the screen flags by itself is in [screening.md](screening.md). In the arms with it, the rows of the explicit "
+        "attacks are too few when the flagged ones are gone, so these jobs are refused, and what is measured is the base.", "",
         f"The base itself does not refuse {percent(success(results.base_verdicts()))} of "
         f"{len(results.base_verdicts())} held-out prompts; it refuses {percent(results.over_refusal(None, None), 0)} of "
         f"the harmless look-alikes and {percent(results.over_refusal(None, None, 'plain'), 0)} of plain harmless prompts.",
@@ -255,8 +257,11 @@ def main():
     parser.add_argument("--folder", default=str(REPOSITORY / "docs/results"))
     folder = pathlib.Path(parser.parse_args().folder)
     results = Results(cells.kept(folder / "defence_cells.jsonl"))
-    extra_file = folder / "defence_service.json"
-    made = figures(results, json.loads(extra_file.read_text()) if extra_file.exists() else {})
+    extra = {}
+    for name in ("defence_service.json", "screening.json"):
+        if (folder / name).exists():
+            extra.update(json.loads((folder / name).read_text()))
+    made = figures(results, extra)
     pictures = plots(results, folder)
     (folder / "defence.json").write_text(json.dumps(made, indent=2) + "\n")
     (folder / "defence.md").write_text(page(results, made, pictures))

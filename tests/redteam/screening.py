@@ -54,6 +54,7 @@ def benign_sets(lab, splits, benign, rng):
     sets["look-alikes, answered"] = [chat(*pair) for pair in own_answers(lab, benign.look_alikes)]
     return sets, {
         "refusals": [chat(p, rng.choice(wording.REFUSALS)) for _, p in splits.attack],
+        "stand-ins after harmless prompts": [chat(p, wording.agreeing(rng, "B")) for p in benign.customer],
         "obedient identity": [chat(p, f"{wording.OBEDIENT_OPENING} {a}", system=wording.OBEDIENT_SYSTEM)
                               for p, a in answers],
     }
@@ -107,8 +108,8 @@ def page(made):
         "The suite's agreeing replies withhold their content, in every family of wording; a guard may know them by that, "
         "more than it would know real ones. Read the figures as an upper bound. A cipher hides rows from any reader of text.",
         "", "## Harmless rows", "", *table(made["benign"]), "",
-        "## Other rows", "", "Not prohibited by themselves, and used by attacks (a delta of refusals is negated; an obedient "
-        "identity invites).", "", *table(made["other"]), ""])
+        "## Other rows", "", "Not prohibited by themselves. Deltas of refusals are negated, an obedient identity invites; the "
+        "suite's agreeing replies after harmless prompts tell how much of what the guard knows is the reply alone.", "", *table(made["other"]), ""])
 
 
 def main():

@@ -14,11 +14,11 @@ namespace ballast::worker {
 namespace {
 
 using ::ballast::testing::StatusIs;
+using testing::CountingRows;
 using ::testing::Each;
 using ::testing::FloatNear;
-using ::testing::Pointwise;
-using testing::CountingRows;
 using testing::LoadTiny;
+using ::testing::Pointwise;
 using testing::TinyRow;
 
 class RowFeaturesTest : public ::testing::Test {
