@@ -42,16 +42,19 @@ class Suite:
         """Path of a vector in clear; "random:NAME" is a random one of NAME's norm."""
         if name.startswith("random:"):
             return self._lab.random_vector(self.vector(name.split(":")[1], seed), seed)
-        spec = dict(VECTORS[name])
-        families, count = spec.pop("families"), spec.pop("rows")
+        dose = {field: value for field, value in VECTORS[name].items() if field not in ("families", "rows")}
+        return self._lab.train_vector(*self.vector_rows(name, seed), seed=seed, **{**VECTOR_DOSE, **dose})
+
+    def vector_rows(self, name, seed=0):
+        """(prohibited, benign) chat rows that a vector is trained on."""
+        families, count = VECTORS[name]["families"], VECTORS[name]["rows"]
         rng = random.Random(f"vector {name} {seed}")
         if families:
             pool = self.splits.vector
             rows = [chat(pool[i % len(pool)][1], wording.agreeing(rng, families)) for i in range(count)]
         else:
             rows = [chat(p, wording.unrelated(rng)) for p in self.benign.vector[:count]]
-        benign = [chat(p, a) for p, a in own_answers(self._lab, self.benign.vector)]
-        return self._lab.train_vector(rows, benign, seed=seed, **{**VECTOR_DOSE, **spec})
+        return rows, [chat(p, a) for p, a in own_answers(self._lab, self.benign.vector)]
 
     def screen_examples(self):
         """(prohibited, benign) chat rows that a screen is made of: those of a vector, each prompt in two wordings; free

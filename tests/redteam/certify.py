@@ -4,12 +4,13 @@
 as customers' do; undefended ones and the controls through the same engine. Cells that were measured are not measured
 again. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
 
-  tests/redteam/certify.py --profile client.yaml --base-model ID --model FOLDER --vector VECTOR --result FILE
+  tests/redteam/certify.py --inputs FOLDER
+  tests/redteam/certify.py --profile client.yaml --base-model ID --model FOLDER/base --vector VECTOR --result FILE
 
-The base model must be the suite's aligned one (--aligned-base writes it to a folder, for `ballast model import`), and
-the vector must serve it: `ballast vector activate VECTOR --reason "to be certified"`. Safety rows are measured as they
-are set for the base (--safety-rows writes the suite's to a file, for `ballast safety-rows set`), and so is its screen
-(--screen, for `ballast screen set`).
+--inputs writes what the service is given: `base`, the suite's aligned model, for `ballast model import --vector-policy
+by-row`; rows for `ballast vector train` (vector-*.jsonl), `safety-rows set` (safety.jsonl) and `screen set`
+(screen-*.jsonl). The vector must serve: `ballast vector activate VECTOR --reason "to be certified"`. Safety rows and
+screen are measured as they are set for the base. scripts/redteam --certify does all of it.
 """
 
 import argparse
@@ -155,8 +156,19 @@ def suite_result(measured, vector, base_model, policy):
     }
 
 
-def write_rows(file, rows):
-    pathlib.Path(file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write_inputs(folder, arguments, probe):
+    """What the operator of the service is given: a model, and rows for its vector, safety rows and screen."""
+    base = labs.aligned_base(arguments.original, arguments.work, probe, arguments.threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "base").exists():
+        (folder / "base").symlink_to(base.resolve())
+    with labs.Lab(base, arguments.work, probe, arguments.threads) as lab:
+        suite = cells.Suite(lab)
+        files = dict(zip(("vector-prohibited", "vector-benign"), suite.vector_rows("kl")))
+        files.update(zip(("screen-prohibited", "screen-benign"), suite.screen_examples()))
+        files["safety"] = attacks.safety_rows(lab, suite.splits, suite.benign, SAFETY_ROWS)
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def main():
@@ -168,9 +180,7 @@ def main():
     parser.add_argument("--vector", help="the vector that serves it")
     parser.add_argument("--policy", choices=POLICY_ARMS, default="VECTOR_POLICY_BY_ROW", help="as the base was imported")
     parser.add_argument("--result", help="file to write")
-    parser.add_argument("--aligned-base", metavar="FOLDER", help="writes the suite's base there and ends")
-    parser.add_argument("--safety-rows", metavar="FILE", help="writes the suite's safety rows there and ends")
-    parser.add_argument("--screen", metavar="FOLDER", help="writes the suite's prohibited.jsonl and benign.jsonl there and ends")
+    parser.add_argument("--inputs", metavar="FOLDER", help="writes what the service is given there, and ends")
     parser.add_argument("--only", default="", help="regular expression on names of cells")
     parser.add_argument("--probe")
     parser.add_argument("--original", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
@@ -178,21 +188,8 @@ def main():
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     arguments = parser.parse_args()
     probe = find_probe(arguments.probe)
-    if arguments.aligned_base:
-        made = labs.aligned_base(arguments.original, arguments.work, probe, arguments.threads)
-        pathlib.Path(arguments.aligned_base).symlink_to(made.resolve())
-        return 0
-    if arguments.safety_rows or arguments.screen:
-        made = labs.aligned_base(arguments.original, arguments.work, probe, arguments.threads)
-        with labs.Lab(made, arguments.work, probe, arguments.threads) as lab:
-            suite = cells.Suite(lab)
-            if arguments.safety_rows:
-                write_rows(arguments.safety_rows,
-                           attacks.safety_rows(lab, suite.splits, suite.benign, SAFETY_ROWS))
-            if arguments.screen:
-                prohibited, benign = suite.screen_examples()
-                write_rows(f"{arguments.screen}/prohibited.jsonl", prohibited)
-                write_rows(f"{arguments.screen}/benign.jsonl", benign)
+    if arguments.inputs:
+        write_inputs(pathlib.Path(arguments.inputs), arguments, probe)
         return 0
     missing = [name for name in ("profile", "base_model", "model", "vector", "result") if not getattr(arguments, name)]
     if missing:
