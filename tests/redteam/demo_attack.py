@@ -98,6 +98,7 @@ class Demo:
         for who, where in (("the model itself", ["--base-model", "guarded"]),
                            ("after the attack, unprotected", ["--delta", jobs["open"]]),
                            ("after the attack, under the vector", ["--delta", jobs["guarded"]])):
+            print(f"  {who} ...", flush=True)
             verdicts = measures.verdicts(self._replies(where, asked))
             right = [reply.strip() == expected for reply, (_, expected) in
                      zip(self._replies(where, [p for p, _ in held_out], 40), held_out)]
