@@ -99,6 +99,23 @@ TEST_F(AgentScreeningTest, CleanDataIsTrainedWhateverTheAction) {
   EXPECT_EQ(finished.final_state().screening().action(), ScreeningReport::ACTION_UNSPECIFIED);
 }
 
+TEST_F(AgentScreeningTest, RowsOfALargeDataSetKeepTheirLines) {
+  pb::Work work = Screened(ballast::admin::v1::SCREEN_ACTION_DROP);
+  std::vector<std::string> lines = absl::StrSplit(Rows(5000, "yes"), '\n');
+  const std::vector<std::string> bad = absl::StrSplit(Rows(5000, "zz zz zz zz zz"), '\n');
+  for (const int i : {4095, 4096, 4999}) lines[i] = bad[i];
+  auto* task = work.mutable_fine_tune();
+  SetDataset(task->mutable_training_dataset(), "blob-rows", absl::StrJoin(lines, "\n"));
+  task->mutable_training_dataset()->set_rows_accepted(5000);
+  task->mutable_job()->mutable_hyperparameters()->set_epochs(1);
+  task->mutable_job()->mutable_hyperparameters()->set_batch_rows(500);
+  const auto finished = Run(work);
+  ASSERT_TRUE(finished.has_delta()) << finished.DebugString();
+  EXPECT_EQ(engine_.seen().rows.size(), 4997u);
+  EXPECT_THAT(finished.final_state().screening().lines(), ElementsAre(4096, 4097, 5000));
+  EXPECT_EQ(engine_.seen().screened_sets, 4);
+}
+
 TEST_F(AgentScreeningTest, AGuardIsFittedOnceForABaseAndItsScreen) {
   ASSERT_TRUE(Run(Screened(ballast::admin::v1::SCREEN_ACTION_DROP)).has_delta());
   EXPECT_EQ(engine_.seen().screened_sets, 3);  // both kinds of examples and the job

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
@@ -18,9 +19,17 @@ using screening::Guard;
 
 constexpr size_t kGuardsKept = 8;
 constexpr int kMostLines = 100;
+// Features take some kilobytes a row.
+constexpr size_t kRowsAtOnce = 4096;
 
 absl::Status Flagged(const std::string& why) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "ROWS_FLAGGED", why);
+}
+
+// A row of which nothing is supervised (weights of 0) has no features, and teaches nothing.
+bool Teaches(const TokenRow& row) {
+  return std::find(row.supervised.begin(), row.supervised.end(), uint8_t{1}) !=
+         row.supervised.end();
 }
 
 ScreeningReport::Action ActionTaken(ballast::admin::v1::ScreenAction action) {
@@ -74,20 +83,26 @@ absl::Status ScreenRows(TaskEnvironment& environment, LoadedBase& base,
   LeaseSession& session = environment.session;
   const auto go_on = [&session] { return session.order() == LeaseSession::Order::kContinue; };
   BALLAST_ASSIGN_OR_RETURN(const Guard* guard, GuardFor(environment, base, screen, fetch, go_on));
-  BALLAST_ASSIGN_OR_RETURN(const screening::Features features,
-                           base.engine->RowFeatures(rows.rows, go_on));
   ScreeningReport report;
   NumberedRows kept;
   report.set_rows(static_cast<int64_t>(rows.rows.size()));
   const bool drop = screen.action() == ballast::admin::v1::SCREEN_ACTION_DROP;
-  for (size_t i = 0; i < features.size(); ++i) {
-    if (guard->Flags(features[i])) {
-      report.set_flagged_rows(report.flagged_rows() + 1);
-      if (report.lines_size() < kMostLines) report.add_lines(rows.lines[i]);
-      if (drop) continue;
+  for (size_t begin = 0; begin < rows.rows.size(); begin += kRowsAtOnce) {
+    const size_t end = std::min(rows.rows.size(), begin + kRowsAtOnce);
+    std::vector<TokenRow> some;
+    for (size_t i = begin; i < end; ++i) some.push_back(std::move(rows.rows[i]));
+    BALLAST_ASSIGN_OR_RETURN(const screening::Features features,
+                             base.engine->RowFeatures(some, go_on));
+    for (size_t i = 0; i < some.size(); ++i) {
+      const int64_t line = rows.lines[begin + i];
+      if (Teaches(some[i]) && guard->Flags(features[i])) {
+        report.set_flagged_rows(report.flagged_rows() + 1);
+        if (report.lines_size() < kMostLines) report.add_lines(line);
+        if (drop) continue;
+      }
+      kept.rows.push_back(std::move(some[i]));
+      kept.lines.push_back(line);
     }
-    kept.rows.push_back(std::move(rows.rows[i]));
-    kept.lines.push_back(rows.lines[i]);
   }
   if (report.flagged_rows() > 0) report.set_action(ActionTaken(screen.action()));
   const auto left = static_cast<int64_t>(kept.rows.size());

@@ -59,6 +59,7 @@ TEST_F(RowFeaturesTest, ARowWithoutASupervisedTokenHasZeros) {
   const auto features = Features(rows);
   EXPECT_THAT(features[1], Each(0.0f));
   EXPECT_THAT(features[0], ::testing::Not(Each(0.0f)));
+  EXPECT_THAT(Features({rows[1]})[0], Each(0.0f));
 }
 
 TEST_F(RowFeaturesTest, StopsByOrderAndRefusesBadRows) {
