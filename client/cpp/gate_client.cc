@@ -5,16 +5,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client.h"
-#include "common/base/error.h"
-#include "common/base/file.h"
+#include "client/cpp/request_file.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::client {
 namespace {
 
 constexpr int kPageSize = 100;
-// Of the service; a longer file would only fail later.
-constexpr int64_t kMaxGateSetBytes = int64_t{1} << 20;
 
 }  // namespace
 
@@ -34,16 +31,11 @@ std::string GateClient::TenantName(std::string_view tenant) {
 absl::StatusOr<admin::v1::Gate> GateClient::SetGate(std::string_view base_model,
                                                     const admin::v1::GateLimits& limits,
                                                     const std::string& path) const {
-  BALLAST_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(path));
-  if (bytes > kMaxGateSetBytes) {
-    return FieldError(
-        "gate_set", "GATE_SET_TOO_LARGE",
-        absl::StrCat(path, " has ", bytes, " bytes; at most ", kMaxGateSetBytes, " are allowed"));
-  }
   admin::v1::SetGateRequest request;
   request.set_name(GateName(base_model));
   *request.mutable_limits() = limits;
-  BALLAST_ASSIGN_OR_RETURN(*request.mutable_gate_set(), ReadFile(path, kMaxGateSetBytes));
+  BALLAST_ASSIGN_OR_RETURN(*request.mutable_gate_set(),
+                           ReadRequestFile("gate_set", "GATE_SET_TOO_LARGE", path));
   admin::v1::Gate gate;
   BALLAST_RETURN_IF_ERROR(connection_->Call(
       true, [&](grpc::ClientContext* context) { return stub_->SetGate(context, request, &gate); }));

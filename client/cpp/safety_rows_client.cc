@@ -5,18 +5,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client.h"
-#include "common/base/error.h"
-#include "common/base/file.h"
+#include "client/cpp/request_file.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::client {
-namespace {
-
-// Of the service; a longer file would only fail later.
-constexpr int64_t kMaxBytes = int64_t{1} << 20;
-
-}  // namespace
-
 SafetyRowsClient::SafetyRowsClient(std::shared_ptr<const Connection> connection)
     : connection_(std::move(connection)),
       stub_(admin::v1::SafetyRowsService::NewStub(connection_->channel())) {}
@@ -28,16 +20,11 @@ std::string SafetyRowsClient::NameOf(std::string_view base_model) {
 absl::StatusOr<admin::v1::SafetyRows> SafetyRowsClient::Set(std::string_view base_model,
                                                             double share,
                                                             const std::string& path) const {
-  BALLAST_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(path));
-  if (bytes > kMaxBytes) {
-    return FieldError(
-        "rows", "SAFETY_ROWS_TOO_LARGE",
-        absl::StrCat(path, " has ", bytes, " bytes; at most ", kMaxBytes, " are allowed"));
-  }
   admin::v1::SetSafetyRowsRequest request;
   request.set_name(NameOf(base_model));
   request.set_share(share);
-  BALLAST_ASSIGN_OR_RETURN(*request.mutable_rows(), ReadFile(path, kMaxBytes));
+  BALLAST_ASSIGN_OR_RETURN(*request.mutable_rows(),
+                           ReadRequestFile("rows", "SAFETY_ROWS_TOO_LARGE", path));
   admin::v1::SafetyRows rows;
   BALLAST_RETURN_IF_ERROR(connection_->Call(true, [&](grpc::ClientContext* context) {
     return stub_->SetSafetyRows(context, request, &rows);

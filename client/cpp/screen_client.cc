@@ -5,28 +5,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client.h"
-#include "common/base/error.h"
-#include "common/base/file.h"
+#include "client/cpp/request_file.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::client {
-namespace {
-
-// Of the service; a longer file would only fail later.
-constexpr int64_t kMaxBytes = int64_t{1} << 20;
-
-absl::StatusOr<std::string> ReadExamples(const char* field, const std::string& path) {
-  BALLAST_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(path));
-  if (bytes > kMaxBytes) {
-    return FieldError(
-        field, "SCREEN_ROWS_TOO_LARGE",
-        absl::StrCat(path, " has ", bytes, " bytes; at most ", kMaxBytes, " are allowed"));
-  }
-  return ReadFile(path, kMaxBytes);
-}
-
-}  // namespace
-
 ScreenClient::ScreenClient(std::shared_ptr<const Connection> connection)
     : connection_(std::move(connection)),
       stub_(admin::v1::ScreenService::NewStub(connection_->channel())) {}
@@ -43,8 +25,9 @@ absl::StatusOr<admin::v1::Screen> ScreenClient::Set(std::string_view base_model,
   request.set_name(NameOf(base_model));
   request.set_action(action);
   BALLAST_ASSIGN_OR_RETURN(*request.mutable_prohibited(),
-                           ReadExamples("prohibited", prohibited_path));
-  BALLAST_ASSIGN_OR_RETURN(*request.mutable_benign(), ReadExamples("benign", benign_path));
+                           ReadRequestFile("prohibited", "SCREEN_ROWS_TOO_LARGE", prohibited_path));
+  BALLAST_ASSIGN_OR_RETURN(*request.mutable_benign(),
+                           ReadRequestFile("benign", "SCREEN_ROWS_TOO_LARGE", benign_path));
   admin::v1::Screen screen;
   BALLAST_RETURN_IF_ERROR(connection_->Call(true, [&](grpc::ClientContext* context) {
     return stub_->SetScreen(context, request, &screen);

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/safety_rows_service.h"
 
-#include <memory>
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "server/api/audit.h"
 #include "server/api/write_blob.h"
@@ -19,8 +16,6 @@ namespace {
 
 using admin::v1::SafetyRows;
 
-// Of the rows of a request: a message has not much more.
-constexpr size_t kMaxBytes = size_t{1} << 20;
 constexpr int64_t kLeastRows = 16;
 
 }  // namespace
@@ -28,20 +23,15 @@ constexpr int64_t kLeastRows = 16;
 absl::StatusOr<SafetyRows> SafetyRowsService::Set(absl::Time now,
                                                   const admin::v1::SetSafetyRowsRequest& request) {
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id, ParseSafetyRowsName(request.name(), "name"));
-  if (request.rows().size() > kMaxBytes) {
-    return FieldError("rows", "SAFETY_ROWS_TOO_LARGE",
-                      absl::StrCat("rows has ", request.rows().size(), " bytes; at most ",
-                                   kMaxBytes, " are allowed"));
-  }
   SafetyRows rows;
   BALLAST_ASSIGN_OR_RETURN(const double share, CompleteSafetyShare(request.share()));
   rows.set_share(share);
-  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, parts_.safety_rows.BaseOf(base_id));
-  BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<RowCheck> check,
-                           parts_.row_checks.Begin(base, v1::Dataset::FORMAT_UNSPECIFIED));
-  BALLAST_RETURN_IF_ERROR(check->Feed(request.rows()));
-  BALLAST_ASSIGN_OR_RETURN(const v1::ValidationReport report, check->Finish());
-  BALLAST_RETURN_IF_ERROR(CheckOperatorRows(report, "rows", "SAFETY_ROWS_INVALID", kLeastRows));
+  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, parts_.models.GetRecordOf(base_id));
+  BALLAST_ASSIGN_OR_RETURN(
+      const v1::ValidationReport report,
+      CheckOperatorRows(parts_.row_checks, base,
+                        {"rows", "SAFETY_ROWS_INVALID", "SAFETY_ROWS_TOO_LARGE", kLeastRows},
+                        request.rows()));
   rows.set_rows(report.rows_accepted());
   rows.set_longest_row_tokens(report.longest_row_tokens());
   rows.set_size_bytes(static_cast<int64_t>(request.rows().size()));

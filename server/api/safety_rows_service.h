@@ -5,6 +5,7 @@
 #include "ballast/admin/v1/safety_rows.grpc.pb.h"
 #include "server/api/call.h"
 #include "server/api/unnamed_blobs.h"
+#include "server/core/base_model_catalog.h"
 #include "server/core/blob_store.h"
 #include "server/core/collaborators.h"
 #include "server/core/row_checks.h"
@@ -17,6 +18,7 @@ namespace ballast::server {
 class SafetyRowsService : public admin::v1::SafetyRowsService::CallbackService {
  public:
   struct Parts {
+    BaseModelCatalog& models;
     SafetyRowsCatalog& safety_rows;
     BlobStore& blobs;
     UnnamedBlobs& unnamed;

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/screen_service.h"
 
-#include <memory>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "server/api/audit.h"
 #include "server/api/write_blob.h"
@@ -18,8 +15,6 @@ namespace {
 
 using admin::v1::Screen;
 
-// Of one file: a message has not much more than two.
-constexpr size_t kMaxBytes = size_t{1} << 20;
 constexpr int64_t kLeastRows = 40;
 
 }  // namespace
@@ -27,16 +22,10 @@ constexpr int64_t kLeastRows = 40;
 absl::StatusOr<admin::v1::ScreenRows> ScreenService::Check(const BaseModelRecord& base,
                                                            const char* field,
                                                            const std::string& rows) {
-  if (rows.size() > kMaxBytes) {
-    return FieldError(
-        field, "SCREEN_ROWS_TOO_LARGE",
-        absl::StrCat(field, " has ", rows.size(), " bytes; at most ", kMaxBytes, " are allowed"));
-  }
-  BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<RowCheck> check,
-                           parts_.row_checks.Begin(base, v1::Dataset::FORMAT_UNSPECIFIED));
-  BALLAST_RETURN_IF_ERROR(check->Feed(rows));
-  BALLAST_ASSIGN_OR_RETURN(const v1::ValidationReport report, check->Finish());
-  BALLAST_RETURN_IF_ERROR(CheckOperatorRows(report, field, "SCREEN_ROWS_INVALID", kLeastRows));
+  BALLAST_ASSIGN_OR_RETURN(
+      const v1::ValidationReport report,
+      CheckOperatorRows(parts_.row_checks, base,
+                        {field, "SCREEN_ROWS_INVALID", "SCREEN_ROWS_TOO_LARGE", kLeastRows}, rows));
   admin::v1::ScreenRows counts;
   counts.set_rows(report.rows_accepted());
   counts.set_longest_row_tokens(report.longest_row_tokens());
@@ -49,7 +38,7 @@ absl::StatusOr<Screen> ScreenService::Set(absl::Time now,
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id, ParseScreenName(request.name(), "name"));
   BALLAST_ASSIGN_OR_RETURN(const admin::v1::ScreenAction action,
                            CompleteScreenAction(request.action()));
-  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, parts_.screens.BaseOf(base_id));
+  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, parts_.models.GetRecordOf(base_id));
   Screen screen;
   screen.set_action(action);
   BALLAST_ASSIGN_OR_RETURN(*screen.mutable_prohibited(),

@@ -7,6 +7,7 @@
 #include "ballast/admin/v1/screen.grpc.pb.h"
 #include "server/api/call.h"
 #include "server/api/unnamed_blobs.h"
+#include "server/core/base_model_catalog.h"
 #include "server/core/blob_store.h"
 #include "server/core/collaborators.h"
 #include "server/core/row_checks.h"
@@ -19,6 +20,7 @@ namespace ballast::server {
 class ScreenService : public admin::v1::ScreenService::CallbackService {
  public:
   struct Parts {
+    BaseModelCatalog& models;
     ScreenCatalog& screens;
     BlobStore& blobs;
     UnnamedBlobs& unnamed;

@@ -200,10 +200,11 @@ class Server::Impl : public ChangeListener {
     gate_service_ = std::make_unique<GateService>(
         api_, GateService::Parts{gates_, withheld_, standings_, parts_.blobs, unnamed_, ids_});
     safety_rows_service_ = std::make_unique<SafetyRowsService>(
-        api_,
-        SafetyRowsService::Parts{safety_rows_, parts_.blobs, unnamed_, parts_.row_checks, ids_});
+        api_, SafetyRowsService::Parts{models_, safety_rows_, parts_.blobs, unnamed_,
+                                       parts_.row_checks, ids_});
     screen_service_ = std::make_unique<ScreenService>(
-        api_, ScreenService::Parts{screens_, parts_.blobs, unnamed_, parts_.row_checks, ids_});
+        api_,
+        ScreenService::Parts{models_, screens_, parts_.blobs, unnamed_, parts_.row_checks, ids_});
   }
 
   absl::Status Listen(bool tls) {

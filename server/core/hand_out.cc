@@ -62,8 +62,9 @@ int64_t LeastRows(const BaseModelRecord& base, const v1::Hyperparameters& hyper)
   return std::max(limits.min_rows(), (steps_per_epoch - 1) * hyper.batch_rows() + 1);
 }
 
-void FillScreenRows(const std::string& blob, const admin::v1::ScreenRows& rows,
-                    worker::v1::DatasetBlob* out) {
+// `Rows`: SafetyRows or ScreenRows.
+template <typename Rows>
+void FillOperatorRows(const std::string& blob, const Rows& rows, worker::v1::DatasetBlob* out) {
   out->set_blob(blob);
   out->set_digest(rows.digest());
   out->set_size_bytes(rows.size_bytes());
@@ -307,19 +308,15 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const JobRecord& record) {
     const admin::v1::SafetyRows& given = record.safety_rows_given().rows();
     worker::v1::SafetyRowsWork& safety = *task.mutable_safety_rows();
     safety.set_share(given.share());
-    safety.mutable_rows()->set_blob(record.safety_rows_given().blob());
-    safety.mutable_rows()->set_digest(given.digest());
-    safety.mutable_rows()->set_size_bytes(given.size_bytes());
-    safety.mutable_rows()->set_rows_accepted(given.rows());
-    safety.mutable_rows()->set_longest_row_tokens(given.longest_row_tokens());
+    FillOperatorRows(record.safety_rows_given().blob(), given, safety.mutable_rows());
   }
   if (record.has_screen_given()) {
     const std::string& blobs = record.screen_given().blobs();
     const admin::v1::Screen& screen = record.screen_given().screen();
     worker::v1::ScreenWork& work_of_screen = *task.mutable_screen();
-    FillScreenRows(ScreenProhibitedBlob(blobs), screen.prohibited(),
-                   work_of_screen.mutable_prohibited());
-    FillScreenRows(ScreenBenignBlob(blobs), screen.benign(), work_of_screen.mutable_benign());
+    FillOperatorRows(ScreenProhibitedBlob(blobs), screen.prohibited(),
+                     work_of_screen.mutable_prohibited());
+    FillOperatorRows(ScreenBenignBlob(blobs), screen.benign(), work_of_screen.mutable_benign());
     work_of_screen.set_digest(screen.digest());
     work_of_screen.set_action(screen.action());
     work_of_screen.set_min_rows(LeastRows(base, record.job().hyperparameters()));

@@ -49,6 +49,12 @@ absl::Status BaseModelNotFound(const std::string& id) {
                    absl::StrCat(BaseModelName(id), " does not exist; list the base models"));
 }
 
+absl::StatusOr<BaseModelRecord> FindBaseModel(Transaction& tx, const std::string& id) {
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<BaseModelRecord>(tx, "", id));
+  if (!record.has_value()) return BaseModelNotFound(id);
+  return *std::move(record);
+}
+
 absl::Status DatasetNotFound(const TenantName& name) {
   return MakeError(absl::StatusCode::kNotFound, "DATASET_NOT_FOUND",
                    absl::StrCat(DatasetName(name.tenant, name.id),

@@ -20,6 +20,7 @@ absl::StatusOr<std::string> ParseBaseModelName(std::string_view name, std::strin
 absl::StatusOr<std::string> ParseGateName(std::string_view name, std::string_view field);
 // Id of `baseModels/{id}/safetyRows`.
 absl::StatusOr<std::string> ParseSafetyRowsName(std::string_view name, std::string_view field);
+// Id of `baseModels/{id}/screen`.
 absl::StatusOr<std::string> ParseScreenName(std::string_view name, std::string_view field);
 // Id of `vectors/{id}`.
 absl::StatusOr<std::string> ParseVectorName(std::string_view name, std::string_view field);

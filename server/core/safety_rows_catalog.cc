@@ -31,17 +31,6 @@ absl::StatusOr<double> CompleteSafetyShare(double asked) {
                     absl::StrCat("share is ", asked, "; give a value above 0 and at most 1"));
 }
 
-absl::StatusOr<BaseModelRecord> SafetyRowsCatalog::BaseOf(const std::string& base_id) {
-  BaseModelRecord found;
-  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-    if (!base.has_value()) return BaseModelNotFound(base_id);
-    found = *std::move(base);
-    return absl::OkStatus();
-  }));
-  return found;
-}
-
 absl::Status SafetyRowsCatalog::Expect(const std::string& blob) {
   return store_.Update([&](Transaction& tx) { return tx.AddGarbage(blob); });
 }
@@ -51,35 +40,38 @@ absl::StatusOr<SafetyRows> SafetyRowsCatalog::Set(absl::Time now, const std::str
   rows.set_name(SafetyRowsName(base_id));
   *rows.mutable_set_time() = ToTimestamp(now);
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-    if (!base.has_value()) return BaseModelNotFound(base_id);
+    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id));
     BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(blob));
-    if (!base->safety_rows_blob().empty()) {
-      BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base->safety_rows_blob()));
+    if (!base.safety_rows_blob().empty()) {
+      BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.safety_rows_blob()));
     }
-    *base->mutable_safety_rows() = rows;
-    base->set_safety_rows_blob(blob);
-    return ReplaceRecord(tx, *base);
+    *base.mutable_safety_rows() = rows;
+    base.set_safety_rows_blob(blob);
+    return ReplaceRecord(tx, base);
   }));
   listener_.GarbageAdded();
   return rows;
 }
 
 absl::StatusOr<SafetyRows> SafetyRowsCatalog::Get(const std::string& base_id) {
-  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(base_id));
-  if (!base.has_safety_rows()) return SafetyRowsNotFound(base_id);
-  return base.safety_rows();
+  SafetyRows found;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, FindBaseModel(tx, base_id));
+    if (!base.has_safety_rows()) return SafetyRowsNotFound(base_id);
+    found = base.safety_rows();
+    return absl::OkStatus();
+  }));
+  return found;
 }
 
 absl::Status SafetyRowsCatalog::Remove(const std::string& base_id) {
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-    if (!base.has_value()) return BaseModelNotFound(base_id);
-    if (!base->has_safety_rows()) return SafetyRowsNotFound(base_id);
-    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base->safety_rows_blob()));
-    base->clear_safety_rows();
-    base->clear_safety_rows_blob();
-    return ReplaceRecord(tx, *base);
+    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id));
+    if (!base.has_safety_rows()) return SafetyRowsNotFound(base_id);
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.safety_rows_blob()));
+    base.clear_safety_rows();
+    base.clear_safety_rows_blob();
+    return ReplaceRecord(tx, base);
   }));
   listener_.GarbageAdded();
   return absl::OkStatus();

@@ -25,9 +25,6 @@ class SafetyRowsCatalog {
   SafetyRowsCatalog(JobStore& store, ChangeListener& listener)
       : store_(store), listener_(listener) {}
 
-  // The base that rows are to be set for.
-  absl::StatusOr<BaseModelRecord> BaseOf(const std::string& base_id);
-
   // Before the rows become the blob `blob`: writes it down as garbage, which it is until Set.
   absl::Status Expect(const std::string& blob);
 

@@ -35,17 +35,6 @@ absl::StatusOr<admin::v1::ScreenAction> CompleteScreenAction(admin::v1::ScreenAc
                     "SCREEN_ACTION_REFUSE");
 }
 
-absl::StatusOr<BaseModelRecord> ScreenCatalog::BaseOf(const std::string& base_id) {
-  BaseModelRecord found;
-  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-    if (!base.has_value()) return BaseModelNotFound(base_id);
-    found = *std::move(base);
-    return absl::OkStatus();
-  }));
-  return found;
-}
-
 absl::Status ScreenCatalog::Expect(const std::string& prefix) {
   return store_.Update([&](Transaction& tx) { return tx.AddGarbage(prefix); });
 }
@@ -57,35 +46,38 @@ absl::StatusOr<Screen> ScreenCatalog::Set(absl::Time now, const std::string& bas
       DigestOf(absl::StrCat(screen.prohibited().digest(), "\n", screen.benign().digest(), "\n")));
   *screen.mutable_set_time() = ToTimestamp(now);
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-    if (!base.has_value()) return BaseModelNotFound(base_id);
+    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id));
     BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(prefix));
-    if (!base->screen_blobs().empty()) {
-      BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base->screen_blobs()));
+    if (!base.screen_blobs().empty()) {
+      BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.screen_blobs()));
     }
-    *base->mutable_screen() = screen;
-    base->set_screen_blobs(prefix);
-    return ReplaceRecord(tx, *base);
+    *base.mutable_screen() = screen;
+    base.set_screen_blobs(prefix);
+    return ReplaceRecord(tx, base);
   }));
   listener_.GarbageAdded();
   return screen;
 }
 
 absl::StatusOr<Screen> ScreenCatalog::Get(const std::string& base_id) {
-  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(base_id));
-  if (!base.has_screen()) return ScreenNotFound(base_id);
-  return base.screen();
+  Screen found;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, FindBaseModel(tx, base_id));
+    if (!base.has_screen()) return ScreenNotFound(base_id);
+    found = base.screen();
+    return absl::OkStatus();
+  }));
+  return found;
 }
 
 absl::Status ScreenCatalog::Remove(const std::string& base_id) {
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-    if (!base.has_value()) return BaseModelNotFound(base_id);
-    if (!base->has_screen()) return ScreenNotFound(base_id);
-    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base->screen_blobs()));
-    base->clear_screen();
-    base->clear_screen_blobs();
-    return ReplaceRecord(tx, *base);
+    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id));
+    if (!base.has_screen()) return ScreenNotFound(base_id);
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.screen_blobs()));
+    base.clear_screen();
+    base.clear_screen_blobs();
+    return ReplaceRecord(tx, base);
   }));
   listener_.GarbageAdded();
   return absl::OkStatus();

@@ -28,9 +28,6 @@ class ScreenCatalog {
   // All must outlive the catalog.
   ScreenCatalog(JobStore& store, ChangeListener& listener) : store_(store), listener_(listener) {}
 
-  // The base that a screen is to be set for.
-  absl::StatusOr<BaseModelRecord> BaseOf(const std::string& base_id);
-
   // Before the files become blobs below `prefix`: writes it down as garbage, which they are until
   // Set.
   absl::Status Expect(const std::string& prefix);

@@ -18,25 +18,12 @@ using ballast::admin::v1::GateReport;
 using behaviour::Replies;
 using behaviour::ScaleReplies;
 
-constexpr size_t kBasesKept = 8;
-
 absl::Status Unusable(const std::string& resource, const std::string& why) {
   spdlog::error("{}: its gate cannot be used: {}", resource, why);
   return MakeError(absl::StatusCode::kDataLoss, "GATE_UNUSABLE", "the base's gate cannot be used");
 }
 
 }  // namespace
-
-const Replies* BaseRepliesCache::Find(const std::string& key) const {
-  const auto it = std::find_if(kept_.begin(), kept_.end(),
-                               [&](const auto& entry) { return entry.first == key; });
-  return it == kept_.end() ? nullptr : &it->second;
-}
-
-const Replies& BaseRepliesCache::Put(const std::string& key, Replies replies) {
-  if (kept_.size() >= kBasesKept) kept_.erase(kept_.begin());
-  return kept_.emplace_back(key, std::move(replies)).second;
-}
 
 absl::StatusOr<std::optional<Gate>> ReadGate(TaskEnvironment& environment, const pb::Work& work) {
   if (!work.fine_tune().has_gate()) return std::optional<Gate>();

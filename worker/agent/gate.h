@@ -6,13 +6,13 @@
 
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "ballast/admin/v1/gate.pb.h"
 #include "common/behaviour/behaviour_set.h"
 #include "worker/agent/base_loader.h"
+#include "worker/agent/newest_few.h"
 #include "worker/agent/task.h"
 #include "worker/behaviour/behaviour_evaluation.h"
 #include "worker/trainer.h"
@@ -26,17 +26,8 @@ struct Gate {
   ballast::admin::v1::GateLimits limits;
 };
 
-// How bases alone reply to gate sets, which every job on a base is compared with. Keeps the newest
-// few. Thread safety: not thread-safe.
-class BaseRepliesCache {
- public:
-  // The replies that were put under `key`, or null. Valid until the next Put.
-  const behaviour::Replies* Find(const std::string& key) const;
-  const behaviour::Replies& Put(const std::string& key, behaviour::Replies replies);
-
- private:
-  std::vector<std::pair<std::string, behaviour::Replies>> kept_;  // newest last
-};
+// How bases alone reply to gate sets, which every job on a base is compared with.
+class BaseRepliesCache : public NewestFew<behaviour::Replies> {};
 
 // The gate of a job's work, read before the training so that one that cannot be used costs no
 // training; empty where the base has none. DATA_LOSS (GATE_UNUSABLE) when the blob is not the gate

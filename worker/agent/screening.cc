@@ -17,7 +17,6 @@ namespace {
 using ballast::v1::ScreeningReport;
 using screening::Guard;
 
-constexpr size_t kGuardsKept = 8;
 constexpr int kMostLines = 100;
 // Features take some kilobytes a row.
 constexpr size_t kRowsAtOnce = 4096;
@@ -65,17 +64,6 @@ absl::StatusOr<const Guard*> GuardFor(TaskEnvironment& environment, LoadedBase& 
 }
 
 }  // namespace
-
-const Guard* GuardCache::Find(const std::string& key) const {
-  const auto it = std::find_if(kept_.begin(), kept_.end(),
-                               [&](const auto& entry) { return entry.first == key; });
-  return it == kept_.end() ? nullptr : &it->second;
-}
-
-const Guard& GuardCache::Put(const std::string& key, Guard guard) {
-  if (kept_.size() >= kGuardsKept) kept_.erase(kept_.begin());
-  return kept_.emplace_back(key, std::move(guard)).second;
-}
 
 absl::Status ScreenRows(TaskEnvironment& environment, LoadedBase& base,
                         const pb::ScreenWork& screen, const BaseCache::Fetch& fetch,

@@ -6,30 +6,21 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "ballast/v1/fine_tuning_job.pb.h"
 #include "worker/agent/base_cache.h"
 #include "worker/agent/base_loader.h"
+#include "worker/agent/newest_few.h"
 #include "worker/agent/row_reader.h"
 #include "worker/agent/task.h"
 #include "worker/screening/guard.h"
 
 namespace ballast::worker::agent {
 
-// The guards of bases, which every job on a base is screened by. Keeps the newest few. Thread
-// safety: not thread-safe.
-class GuardCache {
- public:
-  // The guard that was put under `key`, or null. Valid until the next Put.
-  const screening::Guard* Find(const std::string& key) const;
-  const screening::Guard& Put(const std::string& key, screening::Guard guard);
-
- private:
-  std::vector<std::pair<std::string, screening::Guard>> kept_;  // newest last
-};
+// The guards of bases, which every job on a base is screened by.
+class GuardCache : public NewestFew<screening::Guard> {};
 
 // Leaves the rows that the screen flags out of `rows` where its action says so, and tells the
 // session what it found. FAILED_PRECONDITION (ROWS_FLAGGED) where the action refuses the job, or
