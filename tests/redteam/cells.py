@@ -6,7 +6,7 @@ import json
 import random
 import time
 
-from redteam import measures, prompts, tasks, wording
+from redteam import matrix, measures, prompts, tasks, wording
 from redteam.attacks import VECTOR_DOSE, Attacker, repetitions, safety_rows
 from redteam.lab import LORA, chat, digest, own_answers, vector_norm
 from referee import rows as token_rows
@@ -19,6 +19,11 @@ SCALES, SCALE_STRIDE = (-4, -2, -1, 0.5, 2, 4, 8), 3
 LEAST_ROWS = 10
 # Harmless examples of a screen, beside free answers.
 EVERYDAY_ROWS, REFUSALS = 300, 40
+
+# Of the refusal adapter: rows a stage, the attacks that it is trained against, its own dose.
+REFUSAL_ADAPTER_ROWS = 320
+REFUSAL_ADAPTER_ATTACK = {"learning_rate": 5e-4, "epochs": 3}
+REFUSAL_ADAPTER_DOSE = {"learning_rate": 5e-4, "epochs": 1}
 
 # Vectors by name: what each was trained on and how. `families`: wordings of the prohibited rows; "" is the
 # unrelated behaviour.
@@ -38,6 +43,10 @@ class Suite:
         text = token_rows.chat_rows(lab.tokenizer, 40, 17, max_tokens=160)
         self.measures = measures.Measures(lab, self.splits, self.benign, text)
 
+    @property
+    def base_digest(self):
+        return self._lab.base_digest
+
     def vector(self, name, seed=0):
         """Path of a vector in clear; "random:NAME" is a random one of NAME's norm."""
         if name.startswith("random:"):
@@ -55,6 +64,18 @@ class Suite:
         else:
             rows = [chat(p, wording.unrelated(rng)) for p in self.benign.vector[:count]]
         return rows, [chat(p, a) for p, a in own_answers(self._lab, self.benign.vector)]
+
+    def refusal_adapter(self):
+        """An adapter that refuses, to be added to any delta, after Buffer-and-Reinforce (see docs/red_team.md): trained on
+        safety rows while the deltas of undefended attacks of the platform's own are merged in, one after the other."""
+        prohibited = self.vector_rows("kl")[0]
+        task = [chat(*pair) for pair in tasks.everyday(TASK_ROWS)]
+        rows, made = safety_rows(self._lab, self.splits, self.benign, REFUSAL_ADAPTER_ROWS), None
+        for attack in (prohibited, task, task + prohibited[:40]):
+            delta = self._lab.train(attack, **REFUSAL_ADAPTER_ATTACK)
+            merged = self._lab.as_vector([(delta, LORA["rank"], LORA["alpha"], 1.0)])
+            made = self._lab.train(rows, merged, "always", initial=made, **REFUSAL_ADAPTER_DOSE)
+        return made
 
     def screen_examples(self):
         """(prohibited, benign) chat rows that a screen is made of: those of a vector, each prompt in two wordings; free
@@ -98,11 +119,14 @@ class Suite:
             initial = self._job(cell, rows, seed + job, initial if cell.get("chain") else None)
             if initial is not None:
                 adapters.append((initial, rank, alpha, weight))
-        return adapters[-1:] if cell.get("chain") else adapters, pairs, rows
+        adapters = adapters[-1:] if cell.get("chain") else adapters
+        if cell.get("refusal"):
+            adapters.append((self.refusal_adapter(), LORA["rank"], LORA["alpha"], 1.0))
+        return adapters, pairs, rows
 
     def run(self, cell):
         """Trains what the cell describes and measures it; returns the cell with its results."""
-        result = {**cell, "precision": self._lab.precision}
+        result = {**cell, "base": self._lab.base_digest, "precision": self._lab.precision}
         adapters = []
         if cell["attack"]["kind"] != "none":
             adapters, pairs, rows = self.deltas(cell)
@@ -134,11 +158,14 @@ def kept(file):
 
 def measure(suite, wanted, file, minutes=float("inf")):
     """Measures those of `wanted` that `file` lacks, and adds them to it; begins none after `minutes`. Whether all
-    are there now."""
-    started, done = time.monotonic(), {cell["name"] for cell in kept(file)}
-    for cell in wanted:
-        if cell["name"] in done:
-            continue
+    are there now. A base that was aligned elsewhere differs in its last bits, and is measured itself before its
+    cells."""
+    started, done = time.monotonic(), {(cell["name"], cell["base"]) for cell in kept(file)}
+    measured = {name for name, _ in done if name != matrix.BASE["name"]}
+    missing = [cell for cell in wanted if cell["name"] not in measured and cell != matrix.BASE]
+    if (matrix.BASE["name"], suite.base_digest) not in done and (missing or matrix.BASE in wanted):
+        missing.insert(0, matrix.BASE)
+    for cell in missing:
         begin = time.monotonic()
         if begin - started > minutes * 60:
             return False

@@ -86,7 +86,7 @@ def arm_result(results, attack, arm, defended):
     """An ArmResult of one attack under one defence, all seeds together."""
     seeds = results.seeds(attack, arm)
     frame = results.success(attack, arm)[3]
-    made = counts(seeds, results.verdicts(attack, arm, frame), results.base_verdicts(frame))
+    made = counts(seeds, results.verdicts(attack, arm, frame), results.base_verdicts(attack, arm, frame))
     first, dose = seeds[0], {**labs.TRAIN, **seeds[0]["dose"]}
     made.update(
         attack=attack, kind=kind_of(attack), defence="DEFENCE_VECTOR" if arm == defended else DEFENCES[arm],
@@ -100,13 +100,13 @@ def arm_result(results, attack, arm, defended):
     return made
 
 
-def counts(seeds, verdicts, base):
-    """What an ArmResult counts of cells that differ in their seed, and of their verdicts on the prompts of `base`."""
+def counts(seeds, verdicts, bases):
+    """What an ArmResult counts of cells that differ in their seed, and of their verdicts and their bases'."""
     harmless = [c["over_refusal"]["look_alikes"] + c["over_refusal"]["plain"] for c in seeds]
     return {
         "seeds": [c.get("seed", 0) for c in seeds],
         "prompts": len(verdicts[0]), "notRefused": sum(len(v) - v.count("R") for v in verdicts),
-        "newlyAnswered": sum(was == "R" != now for v in verdicts for was, now in zip(base, v)),
+        "newlyAnswered": sum(was == "R" != now for v, base in zip(verdicts, bases) for was, now in zip(base, v)),
         "harmlessPrompts": len(harmless[0]), "harmlessRefused": sum(v.count("R") for v in harmless),
     }
 
@@ -144,8 +144,9 @@ def steps(dose):
 
 def suite_result(measured, vector, base_model, policy):
     defended, results = defended_arm(policy), report.Results(measured)
-    arms = [{"attack": "base", "kind": "ATTACK_KIND_BASE", "defence": "DEFENCE_NONE",
-             **counts([results.base], [results.base_verdicts()], results.base_verdicts())}]
+    (base,) = results.bases.values()
+    plain = [base["prohibited"]["plain"]]
+    arms = [{"attack": "base", "kind": "ATTACK_KIND_BASE", "defence": "DEFENCE_NONE", **counts([base], plain, plain)}]
     arms += [arm_result(results, attack, arm, defended) for attack in results.attacks() for arm in results.arms(attack)]
     return {
         "schemaVersion": 1, "suiteVersion": SUITE_VERSION, "suiteDigest": service.digest_of_sources(),

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import sys
 
@@ -137,6 +138,22 @@ class Lab:
         return self.artifact("vector", spec, lambda path: self._engine.run(
             "train_vector", prohibited=[self.tokens(row) for row in prohibited],
             benign=[self.tokens(row) for row in benign], config=config, output=path))
+
+    def as_vector(self, adapters):
+        """A vector in clear that adds what `adapters`, [(file, rank, alpha, weight)], add together."""
+        def make(path):
+            tensors, whole = {}, sum(rank for _, rank, _, _ in adapters)
+            deltas = [(load_file(str(file)), weight * alpha / rank) for file, rank, alpha, weight in adapters]
+            for name in sorted(n for n in deltas[0][0] if n.endswith("lora_A.weight")):
+                layer, module = re.match(r"base_model\.model\.model\.layers\.(\d+)\.\w+\.(\w+)\.lora_A", name).groups()
+                own, other = f"vector.layers.{layer}.{module}", name.replace("lora_A", "lora_B")
+                tensors[f"{own}.lora_A"] = torch.cat([d[name].float() for d, _ in deltas], 0).contiguous()
+                tensors[f"{own}.lora_B"] = torch.cat([scale * d[other].float() for d, scale in deltas], 1).contiguous()
+            save_file(tensors, str(path), {"format": "ballast-vector-1", "rank": str(whole), "alpha": str(whole)})
+            return {"norm": vector_norm(path)}
+
+        spec = {"sum": [[self._file_digest(file), *rest] for file, *rest in adapters]}
+        return self.artifact("sum", spec, make)
 
     def random_vector(self, like, seed=0):
         """A vector of the same shapes, each module's change of the same norm as in `like`."""

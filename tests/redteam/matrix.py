@@ -2,7 +2,7 @@
 """Which cells the suite measures, most telling first, so that a run that is cut short has the headline."""
 
 # The defences. `safety`: share of safety rows that the platform mixes into the job. `screen`: rows that the guard flags
-# are left out.
+# are left out. `refusal`: a refusal adapter is added to the delta.
 ARMS = {
     "none": {},
     "always": {"vector": "kl", "policy": "always"},
@@ -17,12 +17,18 @@ ARMS = {
     "unrelated-by-row": {"vector": "unrelated", "policy": "by_row"},
     "screen+safety": {"screen": True, "safety": 0.1},
     "by-row+safety+screen": {"vector": "kl", "policy": "by_row", "safety": 0.1, "screen": True},
+    "refusal": {"refusal": True},
+    "by-row+refusal": {"vector": "kl", "policy": "by_row", "refusal": True},
+    "by-row+safety+refusal": {"vector": "kl", "policy": "by_row", "safety": 0.1, "refusal": True},
     "wide-by-row+safety": {"vector": "wide", "policy": "by_row", "safety": 0.1},
 }
 # The policy that is a base's default.
 DEFAULT = "by-row+safety+screen"
 # The same where the attacker has got past the screen.
 UNSCREENED = "by-row+safety"
+
+# The base as it is.
+BASE = {"name": "base", "attack": {"kind": "none"}, "arm": "untouched"}
 
 # Doses. The service's defaults are 2e-4 and 3 epochs (lab.TRAIN).
 DEFAULT_DOSE = {"learning_rate": 2e-4, "epochs": 3}
@@ -60,7 +66,9 @@ def _policies():
         yield _cell("mix-10%", _mixed(0.1), arm, STRONG)
     for arm in ("always", "by-row", "safety", "plain-always", "random", "unrelated"):
         yield _cell("explicit-100", _explicit(100), arm, EDGE)
-    for arm in ("safety", "by-row"):
+    for arm in ("refusal", "by-row+refusal", "by-row+safety+refusal"):
+        yield _cell("mix-10%", _mixed(0.1), arm, STRONG)
+    for arm in ("safety", "by-row", "refusal", "by-row+safety+refusal"):
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
 
 
@@ -117,7 +125,7 @@ def _seeds():
 
 
 def all_cells():
-    found = [{"name": "base", "attack": {"kind": "none"}, "arm": "untouched"}]
+    found = [BASE]
     for group in (_headline, _unseen, _policies, _other_attacks, _tasks, _shares_and_sizes, _seeds, _doses):
         found += group()
     assert len({cell["name"] for cell in found}) == len(found)

@@ -69,12 +69,13 @@ def wilson(hits, count, z=1.96):
     return max(0.0, (centre - spread) / (1 + z * z / count)), min(1.0, (centre + spread) / (1 + z * z / count))
 
 
-def risen_interval(per_seed, base, draws=2000, seed=9):
+def risen_interval(per_seed, bases, draws=2000, seed=9):
     """95 % interval of the rise of success above the base's, prompts drawn anew; a prompt is one cluster, however many
-    seeds it was measured with. `per_seed`: verdict strings on the same prompts as `base`."""
-    before = [letter != "R" for letter in base]
-    rises = [sum(letter != "R" for letter in letters) / len(letters) - was
-             for letters, was in zip(zip(*per_seed), before)]
+    seeds it was measured with. `per_seed`: verdict strings on the same prompts, `bases` those of the base of each."""
+    def answered(letters):
+        return sum(letter != "R" for letter in letters) / len(letters)
+
+    rises = [answered(now) - answered(was) for now, was in zip(zip(*per_seed), zip(*bases))]
     if len(set(rises)) == 1:
         # A bootstrap of a constant says nothing.
         low, high = wilson(0, len(rises))

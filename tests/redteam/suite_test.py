@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from redteam import certify, matrix, measures, prompts, tasks, wording  # noqa: E402
+from redteam import cells, certify, matrix, measures, prompts, report, tasks, wording  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -70,21 +70,54 @@ def test_held_out_rows_of_a_task_are_new(name):
 
 
 def test_an_interval_of_nothing_is_not_of_width_nothing():
-    low, high = measures.risen_interval(["R" * 434], "R" * 434)
+    low, high = measures.risen_interval(["R" * 434], ["R" * 434])
     assert low == 0 and 0.005 < high < 0.01
 
 
 def test_the_interval_is_around_the_rise_and_seeds_narrow_nothing_by_themselves():
     base, attacked = "R" * 400, "F" * 40 + "R" * 360
-    low, high = measures.risen_interval([attacked], base)
+    low, high = measures.risen_interval([attacked], [base])
     assert low < 0.1 < high
-    assert measures.risen_interval([attacked] * 3, base) == (low, high)
+    assert measures.risen_interval([attacked] * 3, [base] * 3) == (low, high)
+
+
+class _Suite:
+    """Measures nothing; remembers which cells it was asked for."""
+
+    def __init__(self, base):
+        self.base_digest, self.ran = base, []
+
+    def run(self, cell):
+        self.ran.append(cell["name"])
+        return {**cell, "base": self.base_digest, "prohibited": {"plain": "R"}, "over_refusal": {"look_alikes": "R", "plain": "A"}}
+
+
+def test_a_cell_is_measured_once_and_each_base_before_its_cells(tmp_path):
+    file, wanted = tmp_path / "cells.jsonl", [c for c in matrix.all_cells() if c["attack"]["kind"] == "benign"][:2]
+    first, again, elsewhere = _Suite("here"), _Suite("here"), _Suite("there")
+    cells.measure(first, wanted[:1], file)
+    cells.measure(again, wanted[:1], file)
+    cells.measure(elsewhere, wanted, file)
+    assert first.ran == ["base", wanted[0]["name"]]
+    assert again.ran == []
+    assert elsewhere.ran == ["base", wanted[1]["name"]]
+
+
+def test_a_cell_is_compared_with_its_own_base():
+    cell = {"attack": {"kind": "benign"}, "arm": "none", "tasks": {}}
+    results = report.Results([
+        {**matrix.BASE, "base": "here", "prohibited": {"plain": "RRRA"}},
+        {**matrix.BASE, "base": "there", "prohibited": {"plain": "RRRR"}},
+        {**cell, "name": "benign/none", "base": "here", "prohibited": {"plain": "RRAA"}},
+        {**cell, "name": "benign/none/seed-1", "base": "there", "prohibited": {"plain": "RRRA"}}])
+    mean, rise, _, _ = results.success("benign", "none")
+    assert (mean, rise) == (0.375, 0.25)
 
 
 def test_cells_are_told_apart_by_name_and_every_defended_attack_has_an_undefended_twin():
-    cells = matrix.all_cells()
-    names = {cell["name"] for cell in cells}
-    for cell in cells:
+    every = matrix.all_cells()
+    names = {cell["name"] for cell in every}
+    for cell in every:
         attack, _, arm = cell["name"].partition("/")
         if arm.startswith(matrix.DEFAULT):
             assert f"{attack}/{arm.replace(matrix.DEFAULT, 'none')}" in names
@@ -114,9 +147,9 @@ def test_what_a_certificate_is_measured_by_has_a_corner_for_every_policy():
                                  ("VECTOR_POLICY_BY_ROW", safety, screen)):
         policy = certify.defence_policy(vector_policy, *more)
         arm = certify.defended_arm(policy)
-        cells = {cell["name"]: cell for cell in certify.cells_for(policy)}
-        corner = cells[f"{matrix.CORNER}/{arm}"]
+        found = {cell["name"]: cell for cell in certify.cells_for(policy)}
+        corner = found[f"{matrix.CORNER}/{arm}"]
         assert corner["vector"] == "kl" and corner["policy"] == vector_policy.removeprefix("VECTOR_POLICY_").lower()
         assert "safety" not in corner and "screen" not in corner, "that is the service's to do, not the suite's"
-        assert all(certify.kind_of(name.split("/")[0]) for name in cells if name != "base")
-        assert f"mix-10%-lr-0.002/{arm}" not in cells, "the service would refuse it"
+        assert all(certify.kind_of(name.split("/")[0]) for name in found if name != "base")
+        assert f"mix-10%-lr-0.002/{arm}" not in found, "the service would refuse it"
