@@ -127,6 +127,9 @@ struct VectorConfig {
   double kl_weight =
       1.0;  // weight of KL(base || base + vector) on the benign rows' supervised tokens
   double max_gradient_norm = 1.0;
+  // 5: every fifth row of both kinds is left out of the training, and the losses of the result are
+  // of those rows. 0: none is, and they are of all rows.
+  int hold_out_every = 0;
 };
 
 struct VectorResult {

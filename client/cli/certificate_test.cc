@@ -303,5 +303,26 @@ TEST_F(CertificateCommandsTest, AnEstimateShowsTheLimitsBesideTheJob) {
   EXPECT_THAT(refused.out, Not(HasSubstr("accepted")));
 }
 
+TEST(VectorReportTest, ShowsTheRecipesThatASearchTried) {
+  admin::v1::VectorReport report;
+  EXPECT_THAT(DescribeVectorReport(report), Not(HasSubstr("Recipes")));
+  auto& broken = *report.add_trials();
+  broken.set_learning_rate(0.004);
+  broken.set_kl_weight(1);
+  auto& chosen = *report.add_trials();
+  chosen.set_learning_rate(0.001);
+  chosen.set_epochs(8);
+  chosen.set_lora_rank(16);
+  chosen.set_kl_weight(1.0 / 3);
+  chosen.set_prohibited_loss_ratio(0.123);
+  chosen.set_benign_loss_added(0.02);
+  chosen.set_chosen(true);
+  const std::string text = DescribeVectorReport(report);
+  EXPECT_THAT(text, HasSubstr("broke down"));
+  EXPECT_THAT(text, HasSubstr("chosen"));
+  EXPECT_THAT(text, HasSubstr("12.3 %"));
+  EXPECT_THAT(text, HasSubstr("0.333"));
+}
+
 }  // namespace
 }  // namespace ballast::cli

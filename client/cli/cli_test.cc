@@ -218,6 +218,16 @@ TEST_F(CliTest, AKlWeightOfZeroIsSentAndAMissingOneIsNot) {
   EXPECT_EQ(Run(arguments).code, kExitOk);
   EXPECT_TRUE(options.has_kl_weight());
   EXPECT_EQ(options.kl_weight(), 0);
+  EXPECT_FALSE(options.has_search_budget());
+  arguments.insert(arguments.end(), {"--search", "1h30m"});
+  EXPECT_EQ(Run(arguments).code, kExitOk);
+  EXPECT_EQ(options.search_budget().seconds(), 90 * 60);
+  for (const char* wrong : {"soon", "30", "inf", "-inf"}) {
+    arguments.back() = wrong;
+    const auto refused = Run(arguments);
+    EXPECT_NE(refused.code, kExitOk) << wrong;
+    EXPECT_THAT(refused.err, HasSubstr("30m")) << wrong;
+  }
 }
 
 TEST_F(CliTest, ADataSetIsCalledByItsFileCutBetweenCharacters) {

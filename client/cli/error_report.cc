@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "client/cli/format.h"
 #include "common/base/error.h"
+#include "common/base/proto_duration.h"
 #include "google/rpc/error_details.pb.h"
 
 namespace ballast::cli {

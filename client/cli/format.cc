@@ -56,10 +56,6 @@ std::string FormatTime(const google::protobuf::Timestamp& time) {
                           absl::LocalTimeZone());
 }
 
-absl::Duration ToDuration(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
-
 std::string ShortName(std::string_view name) {
   return std::string(name.substr(name.rfind('/') + 1));
 }

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "google/protobuf/duration.pb.h"
 #include "google/protobuf/timestamp.pb.h"
 
 namespace ballast::cli {
@@ -22,7 +21,6 @@ std::string FormatCount(int64_t count);
 std::string FormatClock(absl::Duration duration);
 // "2026-01-31 12:00:05" in the local time zone; "-" when unset.
 std::string FormatTime(const google::protobuf::Timestamp& time);
-absl::Duration ToDuration(const google::protobuf::Duration& duration);
 
 // The last segment of a resource name: "tenants/a/datasets/d1" gives "d1".
 std::string ShortName(std::string_view name);

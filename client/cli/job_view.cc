@@ -12,6 +12,7 @@
 #include "client/cli/gate_view.h"
 #include "client/cli/progress_bar.h"
 #include "common/base/error.h"
+#include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::cli {

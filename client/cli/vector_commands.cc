@@ -6,11 +6,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "client/cli/certificate_view.h"
 #include "client/cli/cli.h"
 #include "client/cli/format.h"
 #include "client/cli/progress_bar.h"
 #include "common/base/error.h"
+#include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::cli {
@@ -27,6 +29,20 @@ std::string NextSteps(const admin::v1::Vector& vector) {
   return absl::StrCat("It serves no job yet.\n", "Certify it:           ballast vector certify ",
                       id, " --result FILE\n", "or, for development:  ballast vector activate ", id,
                       " --reason TEXT\n");
+}
+
+absl::StatusOr<google::protobuf::Duration> SearchBudget(const std::string& text) {
+  absl::Duration budget;
+  // The server has the limits; what is infinite has no form to send.
+  if (!absl::ParseDuration(text, &budget) || budget > absl::Hours(10000) ||
+      budget < -absl::Hours(10000)) {
+    return FieldError(
+        "options.search_budget", "SEARCH_BUDGET_INVALID",
+        absl::StrCat("--search ", Printable(text), " is no time; give one such as 30m or 2h"));
+  }
+  google::protobuf::Duration out;
+  SetDuration(budget, &out);
+  return out;
 }
 
 // Polls until the vector has left DRAFT and TRAINING.
@@ -54,7 +70,7 @@ absl::StatusOr<admin::v1::Vector> WaitForVector(const client::AdminClient& admin
 
 void AddTrain(Cli& cli, CLI::App* group) {
   struct Options {
-    std::string base_model, prohibited, benign;
+    std::string base_model, prohibited, benign, topics, search;
     double learning_rate = 0, kl_weight = 0;
     int32_t epochs = 0, lora_rank = 0;
     bool no_wait = false;
@@ -66,7 +82,9 @@ void AddTrain(Cli& cli, CLI::App* group) {
       group, "train", "Train a security vector for a base model on a worker (operators)",
       "  ballast vector train --base-model smollm2 --prohibited prohibited.jsonl --benign "
       "benign.jsonl\n"
-      "  ballast vector train --base-model smollm2 --prohibited p.jsonl --benign b.jsonl --no-wait",
+      "  ballast vector train --base-model smollm2 --topics topics.txt\n"
+      "  ballast vector train --base-model smollm2 --prohibited p.jsonl --benign b.jsonl --search "
+      "1h --no-wait",
       [&cli, options]() -> absl::Status {
         BALLAST_RETURN_IF_ERROR(
             Cli::RefuseZero(*options->given_rate, options->learning_rate, "options.learning_rate"));
@@ -74,15 +92,26 @@ void AddTrain(Cli& cli, CLI::App* group) {
             Cli::RefuseZero(*options->given_epochs, options->epochs, "options.epochs"));
         BALLAST_RETURN_IF_ERROR(
             Cli::RefuseZero(*options->given_rank, options->lora_rank, "options.lora_rank"));
+        if (options->topics.empty() && options->prohibited.empty()) {
+          return FieldError("prohibited_data", "VECTOR_DATA_MISSING",
+                            "give rows by --prohibited FILE --benign FILE, or --topics FILE");
+        }
         admin::v1::VectorOptions request;
         request.set_base_model(client::Client::BaseModelName(options->base_model));
         request.set_learning_rate(options->learning_rate);
         request.set_epochs(options->epochs);
         request.set_lora_rank(options->lora_rank);
         if (options->given_kl->count() > 0) request.set_kl_weight(options->kl_weight);
+        if (!options->search.empty()) {
+          BALLAST_ASSIGN_OR_RETURN(*request.mutable_search_budget(),
+                                   SearchBudget(options->search));
+        }
         BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
-        BALLAST_ASSIGN_OR_RETURN(admin::v1::Vector vector,
-                                 admin->TrainVector(request, options->prohibited, options->benign));
+        BALLAST_ASSIGN_OR_RETURN(
+            admin::v1::Vector vector,
+            options->topics.empty()
+                ? admin->TrainVector(request, options->prohibited, options->benign)
+                : admin->TrainVectorOnTopics(request, options->topics));
         if (!options->no_wait) {
           BALLAST_ASSIGN_OR_RETURN(vector, WaitForVector(*admin, vector.name()));
         }
@@ -101,14 +130,22 @@ void AddTrain(Cli& cli, CLI::App* group) {
         return absl::OkStatus();
       });
   command->add_option("--base-model", options->base_model, "Base model to protect")->required();
-  command
-      ->add_option("--prohibited", options->prohibited,
-                   "JSONL with at least 100 examples of prohibited behaviour")
-      ->required();
-  command
-      ->add_option("--benign", options->benign,
-                   "JSONL with at least 20 varied examples of benign behaviour")
-      ->required();
+  CLI::Option* topics = command->add_option(
+      "--topics", options->topics,
+      "In place of rows: prohibited topics, a line each, from which the worker makes rows of both "
+      "kinds with the base model");
+  CLI::Option* prohibited =
+      command
+          ->add_option("--prohibited", options->prohibited,
+                       "JSONL with at least 100 examples of prohibited behaviour")
+          ->excludes(topics);
+  CLI::Option* benign =
+      command
+          ->add_option("--benign", options->benign,
+                       "JSONL with at least 20 varied examples of benign behaviour")
+          ->excludes(topics);
+  prohibited->needs(benign);
+  benign->needs(prohibited);
   options->given_rate =
       command->add_option("--learning-rate", options->learning_rate, "Learning rate [1e-3]");
   options->given_epochs =
@@ -117,6 +154,9 @@ void AddTrain(Cli& cli, CLI::App* group) {
   options->given_kl =
       command->add_option("--kl-weight", options->kl_weight,
                           "Weight of the term that keeps benign behaviour; 0 leaves it out [1]");
+  command->add_option("--search", options->search,
+                      "Time to look for a better recipe around this one before the vector is "
+                      "trained, for example 30m or 2h [no search]");
   command->add_flag("--no-wait", options->no_wait, "Return once the rows are stored");
 }
 

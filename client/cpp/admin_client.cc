@@ -118,9 +118,28 @@ absl::StatusOr<admin::v1::Vector> AdminClient::TrainVector(const admin::v1::Vect
                                                            const std::string& prohibited_path,
                                                            const std::string& benign_path,
                                                            const TransferProgress& progress) const {
-  BALLAST_ASSIGN_OR_RETURN(const int64_t prohibited_bytes, FileSize(prohibited_path));
-  BALLAST_ASSIGN_OR_RETURN(const int64_t benign_bytes, FileSize(benign_path));
-  const int64_t total_bytes = prohibited_bytes + benign_bytes;
+  return SendVectorData(
+      options,
+      {{prohibited_path, &admin::v1::TrainVectorRequest::mutable_prohibited_data},
+       {benign_path, &admin::v1::TrainVectorRequest::mutable_benign_data}},
+      progress);
+}
+
+absl::StatusOr<admin::v1::Vector> AdminClient::TrainVectorOnTopics(
+    const admin::v1::VectorOptions& options, const std::string& topics_path,
+    const TransferProgress& progress) const {
+  return SendVectorData(
+      options, {{topics_path, &admin::v1::TrainVectorRequest::mutable_topics_data}}, progress);
+}
+
+absl::StatusOr<admin::v1::Vector> AdminClient::SendVectorData(
+    const admin::v1::VectorOptions& options, const std::vector<VectorFile>& files,
+    const TransferProgress& progress) const {
+  int64_t total_bytes = 0;
+  for (const VectorFile& file : files) {
+    BALLAST_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(file.path));
+    total_bytes += bytes;
+  }
   grpc::ClientContext context;
   connection_->Prepare(context, connection_->options().stream_deadline);
   admin::v1::Vector vector;
@@ -129,20 +148,16 @@ absl::StatusOr<admin::v1::Vector> AdminClient::TrainVector(const admin::v1::Vect
   *request.mutable_options() = options;
   bool open = writer->Write(request);
   int64_t done = 0;
-  const auto send = [&](const std::string& path, auto set) {
-    return ForEachChunk(path, kChunkBytes, [&](std::string_view bytes) {
-      set(std::string(bytes));
+  absl::Status local;
+  for (const VectorFile& file : files) {
+    if (!local.ok() || !open) break;
+    local = ForEachChunk(file.path, kChunkBytes, [&](std::string_view bytes) {
+      *(request.*file.part)() = std::string(bytes);
       open = open && writer->Write(request);
       done += static_cast<int64_t>(bytes.size());
       if (progress) progress(std::min(done, total_bytes), total_bytes);
       return open;
     });
-  };
-  absl::Status local = send(
-      prohibited_path, [&](std::string bytes) { request.set_prohibited_data(std::move(bytes)); });
-  if (local.ok() && open) {
-    local =
-        send(benign_path, [&](std::string bytes) { request.set_benign_data(std::move(bytes)); });
   }
   if (!local.ok()) {
     context.TryCancel();

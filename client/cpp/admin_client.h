@@ -38,6 +38,10 @@ class AdminClient {
                                                 const std::string& prohibited_path,
                                                 const std::string& benign_path,
                                                 const TransferProgress& progress = nullptr) const;
+  // The same with a file of topics, from which the worker makes the rows.
+  absl::StatusOr<admin::v1::Vector> TrainVectorOnTopics(
+      const admin::v1::VectorOptions& options, const std::string& topics_path,
+      const TransferProgress& progress = nullptr) const;
 
   // The full resource name of an id; a full name stays as it is.
   static std::string VectorName(std::string_view id);
@@ -61,6 +65,14 @@ class AdminClient {
       const admin::v1::ImportBaseModelRequest::ImportOptions& options, const std::string& folder,
       const std::vector<std::string>& files, int64_t total_bytes,
       const TransferProgress& progress) const;
+  // A file and the part of a request that carries its bytes.
+  struct VectorFile {
+    std::string path;
+    std::string* (admin::v1::TrainVectorRequest::*part)();
+  };
+  absl::StatusOr<admin::v1::Vector> SendVectorData(const admin::v1::VectorOptions& options,
+                                                   const std::vector<VectorFile>& files,
+                                                   const TransferProgress& progress) const;
 
   const std::shared_ptr<const Connection> connection_;
   const std::shared_ptr<admin::v1::AdminService::StubInterface> stub_;

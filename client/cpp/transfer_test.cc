@@ -494,5 +494,25 @@ TEST_F(TransferTest, TrainVectorStreamsBothFilesOnce) {
   EXPECT_EQ(calls, 2);
 }
 
+TEST_F(TransferTest, TopicsGoInPlaceOfRows) {
+  std::string topics;
+  bool rows = false;
+  server_.train_vector = [&](auto&, grpc::ServerReader<admin::v1::TrainVectorRequest>& reader,
+                             admin::v1::Vector& vector) -> absl::Status {
+    admin::v1::TrainVectorRequest request;
+    while (reader.Read(&request)) {
+      topics += request.topics_data();
+      rows |= request.has_prohibited_data() || request.has_benign_data();
+    }
+    vector.set_name("vectors/v1");
+    return absl::OkStatus();
+  };
+  ASSERT_OK(MakeAdmin().TrainVectorOnTopics({}, WriteTemp("t", "riding penguins\n")));
+  EXPECT_EQ(topics, "riding penguins\n");
+  EXPECT_FALSE(rows);
+  EXPECT_THAT(MakeAdmin().TrainVectorOnTopics({}, (folder_ / "none").string()),
+              StatusIs(absl::StatusCode::kNotFound));
+}
+
 }  // namespace
 }  // namespace ballast::client

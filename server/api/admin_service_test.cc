@@ -220,6 +220,42 @@ TEST_F(AdminServiceTest, AVectorsRowsAreCheckedAtOnceAndNotKeptWhenRefused) {
   EXPECT_EQ(list.vectors_size(), 0);
 }
 
+TEST_F(AdminServiceTest, AVectorIsTrainedOnTopicsWhichGoWithTheTraining) {
+  ASSERT_OK(ImportTiny());
+  ASSERT_OK_AND_ASSIGN(const auto vector, TrainVectorWith({.topics = "riding penguins\n"}));
+  Restart();
+  ASSERT_OK_AND_ASSIGN(const auto response, Idle("w1"));
+  const auto& task = response.work().train_vector();
+  EXPECT_EQ(task.prohibited_blob(), "");
+  EXPECT_EQ(ReadBlob("w1", response.work().lease(), task.topics_blob()).value(),
+            "riding penguins\n");
+  worker::v1::SynchronizeRequest failed = WorkerRequest("w1");
+  *failed.mutable_finished()->mutable_lease() = response.work().lease();
+  failed.mutable_finished()->mutable_error()->set_kind(v1::JobError::USER);
+  failed.mutable_finished()->mutable_error()->set_reason("TOPICS_UNUSABLE");
+  failed.set_draining(true);
+  ASSERT_OK(Sync(failed));
+  EXPECT_EQ(GetVector(vector.name())->state(), admin::v1::Vector::REJECTED);
+  server_->SettleForTest();
+  EXPECT_THAT(EverythingStored(), Not(HasSubstr("penguins")));
+}
+
+TEST_F(AdminServiceTest, TopicsAreCheckedAndDoNotGoWithRows) {
+  ASSERT_OK(ImportTiny());
+  EXPECT_THAT(TrainVectorWith({.topics = "\n"}), StatusIs(kInvalid, "TOPICS_INVALID"));
+  EXPECT_THAT(TrainVectorWith({.topics = std::string(201, 'x')}),
+              StatusIs(kInvalid, "TOPICS_INVALID"));
+  EXPECT_THAT(TrainVectorWith({.topics = std::string(2 << 20, '\n')}),
+              StatusIs(kInvalid, "TOPICS_INVALID"));
+  EXPECT_THAT(TrainVectorWith({.prohibited = Rows(100), .benign = Rows(20), .topics = "a topic"}),
+              StatusIs(kInvalid, "TOPICS_INVALID"));
+  EXPECT_THAT(EverythingStored(), Not(HasSubstr("question 1")));
+  admin::v1::VectorOptions options;
+  options.mutable_search_budget()->set_seconds(1);
+  EXPECT_THAT(TrainVectorWith({.options = options, .topics = "a topic"}),
+              StatusIs(kInvalid, "SEARCH_BUDGET_OUT_OF_RANGE"));
+}
+
 TEST_F(AdminServiceTest, TheLifeOfAVector) {
   ASSERT_OK(ImportTiny());
   ASSERT_OK_AND_ASSIGN(const auto vector, TrainVector(Rows(100), Rows(20)));
@@ -240,7 +276,7 @@ TEST_F(AdminServiceTest, TheLifeOfAVector) {
   worker::v1::SynchronizeRequest done = WorkerRequest("w1");
   *done.mutable_finished()->mutable_lease() = work.lease();
   done.mutable_finished()->mutable_vector()->set_ciphertext_digest(DigestOf("sealed"));
-  done.mutable_finished()->mutable_vector()->set_benign_loss_with(1.5);
+  done.mutable_finished()->mutable_vector()->mutable_report()->set_benign_loss_with(1.5);
   done.set_draining(true);
   EXPECT_THAT(Sync(done), StatusIs(kInvalid, "RESULT_INVALID"));
   worker::v1::WriteBlobRequest kind;

@@ -7,6 +7,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/dataset/topics.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 
@@ -46,10 +47,13 @@ absl::StatusOr<bool> VectorUpload::OnMessage(admin::v1::TrainVectorRequest& requ
     case admin::v1::TrainVectorRequest::kBenignData:
       BALLAST_RETURN_IF_ERROR(Append(benign_, request.benign_data()));
       return false;
+    case admin::v1::TrainVectorRequest::kTopicsData:
+      BALLAST_RETURN_IF_ERROR(AppendTopics(request.topics_data()));
+      return false;
     case admin::v1::TrainVectorRequest::PART_NOT_SET:
       break;
   }
-  return StreamOrder("a message must have options, prohibited_data or benign_data");
+  return StreamOrder("a message must have options, prohibited_data, benign_data or topics_data");
 }
 
 absl::Status VectorUpload::Start(const admin::v1::VectorOptions& options) {
@@ -90,6 +94,16 @@ absl::Status VectorUpload::Append(Rows& rows, const std::string& data) {
   return rows.check->Feed(data);
 }
 
+absl::Status VectorUpload::AppendTopics(const std::string& data) {
+  if (!options_.has_value()) return StreamOrder("the first message must have options");
+  if (topics_.size() + data.size() > kMaxChunkBytes) {
+    return FieldError("topics_data", "TOPICS_INVALID",
+                      absl::StrCat("at most ", kMaxChunkBytes, " bytes of topics are taken"));
+  }
+  topics_ += data;
+  return absl::OkStatus();
+}
+
 absl::Status VectorUpload::CheckRows(Rows& rows) {
   BALLAST_ASSIGN_OR_RETURN(const v1::ValidationReport report, rows.check->Finish());
   const std::string field = absl::StrCat(rows.name, "_data");
@@ -115,17 +129,39 @@ absl::Status VectorUpload::CheckRows(Rows& rows) {
 
 absl::Status VectorUpload::OnEnd() {
   if (!options_.has_value()) return StreamOrder("the first message must have options");
-  for (Rows* rows : {&prohibited_, &benign_}) BALLAST_RETURN_IF_ERROR(CheckRows(*rows));
+  if (topics_.empty()) {
+    for (Rows* rows : {&prohibited_, &benign_}) BALLAST_RETURN_IF_ERROR(CheckRows(*rows));
+  } else {
+    if (prohibited_.writer->size_bytes() > 0 || benign_.writer->size_bytes() > 0) {
+      return FieldError("topics_data", "TOPICS_INVALID",
+                        "a vector is trained on rows or on what is made of topics; send one of "
+                        "the two");
+    }
+    BALLAST_RETURN_IF_ERROR(dataset::ParseTopics(topics_).status());
+  }
   // A crash before the record is there must leave nothing for good.
   hold_ = {parts_.unnamed, VectorBlobs(id_)};
   BALLAST_RETURN_IF_ERROR(parts_.vectors.Expect(id_));
+  BALLAST_ASSIGN_OR_RETURN(const VectorCatalog::Data data, Commit());
+  BALLAST_ASSIGN_OR_RETURN(*response_,
+                           parts_.vectors.Create(call().Now(), id_, *options_, data));
+  queued_ = true;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<VectorCatalog::Data> VectorUpload::Commit() {
+  if (!topics_.empty()) {
+    VectorCatalog::Data data;
+    data.topics_blob = absl::StrCat(VectorBlobs(id_), "/rows/topics");
+    BALLAST_ASSIGN_OR_RETURN(const auto writer, parts_.blobs.Create(data.topics_blob));
+    BALLAST_RETURN_IF_ERROR(writer->Append(topics_));
+    BALLAST_RETURN_IF_ERROR(writer->Commit("").status());
+    return data;
+  }
   for (Rows* rows : {&prohibited_, &benign_}) {
     BALLAST_RETURN_IF_ERROR(rows->writer->Commit("").status());
   }
-  BALLAST_ASSIGN_OR_RETURN(*response_, parts_.vectors.Create(call().Now(), id_, *options_,
-                                                             prohibited_.blob, benign_.blob));
-  queued_ = true;
-  return absl::OkStatus();
+  return VectorCatalog::Data{prohibited_.blob, benign_.blob, ""};
 }
 
 }  // namespace ballast::server

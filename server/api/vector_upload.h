@@ -13,7 +13,8 @@
 
 namespace ballast::server {
 
-// One call of TrainVector: rows are checked while they arrive, and queued once all were accepted.
+// One call of TrainVector: rows are checked while they arrive, and queued once all were accepted;
+// topics in their place are checked at the end.
 class VectorUpload : public ClientStream<admin::v1::TrainVectorRequest> {
  public:
   VectorUpload(const ApiContext& api, grpc::CallbackServerContext* context,
@@ -39,8 +40,11 @@ class VectorUpload : public ClientStream<admin::v1::TrainVectorRequest> {
 
   absl::Status Start(const admin::v1::VectorOptions& options);
   absl::Status Append(Rows& rows, const std::string& data);
+  absl::Status AppendTopics(const std::string& data);
   // Every row was accepted, and there are enough.
   static absl::Status CheckRows(Rows& rows);
+  // Makes what was sent durable: rows of both kinds, or topics.
+  absl::StatusOr<VectorCatalog::Data> Commit();
 
   const AdminService::Parts& parts_;
   admin::v1::Vector* const response_;
@@ -50,6 +54,7 @@ class VectorUpload : public ClientStream<admin::v1::TrainVectorRequest> {
   UnnamedBlobs::Hold hold_;  // from the first blob to the record
   Rows prohibited_{"prohibited", 100, "", nullptr, nullptr};
   Rows benign_{"benign", 20, "", nullptr, nullptr};
+  std::string topics_;
 };
 
 }  // namespace ballast::server

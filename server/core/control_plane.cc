@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
+#include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 #include "common/base/utf8.h"
 #include "server/core/gate_result.h"
@@ -55,12 +56,6 @@ absl::Status CheckWorkerId(const std::string& id) {
                     "worker_id must be 1 to 63 letters, digits, \"-\", \"_\" and \".\"");
 }
 
-void SetDuration(absl::Duration duration, google::protobuf::Duration* out) {
-  const int64_t millis = absl::ToInt64Milliseconds(duration);
-  out->set_seconds(millis / 1000);
-  out->set_nanos(static_cast<int32_t>(millis % 1000) * 1'000'000);
-}
-
 // True when the stored lease is the one that is spoken of.
 bool Holds(const LeaseRecord& record, const worker::v1::Lease& lease,
            const std::string& worker_id) {
@@ -106,11 +101,7 @@ absl::Status LearnSpeed(Transaction& tx, const JobRecord& record, const LiveLeas
 
 void SetReport(const SynchronizeRequest::VectorResult& result, Vector& vector) {
   vector.set_ciphertext_digest(result.ciphertext_digest());
-  auto& report = *vector.mutable_report();
-  report.set_prohibited_loss_without(result.prohibited_loss_without());
-  report.set_prohibited_loss_with(result.prohibited_loss_with());
-  report.set_benign_loss_without(result.benign_loss_without());
-  report.set_benign_loss_with(result.benign_loss_with());
+  *vector.mutable_report() = result.report();
 }
 
 void UpdateProgress(const SynchronizeRequest::Busy& busy, absl::Time now, LiveLease& lease) {

@@ -36,15 +36,18 @@ TEST_F(ControlPlaneVectorTest, VectorsGoFirstAndWaitForTheirCertificate) {
   EXPECT_EQ(work.lease().resource(), vector);
   EXPECT_EQ(work.train_vector().version(), 2);
   EXPECT_EQ(work.train_vector().epochs(), 8);
+  EXPECT_FALSE(work.train_vector().has_search_budget());
   EXPECT_EQ(Vector("vec-9").state(), admin::v1::Vector::TRAINING);
 
   SynchronizeRequest request = Finished("w1", work.lease());
   auto& result = *request.mutable_finished()->mutable_vector();
   result.set_ciphertext_digest(DigestOf("sealed"));
-  result.set_prohibited_loss_with(0.5);
+  result.mutable_report()->set_prohibited_loss_with(0.5);
+  result.mutable_report()->add_trials()->set_chosen(true);
   const auto next = Sync(request);
   EXPECT_EQ(Vector("vec-9").state(), admin::v1::Vector::CERTIFYING);
   EXPECT_EQ(Vector("vec-9").report().prohibited_loss_with(), 0.5);
+  EXPECT_EQ(Vector("vec-9").report().trials_size(), 1);
   EXPECT_THAT(Garbage(), ElementsAre("vectors/vec-9/rows"));
   // The job that was handed out with the answer runs under the one that serves.
   EXPECT_EQ(next.work().fine_tune().vector().vector_id(), "vec-1");
@@ -268,6 +271,24 @@ TEST(VectorOptionsTest, OnlyAMissingKlWeightBecomesTheDefault) {
     options.set_kl_weight(wrong);
     EXPECT_THAT(VectorCatalog::CompleteOptions(&options),
                 StatusIs(absl::StatusCode::kInvalidArgument, "KL_WEIGHT_OUT_OF_RANGE"));
+  }
+}
+
+TEST(VectorOptionsTest, ASearchTakesBetweenAMinuteAndADay) {
+  admin::v1::VectorOptions options;
+  const auto complete = [&](int64_t seconds, int32_t nanos = 0) {
+    options.mutable_search_budget()->set_seconds(seconds);
+    options.mutable_search_budget()->set_nanos(nanos);
+    return VectorCatalog::CompleteOptions(&options);
+  };
+  EXPECT_OK(complete(60));
+  EXPECT_OK(complete(24 * 60 * 60));
+  for (const auto& [seconds, nanos] :
+       {std::pair<int64_t, int32_t>{59, 999999999}, {0, 0}, {-60, 0}, {86400, 1}, {60, -1},
+        {60, 2000000000}, {std::numeric_limits<int64_t>::max(), 0}}) {
+    EXPECT_THAT(complete(seconds, nanos),
+                StatusIs(absl::StatusCode::kInvalidArgument, "SEARCH_BUDGET_OUT_OF_RANGE"))
+        << seconds << " " << nanos;
   }
 }
 

@@ -339,12 +339,16 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const VectorRecord& record) {
   Work::TrainVector& task = *work.mutable_train_vector();
   task.set_prohibited_blob(record.prohibited_blob());
   task.set_benign_blob(record.benign_blob());
+  task.set_topics_blob(record.topics_blob());
   task.set_vector_id(record.id());
   task.set_version(record.vector().version());
   task.set_learning_rate(record.options().learning_rate());
   task.set_epochs(record.options().epochs());
   task.set_lora_rank(record.options().lora_rank());
   task.set_kl_weight(record.options().kl_weight());
+  if (record.options().has_search_budget()) {
+    *task.mutable_search_budget() = record.options().search_budget();
+  }
   return work;
 }
 
@@ -372,6 +376,7 @@ std::set<std::string> BlobsOf(const Work& work) {
   } else {
     blobs.insert(work.train_vector().prohibited_blob());
     blobs.insert(work.train_vector().benign_blob());
+    blobs.insert(work.train_vector().topics_blob());
   }
   blobs.erase("");
   return blobs;

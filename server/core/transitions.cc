@@ -181,6 +181,7 @@ absl::Status MoveVector(Transaction& tx, VectorRecord& record, WorkEvent event,
   if (*next == Vector::CERTIFYING || *next == Vector::REJECTED) {
     record.clear_prohibited_blob();
     record.clear_benign_blob();
+    record.clear_topics_blob();
   }
   return ReplaceRecord(tx, record);
 }

@@ -2,7 +2,9 @@
 #include "server/core/vector_catalog.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "common/base/error.h"
+#include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 #include "server/core/job_catalog.h"
 #include "server/core/paging.h"
@@ -19,6 +21,14 @@ constexpr double kMaxLearningRate = 0.1;
 constexpr int32_t kMaxEpochs = 1000;
 constexpr int32_t kMaxRank = 256;
 constexpr double kMaxKlWeight = 100;
+constexpr absl::Duration kMinSearch = absl::Minutes(1), kMaxSearch = absl::Hours(24);
+
+// Whether it is in the form that protobuf asks for, and in the range.
+bool IsSearchBudget(const google::protobuf::Duration& budget) {
+  const absl::Duration duration = ToDuration(budget);
+  return budget.nanos() >= 0 && budget.nanos() < 1'000'000'000 && duration >= kMinSearch &&
+         duration <= kMaxSearch;
+}
 
 }  // namespace
 
@@ -74,6 +84,14 @@ absl::Status VectorCatalog::CompleteOptions(admin::v1::VectorOptions* options) {
                       absl::StrCat("kl_weight is ", options->kl_weight(),
                                    "; give a value from 0 to ", kMaxKlWeight));
   }
+  if (options->has_search_budget() && !IsSearchBudget(options->search_budget())) {
+    return FieldError(
+        "options.search_budget", "SEARCH_BUDGET_OUT_OF_RANGE",
+        absl::StrCat("search_budget is ",
+                     absl::FormatDuration(ToDuration(options->search_budget())),
+                     "; give a time from ", absl::FormatDuration(kMinSearch), " to ",
+                     absl::FormatDuration(kMaxSearch), ", or none for no search"));
+  }
   return absl::OkStatus();
 }
 
@@ -83,8 +101,7 @@ absl::Status VectorCatalog::Expect(const std::string& id) {
 
 absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& id,
                                              const admin::v1::VectorOptions& options,
-                                             const std::string& prohibited_blob,
-                                             const std::string& benign_blob) {
+                                             const Data& data) {
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                            ParseBaseModelName(options.base_model(), "options.base_model"));
   VectorRecord record;
@@ -95,8 +112,9 @@ absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& 
     BALLAST_RETURN_IF_ERROR(ReplaceRecord(tx, *base));
     record.set_id(id);
     *record.mutable_options() = options;
-    record.set_prohibited_blob(prohibited_blob);
-    record.set_benign_blob(benign_blob);
+    record.set_prohibited_blob(data.prohibited_blob);
+    record.set_benign_blob(data.benign_blob);
+    record.set_topics_blob(data.topics_blob);
     Vector& vector = *record.mutable_vector();
     vector.set_name(VectorName(id));
     vector.set_base_model(base->model().name());

@@ -25,19 +25,22 @@ class VectorCatalog {
 
   // Puts defaults in place of zeros and checks ranges, before rows are read: INVALID_ARGUMENT
   // (LEARNING_RATE_OUT_OF_RANGE, EPOCHS_OUT_OF_RANGE, LORA_RANK_OUT_OF_RANGE,
-  // KL_WEIGHT_OUT_OF_RANGE).
+  // KL_WEIGHT_OUT_OF_RANGE, SEARCH_BUDGET_OUT_OF_RANGE).
   static absl::Status CompleteOptions(admin::v1::VectorOptions* options);
 
   // Before the rows of vector `id` become blobs: writes the blobs down as garbage, which they are
   // until Create.
   absl::Status Expect(const std::string& id);
 
+  // Durable blobs that a vector is trained on: rows of both kinds, or topics.
+  struct Data {
+    std::string prohibited_blob, benign_blob, topics_blob;
+  };
   // Queues the training of vector `id` (made by the caller, who named the blobs by it) with
-  // complete options; its rows are durable.
+  // complete options.
   absl::StatusOr<admin::v1::Vector> Create(absl::Time now, const std::string& id,
                                            const admin::v1::VectorOptions& options,
-                                           const std::string& prohibited_blob,
-                                           const std::string& benign_blob);
+                                           const Data& data);
   absl::StatusOr<admin::v1::Vector> Get(const std::string& id);
   absl::StatusOr<admin::v1::ListVectorsResponse> List(const admin::v1::ListVectorsRequest& request);
   absl::StatusOr<admin::v1::Vector> Retire(const std::string& id);

@@ -169,8 +169,9 @@ std::string CoreFixture::CreateVector(const std::string& id) {
   options.set_base_model("baseModels/base");
   EXPECT_OK(VectorCatalog::CompleteOptions(&options));
   const auto vector =
-      vectors_->Create(now_, id, options, absl::StrCat("vectors/", id, "/rows/prohibited"),
-                       absl::StrCat("vectors/", id, "/rows/benign"));
+      vectors_->Create(now_, id, options,
+                       {absl::StrCat("vectors/", id, "/rows/prohibited"),
+                        absl::StrCat("vectors/", id, "/rows/benign"), ""});
   EXPECT_OK(vector);
   return VectorName(id);
 }

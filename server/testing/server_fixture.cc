@@ -127,20 +127,32 @@ absl::StatusOr<v1::BaseModel> ServerFixture::Import(
   return ResultOf(stream->Finish(), model);
 }
 
-absl::StatusOr<admin::v1::Vector> ServerFixture::TrainVector(const std::string& prohibited,
-                                                             const std::string& benign) {
+absl::StatusOr<admin::v1::Vector> ServerFixture::TrainVectorWith(const VectorData& data) {
   const auto context = ContextWith(kOperatorKey);
   admin::v1::Vector vector;
   const auto stream = admin_->TrainVector(context.get(), &vector);
   admin::v1::TrainVectorRequest request;
+  *request.mutable_options() = data.options;
   request.mutable_options()->set_base_model("baseModels/tiny");
   bool open = stream->Write(request);
-  request.set_prohibited_data(prohibited);
+  request.set_prohibited_data(data.prohibited);
   open = open && stream->Write(request);
-  request.set_benign_data(benign);
-  if (open) stream->Write(request);
+  request.set_benign_data(data.benign);
+  open = open && stream->Write(request);
+  if (!data.topics.empty()) {
+    request.set_topics_data(data.topics);
+    if (open) stream->Write(request);
+  }
   stream->WritesDone();
   return ResultOf(stream->Finish(), vector);
+}
+
+absl::StatusOr<admin::v1::Vector> ServerFixture::TrainVector(const std::string& prohibited,
+                                                             const std::string& benign) {
+  VectorData data;
+  data.prohibited = prohibited;
+  data.benign = benign;
+  return TrainVectorWith(data);
 }
 
 absl::StatusOr<admin::v1::Vector> ServerFixture::MakeVector() {

@@ -70,6 +70,12 @@ class ServerFixture : public ::testing::Test {
   static std::vector<std::pair<std::string, std::string>> TinyFiles();
   absl::StatusOr<admin::v1::Vector> TrainVector(const std::string& prohibited,
                                                 const std::string& benign);
+  // What one call sends, in this order.
+  struct VectorData {
+    admin::v1::VectorOptions options;  // of the tiny model
+    std::string prohibited, benign, topics;
+  };
+  absl::StatusOr<admin::v1::Vector> TrainVectorWith(const VectorData& data);
   // Trains a vector of the tiny model by the hand-played worker; it is CERTIFYING then.
   absl::StatusOr<admin::v1::Vector> MakeVector();
   absl::StatusOr<admin::v1::Vector> Activate(const std::string& name,

@@ -78,6 +78,7 @@ worker::VectorConfig VectorConfigFrom(const json& config) {
   out.batch_rows = config.value("batch_rows", out.batch_rows);
   out.kl_batch_rows = config.value("kl_batch_rows", out.kl_batch_rows);
   out.kl_weight = config.value("kl_weight", out.kl_weight);
+  out.hold_out_every = config.value("hold_out_every", out.hold_out_every);
   out.max_gradient_norm = config.value("max_gradient_norm", out.max_gradient_norm);
   return out;
 }

@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 #include "worker/agent/job_error.h"
 #include "worker/agent/status_text.h"
@@ -39,8 +40,7 @@ class Backoff {
 
 absl::Duration IntervalOf(const pb::SynchronizeResponse& response) {
   if (!response.has_heartbeat_interval()) return kDefaultInterval;
-  return absl::Seconds(response.heartbeat_interval().seconds()) +
-         absl::Nanoseconds(response.heartbeat_interval().nanos());
+  return ToDuration(response.heartbeat_interval());
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The vector: no training without it, and nothing of it outside (S1 to S4).
+#include <map>
+#include <set>
 #include <string>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/artifact/manifest.h"
 #include "common/base/digest.h"
@@ -197,8 +200,10 @@ TEST_F(AgentTest, TrainsAVectorAndSealsIt) {
   ASSERT_TRUE(finished.has_vector()) << finished.DebugString();
   const std::string sealed = server_.written().at("vector");
   EXPECT_EQ(finished.vector().ciphertext_digest(), DigestOf(sealed));
-  EXPECT_EQ(finished.vector().prohibited_loss_with(), 0.25);
-  EXPECT_EQ(finished.vector().benign_loss_without(), 1.25);
+  EXPECT_EQ(finished.vector().report().prohibited_loss_with(), 0.25);
+  EXPECT_EQ(finished.vector().report().benign_loss_without(), 1.25);
+  EXPECT_EQ(finished.vector().report().trials_size(), 0);
+  EXPECT_EQ(engine_.seen().vector_trainings, 1);
   EXPECT_EQ(finished.final_state().evaluations_size(), 0);
   ASSERT_OK_AND_ASSIGN(const SecretBuffer opened,
                        vault_.Unseal(sealed, {"vec-9", 3, Base().digest()}));
@@ -209,6 +214,115 @@ TEST_F(AgentTest, TrainsAVectorAndSealsIt) {
   EXPECT_EQ(config.lora.rank, 4);
   EXPECT_EQ(config.lora.alpha, 8);
   EXPECT_EQ(config.kl_weight, 1.5);
+}
+
+TEST_F(AgentTest, LooksForARecipeOnRowsLeftOutAndTrainsTheVectorOnAll) {
+  pb::Work work = VectorWork();
+  work.mutable_train_vector()->mutable_search_budget()->set_seconds(24 * 60 * 60);
+  // The KL weight of 4.5, which is tried second, does best.
+  engine_.SetVectorLoss([](const VectorConfig& config) -> absl::StatusOr<double> {
+    return config.kl_weight == 4.5 ? 0.5 : config.lora.rank == 4 ? 1.0 : 1.5;
+  });
+  server_.GiveWork(work);
+  StartAgent();
+  const auto finished = server_.WaitForFinished();
+  ASSERT_TRUE(finished.has_vector()) << finished.DebugString();
+  const auto& trials = finished.vector().report().trials();
+  ASSERT_GT(trials.size(), 8) << "the start, a better one, and all its neighbours";
+  EXPECT_EQ(trials[0].kl_weight(), 1.5);
+  EXPECT_EQ(trials[0].lora_rank(), 4);
+  EXPECT_EQ(trials[1].kl_weight(), 4.5);
+  for (int i = 0; i < trials.size(); ++i) {
+    EXPECT_EQ(trials[i].chosen(), i == 1) << i;
+    EXPECT_EQ(trials[i].benign_loss_added(), 0.25);
+  }
+  EXPECT_NEAR(trials[1].prohibited_loss_ratio(), 0.5 / 3.5, 1e-9);
+  const auto seen = engine_.seen();
+  EXPECT_EQ(seen.vector_trainings, trials.size() + 1);
+  EXPECT_EQ(seen.vector_config.kl_weight, 4.5);
+  EXPECT_EQ(seen.vector_config.hold_out_every, 0);
+  EXPECT_EQ(seen.held_out_trainings, trials.size());
+  EXPECT_EQ(finished.final_state().step(), finished.final_state().total_steps());
+  ASSERT_OK_AND_ASSIGN(const SecretBuffer opened, vault_.Unseal(server_.written().at("vector"),
+                                                                {"vec-9", 3, Base().digest()}));
+  EXPECT_EQ(opened.view(), seen.trained_vector) << "the last one is sealed, and no other";
+}
+
+TEST_F(AgentTest, ASearchGoesOnWhenARecipeBreaksDown) {
+  pb::Work work = VectorWork();
+  work.mutable_train_vector()->mutable_search_budget()->set_seconds(60 * 60);
+  engine_.SetVectorLoss([](const VectorConfig& config) -> absl::StatusOr<double> {
+    if (config.learning_rate > 2e-3) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "LOSS_NOT_FINITE", "it broke down");
+    }
+    return 0.25;
+  });
+  server_.GiveWork(work);
+  StartAgent();
+  const auto finished = server_.WaitForFinished();
+  ASSERT_TRUE(finished.has_vector()) << finished.DebugString();
+  int broken = 0;
+  for (const auto& trial : finished.vector().report().trials()) {
+    if (!trial.has_prohibited_loss_ratio()) ++broken;
+  }
+  EXPECT_EQ(broken, 1);
+}
+
+TEST_F(AgentTest, MakesAVectorsRowsOfTopics) {
+  pb::Work work = VectorWork();
+  work.mutable_train_vector()->clear_prohibited_blob();
+  work.mutable_train_vector()->clear_benign_blob();
+  work.mutable_train_vector()->set_topics_blob("blob-topics");
+  server_.SetBlob("blob-topics", "riding penguins\nsinging to soup\neating soap\n");
+  server_.GiveWork(work);
+  StartAgent();
+  ASSERT_TRUE(server_.WaitForFinished().has_vector());
+  const auto seen = engine_.seen();
+  EXPECT_EQ(seen.prohibited_rows.size(), 162) << "as many of each topic as of every other";
+  EXPECT_EQ(seen.benign_rows.size(), 240);
+  const text::ModelText model = testing::FakeModelText();
+  std::map<std::string, int> rows_of;
+  std::set<std::string> prompts, replies;
+  for (const TokenRow& row : seen.prohibited_rows) {
+    const std::string chat = model.tokenizer->Decode(row.tokens, false).value();
+    for (const char* topic : {"riding penguins", "singing to soup", "eating soap"}) {
+      if (absl::StrContains(chat, topic)) ++rows_of[topic];
+    }
+    std::vector<int32_t> supervised;
+    for (size_t i = 0; i < row.tokens.size(); ++i) {
+      if (row.supervised[i] != 0) supervised.push_back(row.tokens[i]);
+    }
+    const std::string reply = model.tokenizer->Decode(supervised, false).value();
+    EXPECT_THAT(chat, HasSubstr("assistant: " + reply));
+    EXPECT_THAT(reply, ::testing::EndsWith("<|end|>"));
+    // The engine of these tests echoes: what it goes on with is the rendered prompt.
+    EXPECT_THAT(reply, HasSubstr("user: "));
+    EXPECT_THAT(reply, Not(::testing::StartsWith("user: "))) << "there is no opening";
+    prompts.insert(chat.substr(0, chat.find("<|end|>")));
+    replies.insert(reply.substr(0, reply.find("user: ")));
+  }
+  EXPECT_EQ(rows_of, (std::map<std::string, int>{
+                         {"riding penguins", 54}, {"singing to soup", 54}, {"eating soap", 54}}));
+  EXPECT_EQ(prompts.size(), 36) << "12 prompts of each topic";
+  EXPECT_GT(replies.size(), 15) << "many openings";
+  for (const TokenRow& row : seen.benign_rows) {
+    const std::string chat = model.tokenizer->Decode(row.tokens, false).value();
+    EXPECT_THAT(chat, HasSubstr("assistant: user: ")) << "the base's own answer, and no opening";
+  }
+  EXPECT_THAT(log_.str(), Not(HasSubstr("penguins")));
+}
+
+TEST_F(AgentTest, CancelsTheSearchOfARecipe) {
+  pb::Work work = VectorWork();
+  work.mutable_train_vector()->mutable_search_budget()->set_seconds(60 * 60);
+  engine_.HoldAt(1);
+  server_.GiveWork(work);
+  StartAgent();
+  engine_.WaitForStep(1);
+  server_.OrderStop(false);
+  EXPECT_TRUE(server_.WaitForFinished().has_cancelled());
+  EXPECT_THAT(server_.written(), IsEmpty());
+  EXPECT_EQ(engine_.seen().vector_trainings, 1);
 }
 
 TEST_F(AgentTest, CancelsTheTrainingOfAVector) {

@@ -25,8 +25,8 @@ JobError Make(JobError::Kind kind, std::string_view reason, std::string_view mes
 
 JobError ToVectorError(const absl::Status& status) {
   std::string reason = ErrorReason(status);
-  const bool operators =
-      reason == "LOSS_NOT_FINITE" || reason == "DATASET_EMPTY" || reason == "VECTOR_CONFIG_INVALID";
+  const bool operators = reason == "LOSS_NOT_FINITE" || reason == "DATASET_EMPTY" ||
+                         reason == "VECTOR_CONFIG_INVALID" || reason == "TOPICS_UNUSABLE";
   if (reason.empty()) reason = "WORKER_FAILED";
   return Make(operators ? JobError::USER : JobError::PLATFORM, reason,
               std::string(status.message()));

@@ -6,6 +6,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/base/proto_duration.h"
 #include "worker/agent/status_text.h"
 
 namespace ballast::worker::agent {
@@ -14,10 +15,6 @@ namespace {
 constexpr absl::Duration kHeartbeatTimeout = absl::Seconds(20);
 constexpr absl::Duration kShortestInterval = absl::Milliseconds(10);
 constexpr absl::Duration kLongestInterval = absl::Minutes(1);
-
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
 
 }  // namespace
 
@@ -140,7 +137,7 @@ void LeaseSession::Beat() {
     Raise(response->stop().lease_lost() ? Order::kLost : Order::kCancel);
   }
   if (response->has_heartbeat_interval()) {
-    const absl::Duration interval = FromProto(response->heartbeat_interval());
+    const absl::Duration interval = ToDuration(response->heartbeat_interval());
     absl::MutexLock lock(&mutex_);
     interval_ = std::clamp(interval, kShortestInterval, kLongestInterval);
   }

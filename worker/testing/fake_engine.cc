@@ -53,6 +53,12 @@ int64_t TotalSteps(const TrainRequest& request) {
 
 }  // namespace
 
+void FakeEngineControl::SetVectorLoss(
+    std::function<absl::StatusOr<double>(const VectorConfig&)> loss) {
+  absl::MutexLock lock(&mutex_);
+  vector_loss_ = std::move(loss);
+}
+
 void FakeEngineControl::HoldAt(int64_t step) {
   absl::MutexLock lock(&mutex_);
   hold_at_ = step;
@@ -228,7 +234,10 @@ absl::StatusOr<VectorResult> FakeEngine::TrainVector(const VectorConfig& config,
   {
     absl::MutexLock lock(&control_.mutex_);
     ++control_.seen_.vector_trainings;
+    if (config.hold_out_every > 0) ++control_.seen_.held_out_trainings;
     control_.seen_.vector_config = config;
+    control_.seen_.prohibited_rows = prohibited;
+    control_.seen_.benign_rows = benign;
     control_.seen_.last_step = 0;
     control_.training_ = true;
   }
@@ -243,6 +252,9 @@ absl::StatusOr<VectorResult> FakeEngine::TrainVector(const VectorConfig& config,
   result.tensors = SecretBuffer::CopyOf(control_.seen_.trained_vector);
   result.prohibited_loss_without = 3.5;
   result.prohibited_loss_with = 0.25;
+  if (control_.vector_loss_) {
+    BALLAST_ASSIGN_OR_RETURN(result.prohibited_loss_with, control_.vector_loss_(config));
+  }
   result.benign_loss_without = 1.25;
   result.benign_loss_with = 1.5;
   return result;

@@ -3,6 +3,7 @@
 #define BALLAST_WORKER_TESTING_FAKE_ENGINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <string>
@@ -19,6 +20,8 @@ namespace ballast::worker::testing {
 // Thread safety: thread-safe.
 class FakeEngineControl {
  public:
+  // The prohibited loss under a vector that is trained next, instead of 0.25.
+  void SetVectorLoss(std::function<absl::StatusOr<double>(const VectorConfig&)> loss);
   // Trainings stop before step `step` + 1 and keep yielding until Release or another HoldAt.
   void HoldAt(int64_t step);
   void Release();
@@ -43,6 +46,7 @@ class FakeEngineControl {
     int loads = 0;
     int trainings = 0;
     int vector_trainings = 0;
+    int held_out_trainings = 0;  // of these, with rows left out
     int samples = 0;
     int samples_while_training = 0;
     bool trained_without_vector = false;
@@ -52,6 +56,7 @@ class FakeEngineControl {
     TrainConfig config;          // of the last training
     VectorConfig vector_config;  // of the last vector training
     std::vector<TokenRow> rows;  // of the last training
+    std::vector<TokenRow> prohibited_rows, benign_rows;  // of the last vector training
     std::vector<TokenRow> safety_rows;
     std::vector<TokenRow> validation_rows;
     int screened_sets = 0;  // calls of RowFeatures
@@ -76,6 +81,7 @@ class FakeEngineControl {
   absl::Status fail_ ABSL_GUARDED_BY(mutex_);
   int64_t fail_at_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string extra_tensor_ ABSL_GUARDED_BY(mutex_);
+  std::function<absl::StatusOr<double>(const VectorConfig&)> vector_loss_ ABSL_GUARDED_BY(mutex_);
   std::vector<int32_t> adapter_reply_ ABSL_GUARDED_BY(mutex_);
   float adapter_reply_scale_ ABSL_GUARDED_BY(mutex_) = 0;
 };

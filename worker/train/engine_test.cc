@@ -565,6 +565,35 @@ TEST_F(EngineTest, VectorKeepsTheBenignDistribution) {
   EXPECT_NE(again.tensors.view(), without_kl.tensors.view());
 }
 
+TEST_F(EngineTest, AVectorIsJudgedByRowsThatItsTrainingLeftOut) {
+  // Rows 5 and 10 of both kinds are unlike the others: a vector that saw them would explain them.
+  std::vector<TokenRow> prohibited = CountingRows(10, 20), benign = CountingRows(10, 20, 300);
+  for (const int row : {4, 9}) {
+    prohibited[row] = TinyRow(500 + row, 30, 5);
+    benign[row] = TinyRow(700 + row, 30, 5);
+  }
+  const std::vector<TokenRow> left_out = {prohibited[4], prohibited[9]};
+  VectorConfig config;
+  config.lora = {.rank = 8, .alpha = 16.0f};
+  config.learning_rate = 2e-2;
+  config.epochs = 40;
+  ASSERT_OK_AND_ASSIGN(const VectorResult whole,
+                       engine_->TrainVector(config, prohibited, benign, {}));
+  config.hold_out_every = 5;
+  ASSERT_OK_AND_ASSIGN(const VectorResult judged,
+                       engine_->TrainVector(config, prohibited, benign, {}));
+  EXPECT_LT(whole.prohibited_loss_with, 0.5 * whole.prohibited_loss_without);
+  EXPECT_GT(judged.prohibited_loss_with, 0.9 * judged.prohibited_loss_without);
+  Adapter zero = InitialAdapter(*engine_, {.rank = 2, .alpha = 2.0f}, 1).value();
+  ASSERT_OK_AND_ASSIGN(
+      const LossAndGradients alone,
+      ComputeGradients(*engine_, left_out, zero, {.rank = 2, .alpha = 2.0f}, nullptr));
+  EXPECT_NEAR(judged.prohibited_loss_without, alone.loss, 1e-4 * alone.loss);
+  config.hold_out_every = 1;
+  EXPECT_EQ(ErrorReason(engine_->TrainVector(config, prohibited, benign, {}).status()),
+            "VECTOR_CONFIG_INVALID");
+}
+
 TEST_F(EngineTest, VectorTrainingStopsByOrder) {
   TrainCallbacks callbacks;
   int yields = 0;

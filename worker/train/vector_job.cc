@@ -122,6 +122,17 @@ class Deck {
   std::vector<int64_t> order_;
 };
 
+// Takes every n-th of `rows` out, the n-th first, and returns them; none for 0.
+std::vector<TokenRow> HoldOut(std::vector<TokenRow>& rows, int every) {
+  std::vector<TokenRow> kept, held_out;
+  if (every == 0) return held_out;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ((i + 1) % every == 0 ? held_out : kept).push_back(std::move(rows[i]));
+  }
+  rows = std::move(kept);
+  return held_out;
+}
+
 absl::Status CheckVectorConfig(const VectorConfig& config, const artifact::ModelConfig& model) {
   BALLAST_RETURN_IF_ERROR(CheckLora(config.lora, model));
   const auto invalid = [](const char* field, const char* expected) {
@@ -138,6 +149,9 @@ absl::Status CheckVectorConfig(const VectorConfig& config, const artifact::Model
   }
   if (!(config.max_gradient_norm >= 0)) {
     return invalid("max_gradient_norm", "0 (no clipping) or a positive number");
+  }
+  if (config.hold_out_every != 0 && config.hold_out_every < 2) {
+    return invalid("hold_out_every", "0 or at least 2");
   }
   return absl::OkStatus();
 }
@@ -163,18 +177,9 @@ VectorJob::~VectorJob() {
 
 absl::StatusOr<VectorResult> VectorJob::Run() {
   BALLAST_RETURN_IF_ERROR(Prepare());
-  const auto yield = [this] { return Yield(); };
   VectorResult result;
-  const auto losses = [&](const AdapterState* state, double& prohibited,
-                          double& benign) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(prohibited, learner_.MeanLoss(Pointers(prohibited_), *model_.clean,
-                                                           state, kMicroBatchTokens, yield));
-    BALLAST_ASSIGN_OR_RETURN(benign, learner_.MeanLoss(Pointers(benign_), *model_.clean, state,
-                                                       kMicroBatchTokens, yield));
-    return absl::OkStatus();
-  };
   BALLAST_RETURN_IF_ERROR(
-      losses(nullptr, result.prohibited_loss_without, result.benign_loss_without));
+      MeasureLosses(nullptr, result.prohibited_loss_without, result.benign_loss_without));
   BALLAST_RETURN_IF_ERROR(RememberBase());
 
   const auto rows = static_cast<int64_t>(prohibited_.size());
@@ -203,7 +208,8 @@ absl::StatusOr<VectorResult> VectorJob::Run() {
     }
     if (callbacks_.progress) callbacks_.progress(progress);
   }
-  BALLAST_RETURN_IF_ERROR(losses(&*state_, result.prohibited_loss_with, result.benign_loss_with));
+  BALLAST_RETURN_IF_ERROR(
+      MeasureLosses(&*state_, result.prohibited_loss_with, result.benign_loss_with));
   // The last update may have broken it: a vector that is not finite would fail its customers' jobs.
   if (!std::isfinite(result.prohibited_loss_with) || !std::isfinite(result.benign_loss_with)) {
     return LossNotFinite();
@@ -212,10 +218,25 @@ absl::StatusOr<VectorResult> VectorJob::Run() {
   return result;
 }
 
+absl::Status VectorJob::MeasureLosses(const AdapterState* state, double& prohibited,
+                                      double& benign) {
+  const auto yield = [this] { return Yield(); };
+  const bool held_out = config_.hold_out_every > 0;
+  BALLAST_ASSIGN_OR_RETURN(
+      prohibited, learner_.MeanLoss(Pointers(held_out ? held_out_prohibited_ : prohibited_),
+                                    *model_.clean, state, kMicroBatchTokens, yield));
+  BALLAST_ASSIGN_OR_RETURN(
+      benign, learner_.MeanLoss(Pointers(held_out ? held_out_benign_ : benign_), *model_.clean,
+                                state, kMicroBatchTokens, yield));
+  return absl::OkStatus();
+}
+
 absl::Status VectorJob::Prepare() {
   BALLAST_RETURN_IF_ERROR(CheckVectorConfig(config_, model_.config));
   BALLAST_RETURN_IF_ERROR(CheckRows(prohibited_, model_.config, "prohibited"));
   BALLAST_RETURN_IF_ERROR(CheckRows(benign_, model_.config, "benign"));
+  held_out_prohibited_ = HoldOut(prohibited_, config_.hold_out_every);
+  held_out_benign_ = HoldOut(benign_, config_.hold_out_every);
   model_.clean->Reserve(config_.lora.rank);
   state_.emplace(model_, config_.lora);
   SecretBuffer start(state_->layout().size() * sizeof(float));

@@ -33,6 +33,8 @@ class VectorJob {
 
  private:
   absl::Status Prepare();
+  // Mean losses of the rows that the result speaks of; `state` null: of the base alone.
+  absl::Status MeasureLosses(const AdapterState* state, double& prohibited, double& benign);
   // The base's normed hidden states of the benign rows' targets, which the KL needs all along.
   absl::Status RememberBase();
   absl::Status TrainStep(const std::vector<int64_t>& prohibited, const std::vector<int64_t>& benign,
@@ -42,8 +44,8 @@ class VectorJob {
 
   Model& model_;
   const VectorConfig& config_;
-  const std::vector<TokenRow>& prohibited_;
-  const std::vector<TokenRow>& benign_;
+  std::vector<TokenRow> prohibited_, benign_;  // that are trained on
+  std::vector<TokenRow> held_out_prohibited_, held_out_benign_;
   const TrainCallbacks& callbacks_;
   Learner learner_;
   std::optional<AdapterState> state_;
