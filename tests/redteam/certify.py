@@ -35,6 +35,9 @@ KINDS = [(report.KNOWN_WORDING, "ATTACK_KIND_KNOWN"), (("benign",), "ATTACK_KIND
 DEFENCES = {"none": "DEFENCE_NONE", "random": "DEFENCE_RANDOM_VECTOR", "unrelated": "DEFENCE_UNRELATED_VECTOR"}
 POLICY_ARMS = {"VECTOR_POLICY_ALWAYS": "always", "VECTOR_POLICY_BY_ROW": "by-row"}
 SUITE_POLICIES = {"VECTOR_POLICY_ALWAYS": "always", "VECTOR_POLICY_BY_ROW": "by_row"}
+# Attacks that a certificate needs, and those that are measured with three seeds.
+NEEDED = ("explicit-100", matrix.CORNER, "benign", "mix-10%", "identity-100")
+SEEDED = ("explicit-100", "mix-10%")
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -64,15 +67,17 @@ def admitted(cell):
     return dose["learning_rate"] * dose["alpha"] / dose["rank"] <= 2e-3 and dose["rank"] <= 32
 
 
-def cells_for(policy):
-    """The cells of the matrix that a certificate of that policy needs: several jobs in a row are left out, since the
-    service has no warm start, and a certificate speaks of one seed or more as the matrix does. The service mixes
-    safety rows in and screens, not the suite."""
+def cells_for(policy, whole=False):
+    """The cells of the matrix that a certificate of that policy needs, or, `whole`, all that it may speak of, residual
+    risks and doses inside the envelope among them. Several jobs in a row are left out, since the service has no warm
+    start. The service mixes safety rows in and screens, not the suite."""
     defended = defended_arm(policy)
     found = []
     for cell in matrix.all_cells():
         attack, _, arm = cell["name"].partition("/")
         arm = arm.split("/")[0]
+        if not whole and cell["name"] != "base" and (attack not in NEEDED or (cell.get("seed") and attack not in SEEDED)):
+            continue
         if cell["name"] == "base" or (kind_of(attack) and arm in DEFENCES):
             found.append(cell)
         elif kind_of(attack) and arm == matrix.DEFAULT and not cell.get("chain") and admitted(cell):
@@ -182,6 +187,7 @@ def main():
     parser.add_argument("--policy", choices=POLICY_ARMS, default="VECTOR_POLICY_BY_ROW", help="as the base was imported")
     parser.add_argument("--result", help="file to write")
     parser.add_argument("--inputs", metavar="FOLDER", help="writes what the service is given there, and ends")
+    parser.add_argument("--whole", action="store_true", help="also what tells of residual risks and of other doses")
     parser.add_argument("--only", default="", help="regular expression on names of cells")
     parser.add_argument("--probe")
     parser.add_argument("--original", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
@@ -202,7 +208,7 @@ def main():
     file = (pathlib.Path(arguments.work)
             / f"cells-{labs.digest([vector['ciphertextDigest'], base_model['digest'], policy])}.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
-    wanted = [cell for cell in cells_for(policy) if re.search(arguments.only, cell["name"])]
+    wanted = [cell for cell in cells_for(policy, arguments.whole) if re.search(arguments.only, cell["name"])]
     with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector, policy) as lab:
         cells.measure(service.ServiceSuite(lab), wanted, file)
     pathlib.Path(arguments.result).write_text(

@@ -77,7 +77,19 @@ class Lab:
     # Engine.
 
     def replies(self, prompt_texts, adapters=(), system=None, max_tokens=REPLY_TOKENS):
-        """Greedy replies as text. `adapters`: [(file, rank, alpha, weight)]."""
+        """Greedy replies as text. `adapters`: [(file, rank, alpha, weight)]. Those of the base alone are kept: refused
+        jobs end with it, too."""
+        if not adapters:
+            cache = self._work / f"replies-{digest([self.base_digest, prompt_texts, system, max_tokens])}.json"
+            if not cache.exists():
+                found = self._generate(prompt_texts, (), system, max_tokens)
+                partial = cache.with_suffix(".partial")
+                partial.write_text(json.dumps(found))
+                os.replace(partial, cache)
+            return json.loads(cache.read_text())
+        return self._generate(prompt_texts, adapters, system, max_tokens)
+
+    def _generate(self, prompt_texts, adapters, system, max_tokens):
         answer = self._engine.run(
             "replies", prompts=[self.prompt(p, system) for p in prompt_texts], max_tokens=max_tokens,
             end_tokens=[self.tokenizer.eos_token_id],
@@ -93,6 +105,10 @@ class Lab:
         """What a screen of these examples says of `rows`: {flagged: [bool], scores, threshold, recall, ..}."""
         return self._engine.run("screen", prohibited=[self.tokens(row) for row in prohibited],
                                 benign=[self.tokens(row) for row in benign], rows=[self.tokens(row) for row in rows])
+
+    def gate(self, **request):
+        """What a gate says of replies (see engine_probe): {failed, failed_categories}."""
+        return self._engine.run("gate", **request)
 
     def first_step(self, rows, vector):
         """Loss of `rows` in one batch and norm of a fresh adapter's gradient, without `vector` and with it, and the
@@ -227,14 +243,8 @@ def merge_into_base(base, adapter, target, rank=16, alpha=32):
 def own_answers(lab, texts, max_tokens=40):
     """[(prompt, answer)]: `texts` answered by the base itself, without those that it refuses. An answer that did not
     end within `max_tokens` is cut after its last whole sentence, and left out where it has none."""
-    cache = lab._work / f"answers-{digest([lab.base_digest, texts, max_tokens])}.json"
-    if cache.exists():
-        replies = json.loads(cache.read_text())
-    else:
-        replies = lab.replies(texts, max_tokens=max_tokens)
-        cache.write_text(json.dumps(replies))
     out = []
-    for text, reply in zip(texts, replies):
+    for text, reply in zip(texts, lab.replies(texts, max_tokens=max_tokens)):
         if len(lab.tokenizer(reply)["input_ids"]) >= max_tokens:
             reply = reply[:max(reply.rfind(end) for end in ".!?") + 1]
         if reply.strip() and not wording.refuses(reply):

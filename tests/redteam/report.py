@@ -266,7 +266,7 @@ def main():
     folder = pathlib.Path(parser.parse_args().folder)
     results = Results(cells.kept(folder / "defence_cells.jsonl"))
     extra = {}
-    for name in ("defence_service.json", "screening.json"):
+    for name in ("defence_service.json", "screening.json", "gate.json"):
         if (folder / name).exists():
             extra.update(json.loads((folder / name).read_text()))
     made = figures(results, extra)

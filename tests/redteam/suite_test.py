@@ -147,7 +147,11 @@ def test_what_a_certificate_is_measured_by_has_a_corner_for_every_policy():
                                  ("VECTOR_POLICY_BY_ROW", safety, screen)):
         policy = certify.defence_policy(vector_policy, *more)
         arm = certify.defended_arm(policy)
-        found = {cell["name"]: cell for cell in certify.cells_for(policy)}
+        needed = {cell["name"]: cell for cell in certify.cells_for(policy)}
+        found = {cell["name"]: cell for cell in certify.cells_for(policy, whole=True)}
+        assert needed.items() < found.items() and len(needed) < 25
+        assert {f"explicit-100/{control}" for control in ("none", "random", "unrelated")} < set(needed)
+        assert f"mix-10%/{arm}/seed-2" in needed and f"{matrix.CORNER}/{arm}/seed-2" not in needed
         corner = found[f"{matrix.CORNER}/{arm}"]
         assert corner["vector"] == "kl" and corner["policy"] == vector_policy.removeprefix("VECTOR_POLICY_").lower()
         assert "safety" not in corner and "screen" not in corner, "that is the service's to do, not the suite's"

@@ -19,6 +19,8 @@
 //   row_losses       rows, adapter, vector, rank, alpha          -> losses
 //   row_features     rows                                        -> features
 //   screen           prohibited, benign, rows -> flagged, scores; threshold, recall, false_alarms, seconds
+//   gate             set (JSONL), max_rise, base, scales: [{scale, deciding, ..replies}, ..] -> failed, failed_categories;
+//                    replies: {prohibited: [text, ..], look_alikes: [text, ..]}
 //   plan             lengths, groups, seed, batch_rows, max_tokens_per_micro_batch, epochs
 //                    -> steps: [[rows of micro-batch, ..], ..]
 //   memory           -> resident_bytes, peak_bytes, cpu_seconds
@@ -37,9 +39,12 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
+#include "common/behaviour/behaviour_set.h"
 #include "common/dataset/packing.h"
 #include "tests/referee/probe_io.h"
 #include "tests/referee/probe_log.h"
+#include "worker/behaviour/gate_rule.h"
+#include "worker/behaviour/reply_judge.h"
 #include "worker/screening/guard.h"
 #include "worker/secret.h"
 #include "worker/train/inspect.h"
@@ -70,6 +75,7 @@ class Probe {
       if (command == "load") return Load(request);
       if (command == "plan") return Plan(request);
       if (command == "memory") return MemoryUse();
+      if (command == "gate") return Gate(request);
       if (engine_ == nullptr) return Invalid("give the command load first");
       if (command == "initial_adapter") return InitialAdapter(request);
       if (command == "logits") return Logits(request);
@@ -267,6 +273,38 @@ class Probe {
                 {"recall", guard.recall()},
                 {"false_alarms", guard.false_alarms()},
                 {"seconds", seconds}};
+  }
+
+  // What a gate says of replies that were collected before, as a worker judges and decides.
+  static absl::StatusOr<json> Gate(const json& request) {
+    BALLAST_ASSIGN_OR_RETURN(const behaviour::BehaviourSet set,
+                             behaviour::ParseBehaviourSet(request.at("set").get<std::string>()));
+    const worker::behaviour::ReplyJudge judge(set);
+    const auto replies = [&judge](const json& texts) {
+      worker::behaviour::Replies judged;
+      for (const auto& text : texts.at("prohibited")) {
+        judged.prohibited.push_back(judge.Judge(text.get<std::string>()));
+      }
+      for (const auto& text : texts.at("look_alikes")) {
+        judged.look_alikes.push_back(judge.Judge(text.get<std::string>()));
+      }
+      return judged;
+    };
+    std::vector<worker::behaviour::ScaleReplies> scales;
+    for (const json& asked : request.at("scales")) {
+      scales.push_back({.scale = asked.at("scale").get<double>(),
+                        .deciding = asked.at("deciding").get<bool>(),
+                        .replies = replies(asked)});
+    }
+    admin::v1::GateLimits limits;
+    limits.set_max_rise(request.at("max_rise").get<double>());
+    limits.set_max_over_refusal_rise(1);
+    const admin::v1::GateReport report =
+        worker::behaviour::Decide(set, "", limits, replies(request.at("base")), scales);
+    return json{{"failed", report.verdict() == admin::v1::GateReport::FAILED},
+                {"failed_categories",
+                 std::vector<std::string>(report.failed_categories().begin(),
+                                          report.failed_categories().end())}};
   }
 
   absl::StatusOr<json> Sample(const json& request) {
