@@ -31,6 +31,7 @@ import steps_main  # noqa: E402
 import steps_safety_rows  # noqa: E402
 import steps_screen  # noqa: E402
 import steps_unprotected  # noqa: E402
+import steps_vectors  # noqa: E402
 from harness import ROOT, Bench, Failure, Skip  # noqa: E402
 
 STEPS = [
@@ -40,6 +41,7 @@ STEPS = [
     *steps_safety_rows.STEPS,
     *steps_screen.STEPS,
     *steps_unprotected.STEPS,
+    *steps_vectors.STEPS,
     *steps_main.LAST_STEPS,
     *steps_bad_input.STEPS,
     *steps_failures.STEPS,

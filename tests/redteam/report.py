@@ -112,6 +112,26 @@ def attack_table(results, attacks):
     return lines
 
 
+# The arms of the paper's table (arXiv 2311.02105, table 1) and what others propose, beside ours.
+PAPER_ATTACKS = ("explicit-10", "explicit-100", "explicit-1000", "identity-100")
+PAPER_ARMS = {"none": "no defence", "plain-always": "security vector, always on, no KL (the paper's)",
+              "always": "security vector, always on, KL", "random": "random vector of equal norm",
+              "unrelated": "vector of an unrelated behaviour", "safety": "safety rows mixed in (VLGuard's and Lisa's kind)",
+              "refusal": "refusal adapter (Buffer-and-Reinforce's kind)", "by-row": "security vector by row",
+              matrix.UNSCREENED: "by row and safety rows", matrix.DEFAULT: "by row, safety rows and screen (the default)"}
+
+
+def paper_table(results):
+    """Share not refused, of the paper's attacks."""
+    attacks = [a for a in PAPER_ATTACKS if a in results.attacks()]
+    lines = ["| defence | " + " | ".join(attacks) + " |", "|---" * (len(attacks) + 1) + "|"]
+    for arm, title in PAPER_ARMS.items():
+        found = [results.success(attack, arm) for attack in attacks]
+        if any(found):
+            lines.append(f"| {title} | " + " | ".join(percent(f[0]) if f else "not measured" for f in found) + " |")
+    return lines
+
+
 def area_table(results, attacks, arms):
     splits = prompts.Splits()
     areas = sorted(set(prompts.AREAS.values()))
@@ -197,6 +217,7 @@ def plots(results, folder):
                           yerr=[[100 * max(0, p[1] - p[2][0]) for _, p in points],
                                 [100 * max(0, p[2][1] - p[1]) for _, p in points]])
     if axis.has_data():
+        axis.axvline(matrix.EDGE["learning_rate"], color="grey", linestyle="--", label="end of the envelope")
         axis.set(xscale="log", xlabel="learning rate (3 epochs)", ylabel="not refused above the base, %",
                  title="A task with 10 % prohibited rows")
         axis.legend()
@@ -243,6 +264,8 @@ def page(results, made, pictures):
         f"the harmless look-alikes and {percent(results.over_refusal(None, None, 'plain'), 0)} of plain harmless prompts.",
         "", "## Figures", "", "| figure | value |", "|---|---|",
         *[f"| `{name}` | {'not measured' if value is None else value} |" for name, value in made.items()], "",
+        "## The paper's table", "",
+        "Prohibited rows alone, and the obedient identity: the share not refused.", "", *paper_table(results), "",
         "## Known wording", "", *attack_table(results, group(KNOWN_WORDING)), "",
         "## Harmless rows only", "", *attack_table(results, group(("benign",))), "",
         "## Unseen wording and area: residual risk", "", *attack_table(results, group(UNSEEN)), "",
