@@ -68,6 +68,8 @@ def _policies():
         yield _cell("explicit-100", _explicit(100), arm, EDGE)
     for arm in ("refusal", "by-row+refusal", "by-row+safety+refusal"):
         yield _cell("mix-10%", _mixed(0.1), arm, STRONG)
+    # What the vector adds to the default where the screen works.
+    yield _cell(CORNER, _mixed(0.1), "screen+safety", EDGE)
     for arm in ("safety", "by-row", "refusal", "by-row+safety+refusal"):
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
 

@@ -21,7 +21,7 @@ RecipeTrial Trial(const VectorConfig& recipe, double ratio, double added = 0) {
 }
 
 // Runs the search on a score that is known; each epoch takes `epoch`.
-void Run(RecipeSearch& search, absl::Duration epoch,
+void RunSearch(RecipeSearch& search, absl::Duration epoch,
          const std::function<double(const VectorConfig&)>& score) {
   while (const auto recipe = search.Next()) {
     ASSERT_LT(search.trials().size(), 1000) << "it does not end";
@@ -32,7 +32,7 @@ void Run(RecipeSearch& search, absl::Duration epoch,
 TEST(RecipeSearchTest, WalksToTheBestRecipe) {
   RecipeSearch search(Start(), absl::Hours(10));
   const auto distance = [](double value, double best) { return std::abs(std::log(value / best)); };
-  Run(search, absl::Seconds(1), [&](const VectorConfig& recipe) {
+  RunSearch(search, absl::Seconds(1), [&](const VectorConfig& recipe) {
     return distance(recipe.learning_rate, 4e-3) + distance(recipe.epochs, 4) +
            distance(static_cast<double>(recipe.lora.rank), 32) + distance(recipe.kl_weight, 9);
   });
@@ -46,7 +46,7 @@ TEST(RecipeSearchTest, WalksToTheBestRecipe) {
 
 TEST(RecipeSearchTest, TriesTheStartFirstAndNoRecipeTwice) {
   RecipeSearch search(Start(), absl::Hours(10));
-  Run(search, absl::Seconds(1), [](const auto&) { return 1.0; });
+  RunSearch(search, absl::Seconds(1), [](const auto&) { return 1.0; });
   EXPECT_EQ(search.trials().size(), 9) << "the start and its eight neighbours";
   EXPECT_EQ(search.best(), 0) << "of equals the first";
   EXPECT_EQ(search.trials()[0].recipe.epochs, 8);
@@ -55,7 +55,7 @@ TEST(RecipeSearchTest, TriesTheStartFirstAndNoRecipeTwice) {
 TEST(RecipeSearchTest, BeginsNothingThatDoesNotFitIntoTheBudget) {
   // 8 s the start; 16 s one with twice the epochs, which never fits.
   RecipeSearch search(Start(), absl::Seconds(30));
-  Run(search, absl::Seconds(1), [](const auto&) { return 1.0; });
+  RunSearch(search, absl::Seconds(1), [](const auto&) { return 1.0; });
   absl::Duration used;
   for (const RecipeTrial& trial : search.trials()) {
     EXPECT_LE(trial.recipe.epochs, 8);
@@ -67,7 +67,7 @@ TEST(RecipeSearchTest, BeginsNothingThatDoesNotFitIntoTheBudget) {
 
 TEST(RecipeSearchTest, TheStartIsTriedHoweverSmallTheBudget) {
   RecipeSearch search(Start(), absl::Seconds(1));
-  Run(search, absl::Minutes(1), [](const auto&) { return 1.0; });
+  RunSearch(search, absl::Minutes(1), [](const auto&) { return 1.0; });
   EXPECT_EQ(search.trials().size(), 1);
 }
 
@@ -91,7 +91,7 @@ TEST(RecipeSearchTest, AVectorWithoutKlStaysWithoutAndValuesStayInRange) {
   start.lora = {.rank = 1, .alpha = 2.0f};
   start.learning_rate = 0.015;
   RecipeSearch search(start, absl::Hours(1));
-  Run(search, absl::Seconds(1), [](const auto&) { return 1.0; });
+  RunSearch(search, absl::Seconds(1), [](const auto&) { return 1.0; });
   for (const RecipeTrial& trial : search.trials()) {
     EXPECT_EQ(trial.recipe.kl_weight, 0);
     EXPECT_GE(trial.recipe.epochs, 1);
