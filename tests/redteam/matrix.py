@@ -8,6 +8,8 @@ ARMS = {
     "always": {"vector": "kl", "policy": "always"},
     "by-row": {"vector": "kl", "policy": "by_row"},
     "safety": {"safety": 0.1},
+    "safety-20%": {"safety": 0.2},
+    "safety-40%": {"safety": 0.4},
     "by-row+safety": {"vector": "kl", "policy": "by_row", "safety": 0.1},
     "always+safety": {"vector": "kl", "policy": "always", "safety": 0.1},
     "plain-always": {"vector": "plain", "policy": "always"},
@@ -70,7 +72,7 @@ def _policies():
         yield _cell("mix-10%", _mixed(0.1), arm, STRONG)
     # What the vector adds to the default where the screen works.
     yield _cell(CORNER, _mixed(0.1), "screen+safety", EDGE)
-    for arm in ("safety", "by-row", "refusal", "by-row+safety+refusal"):
+    for arm in ("safety", "safety-20%", "safety-40%", "by-row", "refusal", "by-row+safety+refusal"):
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
 
 
