@@ -54,22 +54,21 @@ std::string DescribeVectorReport(const admin::v1::VectorReport& report) {
   };
   std::string trials;
   if (report.trials_size() > 0) {
-    Table table({"", "LEARNING RATE", "EPOCHS", "RANK", "KL", "PROHIBITED LOSS LEFT",
-                 "BENIGN LOSS ADDED"});
+    Table table(
+        {"", "LEARNING RATE", "EPOCHS", "RANK", "KL", "PROHIBITED LOSS LEFT", "BENIGN LOSS ADDED"});
     for (const admin::v1::RecipeTrial& trial : report.trials()) {
       const bool worked = trial.has_prohibited_loss_ratio() && trial.has_benign_loss_added();
-      table.AddRow({trial.chosen() ? "chosen" : "", absl::StrFormat("%g", trial.learning_rate()),
-                    absl::StrCat(trial.epochs()), absl::StrCat(trial.lora_rank()),
-                    absl::StrFormat("%.3g", trial.kl_weight()),
-                    worked ? absl::StrFormat("%.1f %%", 100 * trial.prohibited_loss_ratio())
-                           : "broke down",
-                    worked ? absl::StrFormat("%.4f", trial.benign_loss_added()) : ""});
+      table.AddRow(
+          {trial.chosen() ? "chosen" : "", absl::StrFormat("%g", trial.learning_rate()),
+           absl::StrCat(trial.epochs()), absl::StrCat(trial.lora_rank()),
+           absl::StrFormat("%.3g", trial.kl_weight()),
+           worked ? absl::StrFormat("%.1f %%", 100 * trial.prohibited_loss_ratio()) : "broke down",
+           worked ? absl::StrFormat("%.4f", trial.benign_loss_added()) : ""});
     }
     trials = absl::StrCat("Recipes that were tried, judged by rows left out:\n", table.Render());
   }
   return absl::StrCat(
-      trials,
-      "Mean loss per supervised token (nats), on the rows it was trained on:\n",
+      trials, "Mean loss per supervised token (nats), on the rows it was trained on:\n",
       line("prohibited rows", report.prohibited_loss_without(), report.prohibited_loss_with()),
       line("benign rows", report.benign_loss_without(), report.benign_loss_with()),
       "A working vector is low on prohibited rows and leaves benign rows unchanged.\n");

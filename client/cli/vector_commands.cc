@@ -103,8 +103,7 @@ void AddTrain(Cli& cli, CLI::App* group) {
         request.set_lora_rank(options->lora_rank);
         if (options->given_kl->count() > 0) request.set_kl_weight(options->kl_weight);
         if (!options->search.empty()) {
-          BALLAST_ASSIGN_OR_RETURN(*request.mutable_search_budget(),
-                                   SearchBudget(options->search));
+          BALLAST_ASSIGN_OR_RETURN(*request.mutable_search_budget(), SearchBudget(options->search));
         }
         BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
         BALLAST_ASSIGN_OR_RETURN(

@@ -118,11 +118,10 @@ absl::StatusOr<admin::v1::Vector> AdminClient::TrainVector(const admin::v1::Vect
                                                            const std::string& prohibited_path,
                                                            const std::string& benign_path,
                                                            const TransferProgress& progress) const {
-  return SendVectorData(
-      options,
-      {{prohibited_path, &admin::v1::TrainVectorRequest::mutable_prohibited_data},
-       {benign_path, &admin::v1::TrainVectorRequest::mutable_benign_data}},
-      progress);
+  return SendVectorData(options,
+                        {{prohibited_path, &admin::v1::TrainVectorRequest::mutable_prohibited_data},
+                         {benign_path, &admin::v1::TrainVectorRequest::mutable_benign_data}},
+                        progress);
 }
 
 absl::StatusOr<admin::v1::Vector> AdminClient::TrainVectorOnTopics(

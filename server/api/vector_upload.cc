@@ -143,8 +143,7 @@ absl::Status VectorUpload::OnEnd() {
   hold_ = {parts_.unnamed, VectorBlobs(id_)};
   BALLAST_RETURN_IF_ERROR(parts_.vectors.Expect(id_));
   BALLAST_ASSIGN_OR_RETURN(const VectorCatalog::Data data, Commit());
-  BALLAST_ASSIGN_OR_RETURN(*response_,
-                           parts_.vectors.Create(call().Now(), id_, *options_, data));
+  BALLAST_ASSIGN_OR_RETURN(*response_, parts_.vectors.Create(call().Now(), id_, *options_, data));
   queued_ = true;
   return absl::OkStatus();
 }

@@ -283,9 +283,13 @@ TEST(VectorOptionsTest, ASearchTakesBetweenAMinuteAndADay) {
   };
   EXPECT_OK(complete(60));
   EXPECT_OK(complete(24 * 60 * 60));
-  for (const auto& [seconds, nanos] :
-       {std::pair<int64_t, int32_t>{59, 999999999}, {0, 0}, {-60, 0}, {86400, 1}, {60, -1},
-        {60, 2000000000}, {std::numeric_limits<int64_t>::max(), 0}}) {
+  for (const auto& [seconds, nanos] : {std::pair<int64_t, int32_t>{59, 999999999},
+                                       {0, 0},
+                                       {-60, 0},
+                                       {86400, 1},
+                                       {60, -1},
+                                       {60, 2000000000},
+                                       {std::numeric_limits<int64_t>::max(), 0}}) {
     EXPECT_THAT(complete(seconds, nanos),
                 StatusIs(absl::StatusCode::kInvalidArgument, "SEARCH_BUDGET_OUT_OF_RANGE"))
         << seconds << " " << nanos;

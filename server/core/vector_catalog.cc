@@ -85,12 +85,11 @@ absl::Status VectorCatalog::CompleteOptions(admin::v1::VectorOptions* options) {
                                    "; give a value from 0 to ", kMaxKlWeight));
   }
   if (options->has_search_budget() && !IsSearchBudget(options->search_budget())) {
-    return FieldError(
-        "options.search_budget", "SEARCH_BUDGET_OUT_OF_RANGE",
-        absl::StrCat("search_budget is ",
-                     absl::FormatDuration(ToDuration(options->search_budget())),
-                     "; give a time from ", absl::FormatDuration(kMinSearch), " to ",
-                     absl::FormatDuration(kMaxSearch), ", or none for no search"));
+    return FieldError("options.search_budget", "SEARCH_BUDGET_OUT_OF_RANGE",
+                      absl::StrCat("search_budget is ",
+                                   absl::FormatDuration(ToDuration(options->search_budget())),
+                                   "; give a time from ", absl::FormatDuration(kMinSearch), " to ",
+                                   absl::FormatDuration(kMaxSearch), ", or none for no search"));
   }
   return absl::OkStatus();
 }

@@ -168,10 +168,9 @@ std::string CoreFixture::CreateVector(const std::string& id) {
   admin::v1::VectorOptions options;
   options.set_base_model("baseModels/base");
   EXPECT_OK(VectorCatalog::CompleteOptions(&options));
-  const auto vector =
-      vectors_->Create(now_, id, options,
-                       {absl::StrCat("vectors/", id, "/rows/prohibited"),
-                        absl::StrCat("vectors/", id, "/rows/benign"), ""});
+  const auto vector = vectors_->Create(now_, id, options,
+                                       {absl::StrCat("vectors/", id, "/rows/prohibited"),
+                                        absl::StrCat("vectors/", id, "/rows/benign"), ""});
   EXPECT_OK(vector);
   return VectorName(id);
 }

@@ -302,9 +302,8 @@ class Probe {
     const admin::v1::GateReport report =
         worker::behaviour::Decide(set, "", limits, replies(request.at("base")), scales);
     return json{{"failed", report.verdict() == admin::v1::GateReport::FAILED},
-                {"failed_categories",
-                 std::vector<std::string>(report.failed_categories().begin(),
-                                          report.failed_categories().end())}};
+                {"failed_categories", std::vector<std::string>(report.failed_categories().begin(),
+                                                               report.failed_categories().end())}};
   }
 
   absl::StatusOr<json> Sample(const json& request) {

@@ -61,9 +61,9 @@ RecipeTrial::Outcome OutcomeOf(const VectorResult& result) {
 std::optional<VectorConfig> RecipeSearch::Next() const {
   if (trials_.empty()) return start_;
   for (const VectorConfig& recipe : Neighbours(trials_[best()].recipe)) {
-    const bool tried =
-        std::any_of(trials_.begin(), trials_.end(),
-                    [&](const RecipeTrial& trial) { return Same(trial.recipe, recipe); });
+    const bool tried = std::any_of(trials_.begin(), trials_.end(), [&](const RecipeTrial& trial) {
+      return Same(trial.recipe, recipe);
+    });
     if (!tried && Fits(recipe)) return recipe;
   }
   return std::nullopt;

@@ -22,7 +22,7 @@ RecipeTrial Trial(const VectorConfig& recipe, double ratio, double added = 0) {
 
 // Runs the search on a score that is known; each epoch takes `epoch`.
 void RunSearch(RecipeSearch& search, absl::Duration epoch,
-         const std::function<double(const VectorConfig&)>& score) {
+               const std::function<double(const VectorConfig&)>& score) {
   while (const auto recipe = search.Next()) {
     ASSERT_LT(search.trials().size(), 1000) << "it does not end";
     search.Add(Trial(*recipe, score(*recipe)), epoch * recipe->epochs);

@@ -129,11 +129,10 @@ class RowMaker {
                                  text_.tokenizer->Decode(replies[i - begin], true));
         const std::string reply(absl::StripAsciiWhitespace(absl::StrCat(openings[i], more)));
         if (reply.empty()) continue;
-        BALLAST_ASSIGN_OR_RETURN(
-            text::SupervisedTokens encoded,
-            text::EncodeChat(*text_.tokenizer, *text_.chat_template,
-                             {{"user", prompts[i]}, {"assistant", reply}},
-                             engine_.info().context_tokens));
+        BALLAST_ASSIGN_OR_RETURN(text::SupervisedTokens encoded,
+                                 text::EncodeChat(*text_.tokenizer, *text_.chat_template,
+                                                  {{"user", prompts[i]}, {"assistant", reply}},
+                                                  engine_.info().context_tokens));
         TokenRow& row = rows.emplace_back();
         row.tokens = std::move(encoded.ids);
         row.supervised = std::move(encoded.supervised);
@@ -176,13 +175,13 @@ absl::StatusOr<VectorRows> MakeVectorRows(Engine& engine, const text::ModelText&
   const size_t rounds = (kSelfMadeProhibited - 1) / topics.size() + 1;
   const auto prompts = Combine(kTopicPrompts, topics, rounds * topics.size(), random);
   std::vector<std::string> openings;
-  for (size_t i = 0; i < prompts.size(); ++i) openings.emplace_back(kOpenings[i % kOpenings.size()]);
+  for (size_t i = 0; i < prompts.size(); ++i)
+    openings.emplace_back(kOpenings[i % kOpenings.size()]);
   VectorRows rows;
-  BALLAST_ASSIGN_OR_RETURN(rows.prohibited,
-                           maker.Make(prompts, openings,
-                                      {.max_tokens = kReplyTokens,
-                                       .temperature = kTemperature,
-                                       .seed = absl::Uniform<uint64_t>(random)}));
+  BALLAST_ASSIGN_OR_RETURN(rows.prohibited, maker.Make(prompts, openings,
+                                                       {.max_tokens = kReplyTokens,
+                                                        .temperature = kTemperature,
+                                                        .seed = absl::Uniform<uint64_t>(random)}));
   const auto everyday = Combine(kEverydayPrompts, kEverydayThings, kSelfMadeBenign, random);
   BALLAST_ASSIGN_OR_RETURN(rows.benign,
                            maker.Make(everyday, std::vector<std::string>(everyday.size()),
