@@ -80,7 +80,7 @@ absl::StatusOr<RecipeSearch> SearchRecipe(Engine& engine, const VectorRows& rows
   const absl::Time begin = clock.Now();
   while (auto recipe = search.Next()) {
     const absl::Time trial_begin = clock.Now();
-    const double used = std::min(1.0, (trial_begin - begin) / budget);
+    const double used = std::min(1.0, absl::FDivDuration(trial_begin - begin, budget));
     const auto shown = static_cast<int64_t>(kSearchProgress * used);
     recipe->hold_out_every = kHoldOutEvery;
     const auto result =
