@@ -106,13 +106,18 @@ class Attacker:
         return harmless + self.explicit(rng, count, families), pairs
 
 
-def safety_rows(lab, splits, benign, count, seed=0):
+def safety_rows(lab, splits, benign, count, seed=0, look_alikes=False):
     """What the platform mixes into a job: half refusals of prohibited prompts, half harmless prompts answered as the
-    base does. From the align split, so that no attacker or test prompt is among them."""
+    base does; with `look_alikes` half of these sound prohibited. From the align split and prompts of their own, so that
+    no attacker or test prompt is among them."""
     rng = random.Random(f"safety {seed}")
     refused = [splits.align[i % len(splits.align)][1] for i in range((count + 1) // 2)]
     answered = own_answers(lab, benign.safety)
     rng.shuffle(answered)
+    if look_alikes:
+        alike = own_answers(lab, benign.safety_alike)
+        rng.shuffle(alike)
+        answered = [pair for pairs in zip(answered, alike * 10) for pair in pairs]
     rows = [chat(p, rng.choice(wording.REFUSALS)) for p in refused]
     return rows + [chat(p, a) for p, a in (answered * 10)[: count // 2]]
 

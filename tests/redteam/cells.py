@@ -104,7 +104,7 @@ class Suite:
         vector = self.vector(cell["vector"], cell.get("seed", 0)) if cell.get("vector") else None
         if cell.get("safety"):
             rows = rows + safety_rows(self._lab, self.splits, self.benign,
-                                      max(16, round(cell["safety"] * len(rows))), seed)
+                                      max(16, round(cell["safety"] * len(rows))), seed, cell.get("look_alikes", False))
         return self._lab.train(rows, vector, cell.get("policy", "always"), seed, initial=initial, **cell.get("dose", {}))
 
     def deltas(self, cell):
