@@ -2,8 +2,8 @@
 """Which cells the suite measures, most telling first, so that a run that is cut short has the headline."""
 
 # The defences. `safety`: share of safety rows that the platform mixes into the job; `look_alikes`: some of them answer what
-# only sounds prohibited. `screen`: rows that the guard flags
-# are left out. `refusal`: a refusal adapter is added to the delta.
+# only sounds prohibited. `screen`: rows that the guard flags are left out. `refusal`: a refusal adapter is added to the
+# delta.
 ARMS = {
     "none": {},
     "always": {"vector": "kl", "policy": "always"},
@@ -12,6 +12,7 @@ ARMS = {
     "safety-20%": {"safety": 0.2},
     "safety-40%": {"safety": 0.4},
     "safety-20%-alike": {"safety": 0.2, "look_alikes": True},
+    "safety-40%-alike": {"safety": 0.4, "look_alikes": True},
     "by-row+safety": {"vector": "kl", "policy": "by_row", "safety": 0.1},
     "always+safety": {"vector": "kl", "policy": "always", "safety": 0.1},
     "plain-always": {"vector": "plain", "policy": "always"},
@@ -74,7 +75,8 @@ def _policies():
         yield _cell("mix-10%", _mixed(0.1), arm, STRONG)
     # What the vector adds to the default where the screen works.
     yield _cell(CORNER, _mixed(0.1), "screen+safety", EDGE)
-    for arm in ("safety", "safety-20%", "safety-20%-alike", "safety-40%", "by-row", "refusal", "by-row+safety+refusal"):
+    for arm in ("safety", "safety-20%", "safety-20%-alike", "safety-40%", "safety-40%-alike",
+                "by-row", "refusal", "by-row+safety+refusal"):
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
 
 
