@@ -363,8 +363,9 @@ int Main() {
   Probe probe;
   for (std::string line; std::getline(std::cin, line);) {
     absl::StatusOr<json> answer = probe.Run(line);
-    json out = answer.ok() ? *std::move(answer) : json{{"error", ErrorJson(answer.status())}};
-    out["ok"] = answer.ok();
+    const bool ok = answer.ok();
+    json out = ok ? *std::move(answer) : json{{"error", ErrorJson(answer.status())}};
+    out["ok"] = ok;
     std::cout << out.dump() << std::endl;
   }
   return 0;

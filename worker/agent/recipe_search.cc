@@ -35,7 +35,7 @@ std::vector<VectorConfig> Neighbours(const VectorConfig& best) {
     add([](auto& recipe) { recipe.learning_rate *= 2; });
   }
   add([](auto& recipe) { recipe.learning_rate /= 2; });
-  const auto rank = [&](int64_t changed) {
+  const auto rank = [&](int changed) {
     add([&](auto& recipe) {
       recipe.lora.alpha *= static_cast<float>(changed) / static_cast<float>(recipe.lora.rank);
       recipe.lora.rank = changed;
