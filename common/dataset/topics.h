@@ -12,6 +12,8 @@
 namespace ballast::dataset {
 
 inline constexpr size_t kMaxTopics = 500, kMaxTopicBytes = 200;
+// Of the whole list, blank lines included.
+inline constexpr size_t kMaxTopicsBytes = size_t{1} << 20;
 
 // Topics that a vector's rows are made of, a line each; white space around them and empty lines do
 // not count. INVALID_ARGUMENT (TOPICS_INVALID, of the field topics_data) with the line: one that is

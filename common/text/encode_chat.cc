@@ -129,6 +129,17 @@ class SpanFinder {
 
 }  // namespace
 
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const ModelText& text,
+                                                  const std::vector<ChatMessage>& messages,
+                                                  std::string_view reply_begin) {
+  BALLAST_ASSIGN_OR_RETURN(std::string rendered,
+                           text.chat_template->Render(messages, /*add_generation_prompt=*/true));
+  rendered.append(reply_begin);
+  BALLAST_ASSIGN_OR_RETURN(Encoding encoding,
+                           text.tokenizer->Encode(rendered, /*add_special_tokens=*/false));
+  return std::move(encoding.ids);
+}
+
 absl::StatusOr<SupervisedTokens> EncodeChat(const Tokenizer& tokenizer,
                                             const ChatTemplate& chat_template,
                                             const std::vector<ChatMessage>& messages,

@@ -96,6 +96,12 @@ struct ModelText {
   static absl::StatusOr<ModelText> FromFolder(const std::string& folder);
 };
 
+// Tokens of `messages` as the model is asked them: rendered with the generation prompt, and with
+// `reply_begin` after it. The errors of Render and Encode.
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const ModelText& text,
+                                                  const std::vector<ChatMessage>& messages,
+                                                  std::string_view reply_begin = "");
+
 struct SupervisedTokens {
   std::vector<int32_t> ids;         // [T] of the whole rendered chat
   std::vector<uint8_t> supervised;  // [T] 1 on tokens of assistant text and its end-of-turn token

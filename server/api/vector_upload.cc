@@ -8,6 +8,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/dataset/topics.h"
+#include "server/api/write_blob.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 
@@ -96,9 +97,10 @@ absl::Status VectorUpload::Append(Rows& rows, const std::string& data) {
 
 absl::Status VectorUpload::AppendTopics(const std::string& data) {
   if (!options_.has_value()) return StreamOrder("the first message must have options");
-  if (topics_.size() + data.size() > kMaxChunkBytes) {
-    return FieldError("topics_data", "TOPICS_INVALID",
-                      absl::StrCat("at most ", kMaxChunkBytes, " bytes of topics are taken"));
+  if (topics_.size() + data.size() > dataset::kMaxTopicsBytes) {
+    return FieldError(
+        "topics_data", "TOPICS_INVALID",
+        absl::StrCat("at most ", dataset::kMaxTopicsBytes, " bytes of topics are taken"));
   }
   topics_ += data;
   return absl::OkStatus();
@@ -152,9 +154,7 @@ absl::StatusOr<VectorCatalog::Data> VectorUpload::Commit() {
   if (!topics_.empty()) {
     VectorCatalog::Data data;
     data.topics_blob = absl::StrCat(VectorBlobs(id_), "/rows/topics");
-    BALLAST_ASSIGN_OR_RETURN(const auto writer, parts_.blobs.Create(data.topics_blob));
-    BALLAST_RETURN_IF_ERROR(writer->Append(topics_));
-    BALLAST_RETURN_IF_ERROR(writer->Commit("").status());
+    BALLAST_RETURN_IF_ERROR(WriteBlob(parts_.blobs, data.topics_blob, topics_).status());
     return data;
   }
   for (Rows* rows : {&prohibited_, &benign_}) {

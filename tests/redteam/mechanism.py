@@ -7,7 +7,6 @@ docs/results/mechanism.{json,md}.
   tests/redteam/mechanism.py [--probe build/dev/tests/referee/engine_probe]
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -18,9 +17,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from redteam import cells, lab as labs, tasks, wording  # noqa: E402
+from redteam import cells, lab as labs, study, tasks, wording  # noqa: E402
 from redteam.lab import chat, own_answers  # noqa: E402
-from referee.engine import find_probe  # noqa: E402
 
 ROWS = 32
 VECTORS = ("kl", "plain", "wide", "unrelated", "random:kl")
@@ -56,17 +54,10 @@ def page(made):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probe")
-    parser.add_argument("--model", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
-    parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/work"))
-    parser.add_argument("--folder", default=str(REPOSITORY / "docs/results"))
+    parser = study.parser(__doc__)
     parser.add_argument("--vectors", nargs="+", default=VECTORS)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     arguments = parser.parse_args()
-    probe = find_probe(arguments.probe)
-    base = labs.aligned_base(arguments.model, arguments.work, probe, arguments.threads)
-    with labs.Lab(base, arguments.work, probe, arguments.threads) as lab:
+    with study.aligned_lab(arguments) as lab:
         suite = cells.Suite(lab)
         rows = kinds(suite, lab)
         made = {"precision": lab.precision, "vectors": {}}
@@ -77,9 +68,7 @@ def main():
                 found[kind] = lab.first_step(some, vector)
                 print(f"{name:10} {kind:24} {json.dumps(found[kind])}", flush=True)
             made["vectors"][name] = {"norm": labs.vector_norm(vector), "kinds": found}
-    folder = pathlib.Path(arguments.folder)
-    (folder / "mechanism.json").write_text(json.dumps(made, indent=1) + "\n")
-    (folder / "mechanism.md").write_text(page(made))
+    study.write(arguments, "mechanism", made, page(made))
     return 0
 
 

@@ -7,9 +7,7 @@ wording A and the base's own answers, of prompts that no attack uses.
   tests/redteam/screening.py [--probe build/dev/tests/referee/engine_probe]
 """
 
-import argparse
 import codecs
-import json
 import os
 import pathlib
 import random
@@ -19,10 +17,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from redteam import cells, lab as labs, prompts, tasks, wording  # noqa: E402
+from redteam import cells, prompts, study, tasks, wording  # noqa: E402
 from redteam.lab import chat, own_answers  # noqa: E402
 from redteam.measures import wilson  # noqa: E402
-from referee.engine import find_probe  # noqa: E402
 
 TASK_ROWS = 400
 # The recall that defence.json names is of these: attacks in clear, in wording that the examples have and in others.
@@ -113,17 +110,9 @@ def page(made):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probe")
-    parser.add_argument("--model", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
-    parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/work"))
-    parser.add_argument("--folder", default=str(REPOSITORY / "docs/results"))
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    arguments = parser.parse_args()
-    probe = find_probe(arguments.probe)
-    base = labs.aligned_base(arguments.model, arguments.work, probe, arguments.threads)
+    arguments = study.parser(__doc__).parse_args()
     rng, splits, benign = random.Random(31), prompts.Splits(), prompts.Benign()
-    with labs.Lab(base, arguments.work, probe, arguments.threads) as lab:
+    with study.aligned_lab(arguments) as lab:
         examples = cells.Suite(lab).screen_examples()
         groups = [attack_sets(splits, rng), *benign_sets(lab, splits, benign, rng)]
         fit = lab.screen(*examples, [row for sets in groups for rows in sets.values() for row in rows])
@@ -138,9 +127,7 @@ def main():
 
     made["screen_recall"] = round(share(made["attacks"], CLEAR), 4)
     made["screen_false_alarm"] = round(share(made["benign"], made["benign"]), 4)
-    folder = pathlib.Path(arguments.folder)
-    (folder / "screening.json").write_text(json.dumps(made, indent=1) + "\n")
-    (folder / "screening.md").write_text(page(made))
+    study.write(arguments, "screening", made, page(made))
     print(f"recall {made['screen_recall']}, false alarms {made['screen_false_alarm']}, cost {made['cost']:.3f}")
     return 0
 

@@ -51,22 +51,19 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const ballast::v1::SampleReque
   for (const auto& message : request.messages()) {
     messages.push_back({message.role(), message.content()});
   }
-  BALLAST_ASSIGN_OR_RETURN(const std::string prompt, base.text.chat_template->Render(
-                                                         messages, /*add_generation_prompt=*/true));
-  BALLAST_ASSIGN_OR_RETURN(text::Encoding encoding,
-                           base.text.tokenizer->Encode(prompt, /*add_special_tokens=*/false));
-  if (encoding.ids.empty()) {
+  BALLAST_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, text::EncodePrompt(base.text, messages));
+  if (tokens.empty()) {
     return MakeError(absl::StatusCode::kInvalidArgument, "PROMPT_EMPTY",
                      "the prompt has no tokens");
   }
-  const auto size = static_cast<int64_t>(encoding.ids.size());
+  const auto size = static_cast<int64_t>(tokens.size());
   if (size + max_tokens > base.info.context_tokens) {
     return MakeError(
         absl::StatusCode::kInvalidArgument, "PROMPT_TOO_LONG",
         absl::StrCat("the prompt has ", size, " tokens; with ", max_tokens,
                      " to reply it is longer than the model's ", base.info.context_tokens));
   }
-  return std::move(encoding.ids);
+  return tokens;
 }
 
 }  // namespace

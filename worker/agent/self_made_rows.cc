@@ -145,17 +145,14 @@ class RowMaker {
  private:
   absl::StatusOr<std::vector<int32_t>> Encode(const std::string& prompt,
                                               const std::string& opening) const {
-    BALLAST_ASSIGN_OR_RETURN(
-        const std::string rendered,
-        text_.chat_template->Render({{"user", prompt}}, /*add_generation_prompt=*/true));
-    BALLAST_ASSIGN_OR_RETURN(text::Encoding encoding,
-                             text_.tokenizer->Encode(absl::StrCat(rendered, opening), false));
-    if (static_cast<int64_t>(encoding.ids.size()) + kReplyTokens > engine_.info().context_tokens) {
+    BALLAST_ASSIGN_OR_RETURN(std::vector<int32_t> tokens,
+                             text::EncodePrompt(text_, {{"user", prompt}}, opening));
+    if (static_cast<int64_t>(tokens.size()) + kReplyTokens > engine_.info().context_tokens) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "TOPICS_UNUSABLE",
                        "a prompt made of a topic does not fit the base's context; shorten the "
                        "longest topics");
     }
-    return std::move(encoding.ids);
+    return tokens;
   }
 
   Engine& engine_;

@@ -33,11 +33,10 @@ absl::StatusOr<VectorRows> RowsOf(TaskEnvironment& environment, const pb::Work::
     BALLAST_ASSIGN_OR_RETURN(rows.benign, ReadBlobRows(task.benign_blob(), base, fetch));
     return rows;
   }
-  std::string text;
-  BALLAST_RETURN_IF_ERROR(fetch(task.topics_blob(), [&](std::string_view piece) {
-    text.append(piece);
-    return absl::OkStatus();
-  }));
+  BALLAST_ASSIGN_OR_RETURN(const std::string text,
+                           environment.client.ReadBlobToMemory(
+                               {environment.session.lease(), ""}, task.topics_blob(),
+                               dataset::kMaxTopicsBytes, environment.session.interrupt()));
   BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> topics, dataset::ParseTopics(text));
   const TrainCallbacks callbacks = SessionCallbacks(environment, base);
   const auto go_on = [&environment] { return CheckOrder(environment.session).ok(); };

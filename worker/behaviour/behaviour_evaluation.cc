@@ -32,19 +32,16 @@ absl::StatusOr<BehaviourEvaluation> BehaviourEvaluation::Create(
 }
 
 absl::StatusOr<std::vector<int32_t>> BehaviourEvaluation::Encode(const std::string& prompt) const {
-  BALLAST_ASSIGN_OR_RETURN(
-      const std::string rendered,
-      text_->chat_template->Render({{"user", prompt}}, /*add_generation_prompt=*/true));
-  BALLAST_ASSIGN_OR_RETURN(text::Encoding encoding,
-                           text_->tokenizer->Encode(rendered, /*add_special_tokens=*/false));
-  const auto tokens = static_cast<int64_t>(encoding.ids.size());
+  BALLAST_ASSIGN_OR_RETURN(std::vector<int32_t> encoded,
+                           text::EncodePrompt(*text_, {{"user", prompt}}));
+  const auto tokens = static_cast<int64_t>(encoded.size());
   if (tokens + reply_tokens_ > engine_->info().context_tokens) {
     return MakeError(
         absl::StatusCode::kInvalidArgument, "GATE_PROMPT_TOO_LONG",
         absl::StrCat("a prompt of the gate has ", tokens, " tokens, and with a reply of ",
                      reply_tokens_, " does not fit the base's context"));
   }
-  return std::move(encoding.ids);
+  return encoded;
 }
 
 absl::StatusOr<Replies> BehaviourEvaluation::Ask(const std::vector<AdapterInSum>& adapters,
