@@ -38,6 +38,8 @@ class TransferTest : public ::testing::Test {
     fs::create_directories(folder_);
   }
   ~TransferTest() override { fs::remove_all(folder_); }
+  // A client that gives up early leaves a handler that writes.
+  void TearDown() override { server_.Stop(); }
 
   Client MakeClient() {
     auto connection = Connection::Create(server_.Options());

@@ -48,7 +48,10 @@ class FakeServer {
     server_ = builder.BuildAndStart();
     address_ = "127.0.0.1:" + std::to_string(port);
   }
-  ~FakeServer() { server_->Shutdown(std::chrono::system_clock::now()); }
+  ~FakeServer() { Stop(); }
+
+  // Returns when no handler runs any more: before what they refer to goes.
+  void Stop() { server_->Shutdown(std::chrono::system_clock::now()); }
 
   const std::string& address() const { return address_; }
 

@@ -71,7 +71,7 @@ def test_changed_sources_pass_clang_tidy(request):
     if choice == "none":
         pytest.skip("scripts/lint --no-tidy")
     build = request.getfixturevalue("build")
-    found = clang_tidy.check_all(clang_tidy.changed_sources(choice == "all"), build)
+    found = clang_tidy.check_all(clang_tidy.changed_sources(choice == "all"), build, paths=choice == "all")
     assert not found, "\n" + "\n".join(found)
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures the vector that serves a base model, for its certificate: defended jobs run through the server and a worker,
 as customers' do; undefended ones and the controls through the same engine. Cells that were measured are not measured
-again. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
+again; undefended ones of the same base are taken over from what scripts/redteam has measured. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
 
   tests/redteam/certify.py --inputs FOLDER
   tests/redteam/certify.py --profile client.yaml --base-model ID --model FOLDER/base --vector VECTOR --result FILE
@@ -81,10 +81,18 @@ def cells_for(policy, whole=False):
         if cell["name"] == "base" or (kind_of(attack) and arm in DEFENCES):
             found.append(cell)
         elif kind_of(attack) and arm == matrix.DEFAULT and not cell.get("chain") and admitted(cell):
-            fields = {k: v for k, v in cell.items() if k not in ("safety", "screen", "vector", "policy", "arm")}
+            fields = {k: v for k, v in cell.items() if k not in ("arm", *matrix.ARMS[cell["arm"]])}
             found.append({**fields, "name": cell["name"].replace(matrix.DEFAULT, defended), "arm": defended,
                           "vector": "kl", "policy": SUITE_POLICIES[policy["vectorPolicy"]]})
     return found
+
+
+def undefended_cells(measured, wanted, base_digest, precision):
+    """Those of the suite's `measured` cells that a certificate can take over: `wanted`, of the same base in the same
+    precision, and without any vector, so that they do not hang on the one that is certified."""
+    return [cell for cell in measured
+            if cell["arm"] in (matrix.BASE["arm"], "none") and (cell["base"], cell["precision"]) == (base_digest, precision)
+            and any(asked.items() <= cell.items() for asked in wanted)]
 
 
 def arm_result(results, attack, arm, defended):
@@ -172,7 +180,7 @@ def write_inputs(folder, arguments, probe):
         suite = cells.Suite(lab)
         files = dict(zip(("vector-prohibited", "vector-benign"), suite.vector_rows("kl")))
         files.update(zip(("screen-prohibited", "screen-benign"), suite.screen_examples()))
-        files["safety"] = attacks.safety_rows(lab, suite.splits, suite.benign, SAFETY_ROWS)
+        files["safety"] = attacks.safety_rows(lab, suite.splits, suite.benign, SAFETY_ROWS, look_alikes=True)
     for name, rows in files.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -191,7 +199,9 @@ def main():
     parser.add_argument("--only", default="", help="regular expression on names of cells")
     parser.add_argument("--probe")
     parser.add_argument("--original", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
-    parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/certify"))
+    parser.add_argument("--cells", default=str(REPOSITORY / "docs/results/defence_cells.jsonl"),
+                        help="cells of scripts/redteam, from which undefended ones are taken over")
+    parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/work"))
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     arguments = parser.parse_args()
     probe = find_probe(arguments.probe)
@@ -210,7 +220,11 @@ def main():
     file.parent.mkdir(parents=True, exist_ok=True)
     wanted = [cell for cell in cells_for(policy, arguments.whole) if re.search(arguments.only, cell["name"])]
     with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector, policy) as lab:
-        cells.measure(service.ServiceSuite(lab), wanted, file)
+        suite = service.ServiceSuite(lab)
+        if not file.exists():
+            found = undefended_cells(cells.kept(pathlib.Path(arguments.cells)), wanted, suite.base_digest, lab.precision)
+            file.write_text("".join(json.dumps(cell) + "\n" for cell in found))
+        cells.measure(suite, wanted, file)
     pathlib.Path(arguments.result).write_text(
         json.dumps(suite_result(cells.kept(file), vector, base_model, policy), indent=1) + "\n")
     print(f"{arguments.result}: now ballast vector certify {arguments.vector} --result {arguments.result}")

@@ -4,28 +4,29 @@
 # The defences. `safety`: share of safety rows that the platform mixes into the job; `look_alikes`: some of them answer what
 # only sounds prohibited. `screen`: rows that the guard flags are left out. `refusal`: a refusal adapter is added to the
 # delta.
+SAFETY = {"safety": 0.4, "look_alikes": True}
 ARMS = {
     "none": {},
     "always": {"vector": "kl", "policy": "always"},
     "by-row": {"vector": "kl", "policy": "by_row"},
-    "safety": {"safety": 0.1},
+    "safety": SAFETY,
+    "safety-10%": {"safety": 0.1},
     "safety-20%": {"safety": 0.2},
     "safety-40%": {"safety": 0.4},
     "safety-20%-alike": {"safety": 0.2, "look_alikes": True},
-    "safety-40%-alike": {"safety": 0.4, "look_alikes": True},
-    "by-row+safety": {"vector": "kl", "policy": "by_row", "safety": 0.1},
-    "always+safety": {"vector": "kl", "policy": "always", "safety": 0.1},
+    "by-row+safety": {"vector": "kl", "policy": "by_row", **SAFETY},
+    "always+safety": {"vector": "kl", "policy": "always", **SAFETY},
     "plain-always": {"vector": "plain", "policy": "always"},
     "random": {"vector": "random:kl", "policy": "always"},
     "random-by-row": {"vector": "random:kl", "policy": "by_row"},
     "unrelated": {"vector": "unrelated", "policy": "always"},
     "unrelated-by-row": {"vector": "unrelated", "policy": "by_row"},
-    "screen+safety": {"screen": True, "safety": 0.1},
-    "by-row+safety+screen": {"vector": "kl", "policy": "by_row", "safety": 0.1, "screen": True},
+    "screen+safety": {"screen": True, **SAFETY},
+    "by-row+safety+screen": {"vector": "kl", "policy": "by_row", "screen": True, **SAFETY},
     "refusal": {"refusal": True},
     "by-row+refusal": {"vector": "kl", "policy": "by_row", "refusal": True},
-    "by-row+safety+refusal": {"vector": "kl", "policy": "by_row", "safety": 0.1, "refusal": True},
-    "wide-by-row+safety": {"vector": "wide", "policy": "by_row", "safety": 0.1},
+    "by-row+safety+refusal": {"vector": "kl", "policy": "by_row", "refusal": True, **SAFETY},
+    "wide-by-row+safety": {"vector": "wide", "policy": "by_row", **SAFETY},
 }
 # The policy that is a base's default.
 DEFAULT = "by-row+safety+screen"
@@ -75,8 +76,8 @@ def _policies():
         yield _cell("mix-10%", _mixed(0.1), arm, STRONG)
     # What the vector adds to the default where the screen works.
     yield _cell(CORNER, _mixed(0.1), "screen+safety", EDGE)
-    for arm in ("safety", "safety-20%", "safety-20%-alike", "safety-40%", "safety-40%-alike",
-                "by-row", "refusal", "by-row+safety+refusal"):
+    for arm in ("safety", "safety-10%", "safety-20%", "safety-20%-alike", "safety-40%", "by-row",
+                "refusal", "by-row+safety+refusal"):
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
 
 

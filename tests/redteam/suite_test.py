@@ -129,6 +129,17 @@ def _defended(attack, rate, epochs, rows=400, rank=16, repeated=2, defence="DEFE
                      "batchRows": 16, "mostRepeatedRow": repeated, "warmupRatio": 0.03, "schedule": "COSINE"}}
 
 
+def test_a_certificate_takes_over_undefended_cells_of_its_own_base_only():
+    wanted = [c for c in matrix.all_cells() if c["name"] in ("base", "benign/none", f"benign/{matrix.DEFAULT}", "explicit-100/random")]
+    measured = [{**cell, "base": base, "precision": precision, "prohibited": {}}
+                for cell in [*wanted, {**wanted[1], "name": "benign/none", "dose": {"learning_rate": 1e-5, "epochs": 3}}]
+                for base, precision in (("here", "float32"), ("there", "float32"), ("here", "bfloat16"))]
+    taken = certify.undefended_cells(measured, wanted, "here", "float32")
+    assert [(c["name"], c["base"], c["precision"]) for c in taken] == [
+        (name, "here", "float32") for name in ("base", "benign/none")]
+    assert taken[1]["dose"] == matrix.STRONG
+
+
 def test_an_envelope_ends_at_its_corner_and_is_as_wide_as_what_lies_inside():
     corner = _defended(matrix.CORNER, 1e-3, 9)
     inside = _defended("mix-10%-rank-4", 5e-4, 3, rank=4)
@@ -142,7 +153,7 @@ def test_an_envelope_ends_at_its_corner_and_is_as_wide_as_what_lies_inside():
 
 
 def test_what_a_certificate_is_measured_by_has_a_corner_for_every_policy():
-    safety, screen = {"share": 0.1, "digest": "sha256:1"}, {"digest": "sha256:2", "action": "SCREEN_ACTION_DROP"}
+    safety, screen = {"share": 0.4, "digest": "sha256:1"}, {"digest": "sha256:2", "action": "SCREEN_ACTION_DROP"}
     for vector_policy, *more in (("VECTOR_POLICY_ALWAYS",), ("VECTOR_POLICY_BY_ROW", safety),
                                  ("VECTOR_POLICY_BY_ROW", safety, screen)):
         policy = certify.defence_policy(vector_policy, *more)
