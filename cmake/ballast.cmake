@@ -114,7 +114,8 @@ function(ballast_proto)
 endfunction()
 
 # ballast_test(NAME <name> SRCS <sources> DEPS <targets> [LABEL unit|integration|parity|e2e] [ENV VAR=value ...])
-# makes a GoogleTest program and one ctest entry per test case.
+# makes a GoogleTest program and one ctest entry per test case. The target unit_tests builds all of label unit.
+add_custom_target(unit_tests)
 function(ballast_test)
   cmake_parse_arguments(ARG "" "NAME;LABEL;TIMEOUT" "SRCS;DEPS;ENV" ${ARGN})
   if(NOT ARG_LABEL)
@@ -125,6 +126,9 @@ function(ballast_test)
   endif()
   add_executable(${ARG_NAME} ${ARG_SRCS})
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS} ballast::warnings GTest::gmock GTest::gtest_main)
+  if(ARG_LABEL STREQUAL "unit")
+    add_dependencies(unit_tests ${ARG_NAME})
+  endif()
   include(GoogleTest)
   gtest_discover_tests(${ARG_NAME} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
     PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENV}")

@@ -43,13 +43,12 @@ needs() {
   fi
 }
 
-# build_preset <preset> [cmake options...]
+# build_preset <preset> [target]
 build_preset() {
-  local preset=$1
-  shift
-  (cd "$ROOT" && cmake --preset "$preset" "$@" >"$RESULTS/configure-$preset.log" 2>&1) ||
+  local preset=$1 target=${2:-all}
+  (cd "$ROOT" && cmake --preset "$preset" >"$RESULTS/configure-$preset.log" 2>&1) ||
     { tail -n 40 "$RESULTS/configure-$preset.log" && return 1; }
-  cmake --build "$ROOT/build/$preset" -- -k 20 >"$RESULTS/build-$preset.log" 2>&1 ||
+  cmake --build "$ROOT/build/$preset" --target "$target" -- -k 20 >"$RESULTS/build-$preset.log" 2>&1 ||
     { grep -E -A 12 '^FAILED|error' "$RESULTS/build-$preset.log" | head -n 120 && return 1; }
   tail -n 1 "$RESULTS/build-$preset.log"
 }
