@@ -102,7 +102,7 @@ function(ballast_proto)
   endforeach()
   add_library(ballast_${ARG_NAME} STATIC ${generated})
   if(BALLAST_SANITIZER MATCHES "^address")
-    # protoc's code over an uninstrumented libprotobuf: nothing of ours to find, and a sixth of the build.
+    # protoc's code over an uninstrumented libprotobuf: nothing of ours to find, and slow to build.
     target_compile_options(ballast_${ARG_NAME} PRIVATE -fno-sanitize=all)
   endif()
   target_include_directories(ballast_${ARG_NAME} SYSTEM PUBLIC ${out})

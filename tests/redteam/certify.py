@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures the vector that serves a base model, for its certificate: defended jobs run through the server and a worker,
 as customers' do; undefended ones and the controls through the same engine. Cells that were measured are not measured
-again; undefended ones of the same base are taken over from what scripts/redteam has measured. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
+again; undefended ones of the same base are taken over from what scripts/redteam has measured. Writes the file that
+`ballast vector certify VECTOR --result FILE` takes.
 
   tests/redteam/certify.py --inputs FOLDER
   tests/redteam/certify.py --profile client.yaml --base-model ID --model FOLDER/base --vector VECTOR --result FILE
