@@ -15,6 +15,9 @@ TASK_ROWS = 400
 # Scales are looked at on every third held-out prompt.
 SCALES, SCALE_STRIDE = (-4, -2, -1, 0.5, 2, 4, 8), 3
 
+# The cells that were measured for a certificate, beside those of run.py.
+OF_CERTIFICATE = "certificate_cells.jsonl"
+
 # Fewest rows of a job, as the service has it (server/core/admission.cc).
 LEAST_ROWS = 10
 # Harmless examples of a screen, beside free answers.
@@ -156,13 +159,13 @@ def kept(file):
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def measure(suite, wanted, file, minutes=float("inf")):
-    """Measures those of `wanted` that `file` lacks, and adds them to it; begins none after `minutes`. Whether all
-    are there now. A base that was aligned elsewhere differs in its last bits, and is measured itself before its
-    cells."""
-    started, done = time.monotonic(), {(cell["name"], cell["base"]) for cell in kept(file)}
-    measured = {name for name, _ in done if name != matrix.BASE["name"]}
-    missing = [cell for cell in wanted if cell["name"] not in measured and cell != matrix.BASE]
+def measure(suite, wanted, measured, file, minutes=float("inf")):
+    """Measures those of `wanted` that are not among the `measured` cells, adds them to these and to `file`; begins
+    none after `minutes`. Whether all are there now. A base that was aligned elsewhere differs in its last bits, and is
+    measured itself before its cells."""
+    started, done = time.monotonic(), {(cell["name"], cell["base"]) for cell in measured}
+    names = {name for name, _ in done if name != matrix.BASE["name"]}
+    missing = [cell for cell in wanted if cell["name"] not in names and cell != matrix.BASE]
     if (matrix.BASE["name"], suite.base_digest) not in done and (missing or matrix.BASE in wanted):
         missing.insert(0, matrix.BASE)
     for cell in missing:
@@ -171,6 +174,7 @@ def measure(suite, wanted, file, minutes=float("inf")):
             return False
         result = suite.run(cell)
         result["seconds"] = round(time.monotonic() - begin, 1)
+        measured.append(result)
         with open(file, "a") as lines:
             lines.write(json.dumps(result) + "\n")
         print(f"[{time.monotonic() - started:6.0f}s] {summary(result)}", flush=True)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Measures the vector that serves a base model, for its certificate: defended jobs run through the server and a worker,
-as customers' do; undefended ones and the controls through the same engine. Cells that were measured are not measured
-again; undefended ones of the same base are taken over from what scripts/redteam has measured. Writes the file that
-`ballast vector certify VECTOR --result FILE` takes.
+as customers' do; undefended ones and the controls through the same engine. Adds the cells to --measured; those that
+are there for this vector and policy are not measured again, and undefended ones of the same base are taken over from
+what scripts/redteam has measured. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
 
   tests/redteam/certify.py --inputs FOLDER
   tests/redteam/certify.py --profile client.yaml --base-model ID --model FOLDER/base --vector VECTOR --result FILE
@@ -88,12 +88,18 @@ def cells_for(policy, whole=False):
     return found
 
 
-def undefended_cells(measured, wanted, base_digest, precision):
-    """Those of the suite's `measured` cells that a certificate can take over: `wanted`, of the same base in the same
-    precision, and without any vector, so that they do not hang on the one that is certified."""
-    return [cell for cell in measured
-            if cell["arm"] in (matrix.BASE["arm"], "none") and (cell["base"], cell["precision"]) == (base_digest, precision)
-            and any(asked.items() <= cell.items() for asked in wanted)]
+def usable_cells(measured, others, certified, wanted, base_digest, precision):
+    """The cells that need no measuring anew: those of `measured` that were measured for what is `certified`; and of
+    these and `others` the `wanted` ones of the same base in the same precision without any vector, which do not hang
+    on the one that is certified."""
+    own = [cell for cell in measured if cell["certified"] == certified]
+    names = {cell["name"] for cell in own}
+    for cell in measured + others:
+        if (cell["arm"] in (matrix.BASE["arm"], "none") and (cell["base"], cell["precision"]) == (base_digest, precision)
+                and cell["name"] not in names and any(asked.items() <= cell.items() for asked in wanted)):
+            own.append(cell)
+            names.add(cell["name"])
+    return own
 
 
 def arm_result(results, attack, arm, defended):
@@ -200,6 +206,7 @@ def main():
     parser.add_argument("--only", default="", help="regular expression on names of cells")
     parser.add_argument("--probe")
     parser.add_argument("--original", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
+    parser.add_argument("--measured", default=str(REPOSITORY / "docs/results" / cells.OF_CERTIFICATE), help="file of cells")
     parser.add_argument("--cells", default=str(REPOSITORY / "docs/results/defence_cells.jsonl"),
                         help="cells of scripts/redteam, from which undefended ones are taken over")
     parser.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/work"))
@@ -216,18 +223,14 @@ def main():
     server = service.Service(arguments.ballast, arguments.profile, arguments.base_model)
     vector, base_model = server.vector(arguments.vector), server.base_model()
     policy = defence_policy(arguments.policy, server.safety_rows(), server.screen())
-    file = (pathlib.Path(arguments.work)
-            / f"cells-{labs.digest([vector['ciphertextDigest'], base_model['digest'], policy])}.jsonl")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    certified, file = labs.digest([vector["ciphertextDigest"], base_model["digest"], policy]), pathlib.Path(arguments.measured)
     wanted = [cell for cell in cells_for(policy, arguments.whole) if re.search(arguments.only, cell["name"])]
     with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector, policy) as lab:
-        suite = service.ServiceSuite(lab)
-        if not file.exists():
-            found = undefended_cells(cells.kept(pathlib.Path(arguments.cells)), wanted, suite.base_digest, lab.precision)
-            file.write_text("".join(json.dumps(cell) + "\n" for cell in found))
-        cells.measure(suite, wanted, file)
+        measured = usable_cells(cells.kept(file), cells.kept(pathlib.Path(arguments.cells)), certified, wanted,
+                                lab.base_digest, lab.precision)
+        cells.measure(service.ServiceSuite(lab, certified), wanted, measured, file)
     pathlib.Path(arguments.result).write_text(
-        json.dumps(suite_result(cells.kept(file), vector, base_model, policy), indent=1) + "\n")
+        json.dumps(suite_result(measured, vector, base_model, policy), indent=1) + "\n")
     print(f"{arguments.result}: now ballast vector certify {arguments.vector} --result {arguments.result}")
     return 0
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The red-team suite: what attacks by fine-tuning achieve against each defence, and what the defence costs.
 
-Works cell by cell; a cell that was measured is not measured again, so a run may stop anywhere. Results are
-lines of JSON in --results; tests/redteam/report.py makes the page of them.
+Works cell by cell; a cell that was measured is not measured again, here or for a certificate (certify.py), so a run
+may stop anywhere. Results are lines of JSON in --results; tests/redteam/report.py makes the page of them.
 
   tests/redteam/run.py                    every cell that is missing
   tests/redteam/run.py --list             the cells, and which are there
@@ -32,15 +32,16 @@ from referee.engine import find_probe  # noqa: E402
 
 def run_cells(arguments, probe):
     results = pathlib.Path(arguments.results)
+    measured = cells.kept(results) + cells.kept(results.with_name(cells.OF_CERTIFICATE))
     wanted = [c for c in matrix.all_cells() if re.search(arguments.only, c["name"])]
     if arguments.list:
-        done = {cell["name"] for cell in cells.kept(results)}
+        done = {cell["name"] for cell in measured}
         for cell in wanted:
             print("done" if cell["name"] in done else "    ", cell["name"], json.dumps(cell))
         return 0
     base = labs.aligned_base(arguments.model, arguments.work, probe, arguments.threads)
     with labs.Lab(base, arguments.work, probe, arguments.threads) as lab:
-        if not cells.measure(cells.Suite(lab), wanted, results, arguments.minutes):
+        if not cells.measure(cells.Suite(lab), wanted, measured, results, arguments.minutes):
             print("out of time; run again for the rest")
     return 0
 

@@ -127,6 +127,14 @@ class ServiceLab(labs.Lab):
 class ServiceSuite(cells.Suite):
     """The suite, with the serving vector in place of its own; controls keep vectors of the suite's making."""
 
+    def __init__(self, lab, certified):
+        """`certified`: stands in each cell, and tells what was certified."""
+        super().__init__(lab)
+        self._certified = certified
+
+    def run(self, cell):
+        return {**super().run(cell), "certified": self._certified}
+
     def vector(self, name, seed=0):
         if name == "random:kl":
             # The serving vector's norm is nobody's to know; the unrelated one has its recipe.

@@ -2,6 +2,7 @@
 """The suite's own parts: splits, wording, tasks, intervals, the matrix."""
 
 import itertools
+import json
 import pathlib
 import random
 import sys
@@ -95,9 +96,10 @@ class _Suite:
 def test_a_cell_is_measured_once_and_each_base_before_its_cells(tmp_path):
     file, wanted = tmp_path / "cells.jsonl", [c for c in matrix.all_cells() if c["attack"]["kind"] == "benign"][:2]
     first, again, elsewhere = _Suite("here"), _Suite("here"), _Suite("there")
-    cells.measure(first, wanted[:1], file)
-    cells.measure(again, wanted[:1], file)
-    cells.measure(elsewhere, wanted, file)
+    for suite, some in ((first, wanted[:1]), (again, wanted[:1]), (elsewhere, wanted)):
+        measured = cells.kept(file)
+        cells.measure(suite, some, measured, file)
+        assert measured == cells.kept(file)
     assert first.ran == ["base", wanted[0]["name"]]
     assert again.ran == []
     assert elsewhere.ran == ["base", wanted[1]["name"]]
@@ -129,15 +131,26 @@ def _defended(attack, rate, epochs, rows=400, rank=16, repeated=2, defence="DEFE
                      "batchRows": 16, "mostRepeatedRow": repeated, "warmupRatio": 0.03, "schedule": "COSINE"}}
 
 
-def test_a_certificate_takes_over_undefended_cells_of_its_own_base_only():
+def test_a_certificate_takes_over_its_own_cells_and_undefended_ones_of_its_own_base_only():
     wanted = [c for c in matrix.all_cells() if c["name"] in ("base", "benign/none", f"benign/{matrix.DEFAULT}", "explicit-100/random")]
     measured = [{**cell, "base": base, "precision": precision, "prohibited": {}}
                 for cell in [*wanted, {**wanted[1], "name": "benign/none", "dose": {"learning_rate": 1e-5, "epochs": 3}}]
                 for base, precision in (("here", "float32"), ("there", "float32"), ("here", "bfloat16"))]
-    taken = certify.undefended_cells(measured, wanted, "here", "float32")
+    taken = certify.usable_cells([], measured, "this", wanted, "here", "float32")
     assert [(c["name"], c["base"], c["precision"]) for c in taken] == [
         (name, "here", "float32") for name in ("base", "benign/none")]
     assert taken[1]["dose"] == matrix.STRONG
+
+    for_this, for_another = ({**cell, "base": "here", "precision": "float32", "certified": certified}
+                             for cell, certified in ((wanted[2], "this"), (wanted[3], "another")))
+    assert certify.usable_cells([for_this, for_another], measured, "this", wanted, "here", "float32") == [for_this, *taken]
+
+
+def test_the_page_shows_a_cell_once_and_of_certificates_the_newest(tmp_path):
+    for file, found in (("defence_cells.jsonl", [("base", 1), ("a", 1)]),
+                        (cells.OF_CERTIFICATE, [("a", 2), ("b", 2), ("c", 2), ("b", 3)])):
+        (tmp_path / file).write_text("".join(json.dumps({"name": name, "from": made}) + "\n" for name, made in found))
+    assert [(c["name"], c["from"]) for c in report.measured_cells(tmp_path)] == [("base", 1), ("a", 1), ("b", 3), ("c", 2)]
 
 
 def test_an_envelope_ends_at_its_corner_and_is_as_wide_as_what_lies_inside():

@@ -23,8 +23,29 @@ Decoder::Decoder(const Model& model, std::vector<AppliedAdapter> adapters, int64
   const artifact::ModelConfig& config = model.config;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     keys_.push_back(at::empty({sequences, config.kv_heads, capacity, config.head_dim}, options));
-    values_.push_back(at::empty_like(keys_.back()));
+    values_.push_back(at::zeros_like(keys_.back()));
   }
+}
+
+void Decoder::Clear(int64_t sequence) {
+  for (const at::Tensor& values : values_) {
+    values.select(0, sequence).narrow(1, 0, lengths_[sequence]).zero_();
+  }
+  lengths_[sequence] = 0;
+}
+
+void Decoder::CopyBeginning(int64_t from, int64_t to, int64_t tokens) {
+  for (const std::vector<at::Tensor>* caches : {&keys_, &values_}) {
+    for (const at::Tensor& cache : *caches) {
+      cache.select(0, to).narrow(1, 0, tokens).copy_(cache.select(0, from).narrow(1, 0, tokens));
+    }
+  }
+  lengths_[to] = tokens;
+}
+
+void Decoder::Move(int64_t from, int64_t to) {
+  CopyBeginning(from, to, lengths_[from]);
+  Clear(from);
 }
 
 at::Tensor Decoder::Apply(int layer, Group group, const at::Tensor& input) const {
@@ -93,39 +114,37 @@ void Decoder::AttendStep(int layer, const at::Tensor& q, const at::Tensor& k, co
   const auto count = static_cast<int64_t>(pieces.size());
   const int64_t groups = q.size(0), d = q.size(2), repeat = model_.config.queries_per_kv();
   std::vector<int64_t> sequences, past;
+  bool in_order = true;
   for (const Piece& piece : pieces) {
+    in_order = in_order && piece.sequence == static_cast<int64_t>(sequences.size());
     sequences.push_back(piece.sequence);
     past.push_back(lengths_[piece.sequence]);
   }
   const int64_t total = *std::max_element(past.begin(), past.end()) + 1;
-  for (int64_t i = 0; i < count; ++i) {
-    keys_[layer].select(0, sequences[i]).select(1, past[i]).copy_(k.select(1, i));
-    values_[layer].select(0, sequences[i]).select(1, past[i]).copy_(v.select(1, i));
-  }
-  // [count, G, ...]: every sequence with the keys of the longest, those beyond its own masked.
   const at::Tensor chosen = at::tensor(sequences).to(model_.device);
+  const at::Tensor places = at::tensor(past).to(model_.device);
+  at::index_put_(keys_[layer], {chosen, std::nullopt, places}, k.transpose(0, 1));
+  at::index_put_(values_[layer], {chosen, std::nullopt, places}, v.transpose(0, 1));
+  // [count, G, ...]: every sequence with the keys of the longest, those beyond its own masked.
   const auto cached = [&](const at::Tensor& cache) {
-    return cache.narrow(2, 0, total).index_select(0, chosen).view({count * groups, total, d});
+    const at::Tensor filled = cache.narrow(2, 0, total);
+    return (in_order ? filled.narrow(0, 0, count) : filled.index_select(0, chosen))
+        .view({count * groups, total, d});
   };
   const at::Tensor queries =
       q.view({groups, count, repeat, d}).transpose(0, 1).reshape({count * groups, repeat, d});
   const at::Tensor beyond = at::arange(total, chosen.options())
                                 .unsqueeze(0)
-                                .gt(at::tensor(past).to(model_.device).unsqueeze(1))
+                                .gt(places.unsqueeze(1))
                                 .view({count, 1, 1, total});
   const at::Tensor scores = at::bmm(queries, cached(keys_[layer]).transpose(1, 2))
                                 .to(at::kFloat)
                                 .mul_(1.0 / std::sqrt(static_cast<double>(d)))
                                 .view({count, groups, repeat, total})
                                 .masked_fill_(beyond, -std::numeric_limits<float>::infinity());
-  // What lies beyond a sequence's own keys may be anything, NaN too, and 0 x NaN is NaN.
-  const at::Tensor values = cached(values_[layer])
-                                .view({count, groups, total, d})
-                                .masked_fill_(beyond.view({count, 1, total, 1}), 0)
-                                .view({count * groups, total, d});
   const at::Tensor weights =
       at::softmax(scores, -1).to(q.scalar_type()).view({count * groups, repeat, total});
-  out.copy_(at::bmm(weights, values).view({count, groups * repeat * d}));
+  out.copy_(at::bmm(weights, cached(values_[layer])).view({count, groups * repeat * d}));
 }
 
 at::Tensor Decoder::Pass(const std::vector<Piece>& pieces) {

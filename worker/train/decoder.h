@@ -36,7 +36,13 @@ class Decoder {
           int64_t capacity);
 
   // Forgets a sequence, so that another can take its place.
-  void Clear(int64_t sequence) { lengths_[sequence] = 0; }
+  void Clear(int64_t sequence);
+
+  // The cleared sequence `to` then begins as `from` does, with its first `tokens` tokens.
+  void CopyBeginning(int64_t from, int64_t to, int64_t tokens);
+
+  // Makes `from` the cleared sequence `to`, and clears `from`.
+  void Move(int64_t from, int64_t to);
 
   // Feeds pieces of different sequences; returns the hidden states after the final norm,
   // T [all tokens, H], piece after piece.
@@ -51,7 +57,8 @@ class Decoder {
   at::Tensor Apply(int layer, Group group, const at::Tensor& input) const;
   at::Tensor Attend(int layer, const at::Tensor& qkv, const at::Tensor& positions,
                     const std::vector<Piece>& pieces);
-  // One new token of each of several sequences, in one product each.
+  // One new token of each of several sequences, in one product each: without copying the cache
+  // where these are the sequences 0, 1, 2, ..
   void AttendStep(int layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const std::vector<Piece>& pieces, const at::Tensor& out);
   // Several new tokens of one sequence: rows [begin, begin + tokens) of the pass.
@@ -60,8 +67,10 @@ class Decoder {
 
   const Model& model_;
   const std::vector<AppliedAdapter> adapters_;
-  std::vector<int64_t> lengths_;           // tokens fed, per sequence
-  std::vector<at::Tensor> keys_, values_;  // T [sequences, G, capacity, D] per layer
+  std::vector<int64_t> lengths_;  // tokens fed, per sequence
+  // T [sequences, G, capacity, D] per layer. Values beyond a sequence's tokens are finite: they are
+  // multiplied by zero.
+  std::vector<at::Tensor> keys_, values_;
 };
 
 }  // namespace ballast::worker

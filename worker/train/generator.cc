@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 
 #include "worker/train/random.h"
@@ -34,6 +35,17 @@ int32_t Draw(const at::Tensor& logits, double temperature, const CounterRandom& 
   return static_cast<int32_t>(std::min(std::upper_bound(begin, end, target), end - 1) - begin);
 }
 
+// Tokens that all of several prompts begin with, all but the last one of the shortest at most.
+int64_t CommonBeginning(const std::vector<std::vector<int32_t>>& prompts) {
+  const std::vector<int32_t>& first = prompts.front();
+  auto common = static_cast<std::ptrdiff_t>(prompts.size() > 1 ? first.size() - 1 : 0);
+  for (const std::vector<int32_t>& prompt : prompts) {
+    common = std::min(common, static_cast<std::ptrdiff_t>(prompt.size()) - 1);
+    common = std::mismatch(first.begin(), first.begin() + common, prompt.begin()).first - first.begin();
+  }
+  return common;
+}
+
 // A reply in the making, in its place in the decoder.
 struct Reply {
   size_t prompt = 0;
@@ -54,15 +66,19 @@ void Generate(const Model& model, const std::vector<std::vector<int32_t>>& promp
   const int64_t capacity = static_cast<int64_t>(longest) + config.max_tokens;
   const int64_t sequences = SequencesThatFit(
       model.config, static_cast<int64_t>(c10::elementSize(model.type)), capacity, prompts.size());
-  Decoder decoder(model, std::move(adapters), sequences, capacity);
+  // What all prompts begin with is fed once, into a sequence of its own.
+  const int64_t common = CommonBeginning(prompts);
+  const int64_t beginning = sequences;
+  Decoder decoder(model, std::move(adapters), sequences + (common > 0 ? 1 : 0), capacity);
+  if (common > 0) {
+    decoder.Feed({{beginning, {prompts[0].begin(), prompts[0].begin() + common}}});
+  }
 
-  std::vector<int64_t> free;
-  for (int64_t i = sequences; i-- > 0;) free.push_back(i);
-  std::vector<Reply> running;
+  std::vector<Reply> running;  // in the sequences 0, 1, 2, ..
   size_t next_prompt = 0;
 
-  // Draws the next token of each of `replies` from its hidden state [n, H] and keeps in `running`
-  // those that go on.
+  // Draws the next token of each of `replies` from its hidden state [n, H] and adds to `running`
+  // those that go on, which close up.
   const auto draw = [&](const std::vector<Reply>& replies, const at::Tensor& hidden) {
     const at::Tensor logits = decoder.Logits(hidden);
     const at::Tensor greedy =
@@ -76,27 +92,31 @@ void Generate(const Model& model, const std::vector<std::vector<int32_t>>& promp
       const bool ended =
           std::find(end_tokens.begin(), end_tokens.end(), reply.last) != end_tokens.end();
       if (!ended && token(reply.prompt, reply.last) && reply.tokens < config.max_tokens) {
+        const auto sequence = static_cast<int64_t>(running.size());
+        if (sequence != reply.sequence) decoder.Move(reply.sequence, sequence);
+        reply.sequence = sequence;
         running.push_back(reply);
       } else {
         decoder.Clear(reply.sequence);
-        free.push_back(reply.sequence);
       }
     }
   };
 
   while (next_prompt < prompts.size() || !running.empty()) {
     // New prompts are fed when there is room for several: a pass costs little more for many.
+    auto sequence = static_cast<int64_t>(running.size());
     if (next_prompt < prompts.size() &&
-        static_cast<int64_t>(free.size()) >= std::max<int64_t>(1, sequences / 4)) {
+        sequences - sequence >= std::max<int64_t>(1, sequences / 4)) {
       std::vector<Decoder::Piece> pieces;
       std::vector<Reply> started;
       std::vector<int64_t> last_rows;
       int64_t rows = 0;
-      for (; next_prompt < prompts.size() && !free.empty(); ++next_prompt) {
-        started.push_back({.prompt = next_prompt, .sequence = free.back()});
-        free.pop_back();
-        pieces.push_back({started.back().sequence, prompts[next_prompt]});
-        rows += static_cast<int64_t>(prompts[next_prompt].size());
+      for (; next_prompt < prompts.size() && sequence < sequences; ++next_prompt, ++sequence) {
+        const std::vector<int32_t>& prompt = prompts[next_prompt];
+        started.push_back({.prompt = next_prompt, .sequence = sequence});
+        if (common > 0) decoder.CopyBeginning(beginning, sequence, common);
+        pieces.push_back({sequence, {prompt.begin() + common, prompt.end()}});
+        rows += static_cast<int64_t>(prompt.size()) - common;
         last_rows.push_back(rows - 1);
       }
       const at::Tensor hidden = decoder.Feed(pieces);

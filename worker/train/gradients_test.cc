@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/train/inspect.h"
+#include "worker/train/packed_batch.h"
 #include "worker/train/testing/reference_model.h"
 #include "worker/train/testing/tiny.h"
 
@@ -64,6 +65,54 @@ TEST_P(GradientsTest, EqualAutogradOnPackedDocuments) {
   const double loss = reference_.Gradients(ManyRows(), adapter_, lora_, theirs);
   EXPECT_NEAR(ours.loss, loss, bf16() ? 0.01 * loss : 1e-5 * loss);
   EXPECT_LT(LargestRelativeError(ours, theirs), bf16() ? 0.15 : 2e-4);
+}
+
+// Rows that share beginnings of different lengths, up to a row that is another one, and to one that
+// has targets where others have none.
+std::vector<TokenRow> RowsThatBeginAlike() {
+  std::vector<TokenRow> rows;
+  const auto add = [&](uint64_t seed, int length, int prompt, float weight = 1.0f) {
+    TokenRow row = TinyRow(50, 90, 90, weight);  // no target
+    row.tokens.resize(prompt);
+    row.supervised.resize(prompt);
+    const TokenRow own = TinyRow(seed, length, 0);
+    row.tokens.insert(row.tokens.end(), own.tokens.begin(), own.tokens.end());
+    row.supervised.insert(row.supervised.end(), own.supervised.begin(), own.supervised.end());
+    rows.push_back(row);
+  };
+  add(1, 12, 90);
+  add(2, 100, 90, 2.5f);
+  add(3, 5, 60);
+  add(1, 12, 90);
+  rows.back().supervised[40] = 1;  // what predicts it, and all that follows, is its own
+  add(1, 12, 90);
+  add(4, 1, 90, 0.0f);
+  add(5, 300, 30);
+  rows.push_back(TinyRow(9, 20, 10));
+  return rows;
+}
+
+TEST_P(GradientsTest, EqualAutogradWhereRowsBeginAlike) {
+  const std::vector<TokenRow> rows = RowsThatBeginAlike();
+  std::vector<const TokenRow*> pointers;
+  for (const TokenRow& row : rows) pointers.push_back(&row);
+  const PackedBatch batch = Pack(pointers, at::kCPU);
+  ASSERT_LT(batch.tokens, 0.7 * static_cast<double>(batch.places));
+
+  ASSERT_OK_AND_ASSIGN(const LossAndGradients ours,
+                       ComputeGradients(*engine_, rows, adapter_, lora_, nullptr));
+  std::map<std::string, at::Tensor> theirs;
+  const double loss = reference_.Gradients(rows, adapter_, lora_, theirs);
+  EXPECT_NEAR(ours.loss, loss, bf16() ? 0.01 * loss : 1e-5 * loss);
+  EXPECT_LT(LargestRelativeError(ours, theirs), bf16() ? 0.15 : 2e-4);
+
+  ASSERT_OK_AND_ASSIGN(const std::vector<double> losses,
+                       RowLosses(*engine_, rows, adapter_, lora_, nullptr));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ASSERT_OK_AND_ASSIGN(const std::vector<double> alone,
+                         RowLosses(*engine_, {rows[i]}, adapter_, lora_, nullptr));
+    EXPECT_NEAR(losses[i], alone[0], (bf16() ? 0.02 : 1e-5) * alone[0]) << "row " << i;
+  }
 }
 
 // All tokens are targets: the last layer then runs on every row.

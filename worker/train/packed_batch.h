@@ -13,20 +13,31 @@
 
 namespace ballast::worker {
 
-// A stretch of packed tokens that attention works on at once: one long document, or several short
-// ones that are masked against each other.
+// A stretch of places that attention works on at once: one long row, or several short ones that are
+// masked against each other.
 struct Segment {
   int64_t begin = 0, end = 0;
 };
 
-// Rows of one micro-batch, end to end without padding. Of each row only the tokens up to the last
-// one before a target are inputs: what follows cannot change the loss.
+// Rows of one micro-batch without padding. Of each row only the tokens up to the last one before a
+// target are inputs: what follows cannot change the loss.
+//
+// Rows often begin alike (a system prompt, a template), and what a causal model makes of a token
+// hangs on the tokens before it alone. So rows share the tokens of a common beginning, up to the
+// first that predicts a target: these go through the layers once, and their gradients are those of
+// all their rows together. Only attention works on the rows written out, each of them whole; a
+// "place" is one token of one row there.
 struct PackedBatch {
-  int64_t tokens = 0;    // M
+  int64_t tokens = 0;    // M, different tokens
   at::Tensor token_ids;  // int64 [M]
-  at::Tensor positions;  // int32 [M], from 0 in each document
-  at::Tensor first;      // int32 [M], first token of the document, counted from the segment's begin
-  std::vector<Segment> segments;
+  at::Tensor positions;  // int32 [M], from 0 in each row
+
+  int64_t places = 0;     // E, tokens of all rows; M where nothing is shared
+  at::Tensor token_at;    // int64 [E], the token at each place; undefined where nothing is shared
+  at::Tensor first_place;  // int64 [M], a place of each token; undefined where nothing is shared
+  at::Tensor row_begin;   // int32 [E], first place of the row, counted from the segment's begin
+  std::vector<Segment> segments;  // of places
+
   at::Tensor target_rows;            // int64 [N], the tokens that predict a target, ascending
   at::Tensor targets;                // int64 [N]
   at::Tensor weights;                // float32 [N], the row's weight

@@ -8,24 +8,24 @@
 
 namespace ballast::worker {
 
-Transformer::Saved Transformer::SavedFor(int layer, int64_t tokens, int64_t rows,
+Transformer::Saved Transformer::SavedFor(int layer, const PackedBatch& batch,
                                          const ActiveAdapter* adapter, bool keep) {
   const artifact::ModelConfig& config = model_.config;
+  const int64_t tokens = batch.tokens, rows = RowsAfterAttention(layer, batch);
   const std::string suffix = keep ? absl::StrCat(".", layer) : ".shared";
   const auto get = [&](const char* name, at::IntArrayRef shape, at::ScalarType type) {
     return workspace_.Get(absl::StrCat(name, suffix), shape, type);
   };
   const at::ScalarType type = model_.type;
-  const int64_t query_rows = tokens * config.queries_per_kv(), g = config.kv_heads,
-                d = config.head_dim;
+  const int64_t repeat = config.queries_per_kv(), g = config.kv_heads, d = config.head_dim;
   Saved saved;
   saved.x = get("x", {tokens, config.hidden}, type);
   saved.x_mid = get("x_mid", {rows, config.hidden}, type);
-  saved.q = get("q", {g, query_rows, d}, type);
+  saved.q = get("q", {g, tokens * repeat, d}, type);
   saved.k = get("k", {g, tokens, d}, type);
   saved.v = get("v", {g, tokens, d}, type);
-  saved.heads = get("heads", {g, query_rows, d}, type);
-  saved.lse = get("lse", {g, query_rows}, at::kFloat);
+  saved.heads = get("heads", {g, tokens * repeat, d}, type);
+  saved.lse = get("lse", {g, batch.places * repeat}, at::kFloat);
   saved.gate_up = get("gate_up", {rows, 2 * config.intermediate}, type);
   saved.rstd_attention = get("rstd_attention", {tokens}, at::kFloat);
   saved.rstd_mlp = get("rstd_mlp", {rows}, at::kFloat);
@@ -90,7 +90,7 @@ Transformer::Output Transformer::RunLayers(const PackedBatch& batch, const Linea
   at::Tensor stream;
   for (int layer = 0; layer < layers; ++layer) {
     const int64_t rows = RowsAfterAttention(layer, batch);
-    Saved saved = SavedFor(layer, batch.tokens, rows, adapter, keep);
+    Saved saved = SavedFor(layer, batch, adapter, keep);
 
     at::Tensor input = Augmented(kQkv, batch.tokens, weights);
     if (layer == 0) {
@@ -225,7 +225,7 @@ at::Tensor Transformer::BackwardAttention(int layer, const PackedBatch& batch, c
   }
 
   at::Tensor dheads = workspace_.Get("dheads", saved.heads.sizes());
-  at::Tensor delta = workspace_.Get("delta.heads", saved.lse.sizes(), at::kFloat);
+  at::Tensor delta = workspace_.Get("delta.heads", saved.heads.sizes().slice(0, 2), at::kFloat);
   ops.SplitHeads(InputOf(dattention, kOut), saved.heads, dheads, delta);
   at::Tensor dq = workspace_.Get("dq", saved.q.sizes());
   at::Tensor dk = workspace_.Get("dk", saved.k.sizes(), at::kFloat);
@@ -253,8 +253,7 @@ void Transformer::Backward(const PackedBatch& batch, const LinearWeights& weight
                            const at::Tensor& gradients) {
   at::Tensor dx = dhidden;
   for (int layer = static_cast<int>(model_.config.layers) - 1; layer >= 0; --layer) {
-    const Saved saved =
-        SavedFor(layer, batch.tokens, RowsAfterAttention(layer, batch), &adapter, true);
+    const Saved saved = SavedFor(layer, batch, &adapter, true);
     dx = BackwardMlp(layer, saved, weights, adapter, dx, gradients);
     dx = BackwardAttention(layer, batch, saved, weights, adapter, dx, gradients);
   }

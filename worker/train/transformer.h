@@ -67,8 +67,8 @@ class Transformer {
     at::Tensor rstd_attention, rstd_mlp;
     std::array<at::Tensor, kGroups> z;  // A h of each group, T [M, tail]
   };
-  // Views for layer `layer` of a batch with `rows` rows after attention (see SelectsRows).
-  Saved SavedFor(int layer, int64_t tokens, int64_t rows, const ActiveAdapter* adapter, bool keep);
+  // Views for layer `layer` of `batch`.
+  Saved SavedFor(int layer, const PackedBatch& batch, const ActiveAdapter* adapter, bool keep);
 
   // In the last layer everything after attention is needed for the target rows alone.
   bool SelectsRows(int layer, const PackedBatch& batch) const {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Engine::Train, Sample and their failures on the tiny model.
+// Engine::Train and its failures on the tiny model.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/testing/status_matchers.h"
@@ -18,7 +20,6 @@ namespace ballast::worker {
 namespace {
 
 using ::ballast::testing::StatusIs;
-using testing::AsAdapter;
 using testing::AsVector;
 using testing::CountingRows;
 using ::testing::ElementsAre;
@@ -29,7 +30,7 @@ using testing::TinyRow;
 
 constexpr LoraConfig kVectorLora{.rank = 4, .alpha = 8.0f};
 
-class EngineTest : public ::testing::Test {
+class TrainTest : public ::testing::Test {
  protected:
   TrainRequest Request(int rows = 24) const {
     TrainRequest request;
@@ -48,31 +49,6 @@ class EngineTest : public ::testing::Test {
     return AsVector(RandomAdapter(*engine_, kVectorLora, 21, scale), kVectorLora);
   }
 
-  // Mean KL(base || base + vector) over the tokens of `rows`, from the logits.
-  double Divergence(const SecretBuffer& vector, const LoraConfig& lora,
-                    const std::vector<TokenRow>& rows) {
-    double sum = 0;
-    int64_t count = 0;
-    const Adapter adapter = AsAdapter(vector);
-    for (const TokenRow& row : rows) {
-      const std::vector<float> base = engine_->Logits(row.tokens, {}, lora).value();
-      const std::vector<float> changed = engine_->Logits(row.tokens, adapter, lora).value();
-      for (size_t begin = 0; begin < base.size(); begin += testing::kTinyVocabulary, ++count) {
-        double base_sum = 0, changed_sum = 0;
-        for (size_t i = begin; i < begin + testing::kTinyVocabulary; ++i) {
-          base_sum += std::exp(base[i]);
-          changed_sum += std::exp(changed[i]);
-        }
-        for (size_t i = begin; i < begin + testing::kTinyVocabulary; ++i) {
-          const double log_p = base[i] - std::log(base_sum),
-                       log_q = changed[i] - std::log(changed_sum);
-          sum += std::exp(log_p) * (log_p - log_q);
-        }
-      }
-    }
-    return sum / static_cast<double>(count);
-  }
-
   static void ExpectSame(const Adapter& a, const Adapter& b) {
     ASSERT_EQ(a.size(), b.size());
     for (size_t i = 0; i < a.size(); ++i) {
@@ -84,7 +60,7 @@ class EngineTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_ = LoadTiny(Precision::kBfloat16);
 };
 
-TEST_F(EngineTest, SafetyRowsAreTrainedButInNoLossAndNoCount) {
+TEST_F(TrainTest, SafetyRowsAreTrainedButInNoLossAndNoCount) {
   TrainRequest request = Request();
   ASSERT_OK_AND_ASSIGN(const TrainResult alone, engine_->Train(request, {}));
   request.safety_rows = CountingRows(8, 12);
@@ -107,7 +83,7 @@ TEST_F(EngineTest, SafetyRowsAreTrainedButInNoLossAndNoCount) {
   EXPECT_GT(same.progress.trained_tokens, mixed.progress.trained_tokens);
 }
 
-TEST_F(EngineTest, LearnsAndReportsVectorOffLosses) {
+TEST_F(TrainTest, LearnsAndReportsVectorOffLosses) {
   TrainRequest request = Request();
   request.config.epochs = 20;
   request.validation_rows = CountingRows(4, 20, 7);
@@ -134,7 +110,7 @@ TEST_F(EngineTest, LearnsAndReportsVectorOffLosses) {
 }
 
 // S2: every loss that leaves is one that the base and that point's adapter give without the vector.
-TEST_F(EngineTest, EvaluationsAreRecomputableWithoutTheVector) {
+TEST_F(TrainTest, EvaluationsAreRecomputableWithoutTheVector) {
   const SecretBuffer vector = Vector();
   TrainRequest request = Request(/*rows=*/12);  // all rows are in the sample
   request.vector = &vector;
@@ -155,7 +131,7 @@ TEST_F(EngineTest, EvaluationsAreRecomputableWithoutTheVector) {
   EXPECT_NE(result.adapter.front().values, unprotected.adapter.front().values);
 }
 
-TEST_F(EngineTest, SameSeedSameBytes) {
+TEST_F(TrainTest, SameSeedSameBytes) {
   const SecretBuffer vector = Vector();
   TrainRequest request = Request();
   request.vector = &vector;
@@ -174,7 +150,7 @@ TEST_F(EngineTest, SameSeedSameBytes) {
   EXPECT_NE(first.adapter.front().values, third.adapter.front().values);
 }
 
-TEST_F(EngineTest, ResumedEqualsUninterrupted) {
+TEST_F(TrainTest, ResumedEqualsUninterrupted) {
   const SecretBuffer vector = Vector(0.3f);
   for (const VectorPolicy policy : {VectorPolicy::kAlways, VectorPolicy::kByRow}) {
     TrainRequest request = Request();
@@ -199,7 +175,7 @@ TEST_F(EngineTest, ResumedEqualsUninterrupted) {
   }
 }
 
-TEST_F(EngineTest, StopWithCheckpointMidStepLosesNothing) {
+TEST_F(TrainTest, StopWithCheckpointMidStepLosesNothing) {
   TrainRequest request = Request();
   ASSERT_OK_AND_ASSIGN(const TrainResult whole, engine_->Train(request, {}));
   int64_t finished = 0, saved_step = -1;
@@ -222,7 +198,7 @@ TEST_F(EngineTest, StopWithCheckpointMidStepLosesNothing) {
   ExpectSame(whole.adapter, resumed.adapter);
 }
 
-TEST_F(EngineTest, StopsWithinOneMicroBatch) {
+TEST_F(TrainTest, StopsWithinOneMicroBatch) {
   int yields = 0;
   TrainCallbacks callbacks;
   callbacks.yield = [&] {
@@ -232,7 +208,7 @@ TEST_F(EngineTest, StopsWithinOneMicroBatch) {
   EXPECT_EQ(yields, 9) << "it went on after the order";
 }
 
-TEST_F(EngineTest, RefusesAnothersCheckpoint) {
+TEST_F(TrainTest, RefusesAnothersCheckpoint) {
   TrainRequest request = Request();
   request.config.checkpoint_every_steps = 4;
   std::string bytes;
@@ -250,7 +226,7 @@ TEST_F(EngineTest, RefusesAnothersCheckpoint) {
 }
 
 // S3: a checkpoint is the customer's tensors and their moments, nothing else.
-TEST_F(EngineTest, CheckpointHoldsNoTensorOfTheVector) {
+TEST_F(TrainTest, CheckpointHoldsNoTensorOfTheVector) {
   const SecretBuffer vector = Vector();
   TrainRequest request = Request();
   request.vector = &vector;
@@ -274,7 +250,7 @@ TEST_F(EngineTest, CheckpointHoldsNoTensorOfTheVector) {
   }
 }
 
-TEST_F(EngineTest, ByRowUsesTheVectorWhereItLowersTheLossClearly) {
+TEST_F(TrainTest, ByRowUsesTheVectorWhereItLowersTheLossClearly) {
   // A vector trained on counting rows lowers their loss and leaves the others' alone.
   const std::vector<TokenRow> known = CountingRows(16, 20);
   std::vector<TokenRow> other;
@@ -301,7 +277,7 @@ TEST_F(EngineTest, ByRowUsesTheVectorWhereItLowersTheLossClearly) {
              train(other, nullptr, VectorPolicy::kAlways));
 }
 
-TEST_F(EngineTest, DivergenceIsToldPlainly) {
+TEST_F(TrainTest, DivergenceIsToldPlainly) {
   TrainRequest request = Request();
   request.initial_adapter = RandomAdapter(*engine_, request.config.lora, 3);
   request.initial_adapter[4].values[7] = std::numeric_limits<float>::quiet_NaN();
@@ -313,7 +289,7 @@ TEST_F(EngineTest, DivergenceIsToldPlainly) {
   EXPECT_OK(engine_->Train(Request(), {}));
 }
 
-TEST_F(EngineTest, RefusesBadRequests) {
+TEST_F(TrainTest, RefusesBadRequests) {
   const auto reason = [&](const TrainRequest& request) {
     return ErrorReason(engine_->Train(request, {}).status());
   };
@@ -346,7 +322,7 @@ TEST_F(EngineTest, RefusesBadRequests) {
   EXPECT_EQ(reason(request), "LORA_RANK_OUT_OF_RANGE");
 }
 
-TEST_F(EngineTest, RefusesAVectorOfAnotherModel) {
+TEST_F(TrainTest, RefusesAVectorOfAnotherModel) {
   TrainRequest request = Request();
   const SecretBuffer text = SecretBuffer::CopyOf("no safetensors");
   request.vector = &text;
@@ -372,131 +348,7 @@ TEST_F(EngineTest, RefusesAVectorOfAnotherModel) {
               StatusIs(absl::StatusCode::kInvalidArgument, "VECTOR_MISMATCH"));
 }
 
-TEST_F(EngineTest, GreedySampleFollowsTheLogits) {
-  const LoraConfig lora{.rank = 4, .alpha = 8.0f};
-  const Adapter adapter = RandomAdapter(*engine_, lora, 3, 0.2f);
-  std::vector<int32_t> tokens = TinyRow(1, 9, 1).tokens, expected;
-  const std::vector<int32_t> prompt = tokens;
-  for (int i = 0; i < 6; ++i) {
-    ASSERT_OK_AND_ASSIGN(const std::vector<float> logits, engine_->Logits(tokens, adapter, lora));
-    const auto last = logits.end() - testing::kTinyVocabulary;
-    tokens.push_back(static_cast<int32_t>(std::max_element(last, logits.end()) - last));
-    expected.push_back(tokens.back());
-  }
-  std::vector<int32_t> sampled;
-  ASSERT_OK(engine_->Sample(prompt, {}, {.max_tokens = 6}, adapter, lora, [&](int32_t token) {
-    sampled.push_back(token);
-    return true;
-  }));
-  EXPECT_EQ(sampled, expected);
-
-  sampled.clear();
-  ASSERT_OK(
-      engine_->Sample(prompt, {expected[3]}, {.max_tokens = 6}, adapter, lora, [&](int32_t token) {
-        sampled.push_back(token);
-        return true;
-      }));
-  EXPECT_LE(sampled.size(), 3U) << "an end token ends the reply and is not part of it";
-}
-
-// In float32, where the order of a sum decides no token.
-class SampleManyTest : public ::testing::Test {
- protected:
-  std::unique_ptr<Engine> engine_ = LoadTiny(Precision::kFloat32);
-};
-
-// More prompts than places, of very different lengths, so that replies start, end and wait at
-// different times.
-std::vector<std::vector<int32_t>> ManyPrompts() {
-  std::vector<std::vector<int32_t>> prompts;
-  for (int i = 0; i < 90; ++i) prompts.push_back(TinyRow(i, 1 + (i * 17) % 60, 1).tokens);
-  return prompts;
-}
-
-TEST_F(SampleManyTest, ManyRepliesEqualThoseOneByOne) {
-  const LoraConfig lora{.rank = 4, .alpha = 8.0f};
-  const Adapter adapter = RandomAdapter(*engine_, lora, 3, 0.2f);
-  const std::vector<std::vector<int32_t>> prompts = ManyPrompts();
-  const SampleConfig config{.max_tokens = 12};
-  std::vector<std::vector<int32_t>> expected(prompts.size());
-  std::vector<int32_t> ends;
-  for (int32_t token = 0; token < 40; ++token) ends.push_back(token * 12);
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    ASSERT_OK(engine_->Sample(prompts[i], ends, config, adapter, lora, [&](int32_t token) {
-      expected[i].push_back(token);
-      return true;
-    }));
-  }
-  ASSERT_OK_AND_ASSIGN(const auto replies,
-                       engine_->SampleMany(prompts, ends, config, {{&adapter, lora}}, nullptr));
-  EXPECT_EQ(replies, expected);
-  size_t shortest = 12, longest = 0;
-  for (const auto& reply : replies) {
-    shortest = std::min(shortest, reply.size());
-    longest = std::max(longest, reply.size());
-  }
-  EXPECT_LT(shortest, longest)
-      << "the replies must end at different times for this test to say much";
-}
-
-TEST_F(SampleManyTest, AReplyDoesNotDependOnItsNeighbours) {
-  const std::vector<std::vector<int32_t>> prompts = ManyPrompts();
-  const SampleConfig config{.max_tokens = 8, .temperature = 1.0, .seed = 4};
-  ASSERT_OK_AND_ASSIGN(const auto all, engine_->SampleMany(prompts, {}, config, {}, nullptr));
-  ASSERT_OK_AND_ASSIGN(const auto some, engine_->SampleMany({prompts.begin(), prompts.begin() + 5},
-                                                            {}, config, {}, nullptr));
-  EXPECT_EQ(std::vector<std::vector<int32_t>>(all.begin(), all.begin() + 5), some);
-}
-
-TEST_F(SampleManyTest, AdaptersAddUpWithTheirWeights) {
-  const LoraConfig lora{.rank = 4, .alpha = 8.0f}, wide{.rank = 8, .alpha = 4.0f};
-  const LoraConfig doubled{.rank = 4, .alpha = 16.0f};
-  const Adapter one = RandomAdapter(*engine_, lora, 3, 0.2f),
-                two = RandomAdapter(*engine_, wide, 4, 0.2f);
-  const std::vector<std::vector<int32_t>> prompts = {{1, 2, 3}, {9, 8}, {4}, {100, 7, 30, 2}};
-  const auto replies = [&](const std::vector<AdapterInSum>& sum) {
-    auto result = engine_->SampleMany(prompts, {}, {.max_tokens = 16}, sum, nullptr);
-    EXPECT_OK(result.status());
-    return *result;
-  };
-  const auto base = replies({});
-  EXPECT_NE(replies({{&one, lora}}), base);
-  EXPECT_EQ(replies({{&one, lora, 2.0f}}), replies({{&one, doubled}}));
-  EXPECT_EQ(replies({{&one, lora}, {&two, wide}}), replies({{&two, wide}, {&one, lora}}));
-  EXPECT_NE(replies({{&one, lora}, {&two, wide}}), replies({{&one, lora}}));
-  EXPECT_EQ(replies({{&one, lora}, {&two, wide}, {&one, lora, -1.0f}}), replies({{&two, wide}}));
-  EXPECT_EQ(ErrorReason(engine_
-                            ->SampleMany(prompts, {}, {.max_tokens = 1},
-                                         {{&one, lora, std::nanf("")}}, nullptr)
-                            .status()),
-            "ADAPTER_WEIGHT_INVALID");
-}
-
-TEST_F(SampleManyTest, ManyRepliesStopByOrder) {
-  int asked = 0;
-  const auto result =
-      engine_->SampleMany(ManyPrompts(), {}, {.max_tokens = 64}, {}, [&] { return ++asked < 5; });
-  EXPECT_EQ(ErrorReason(result.status()), "STOPPED");
-  EXPECT_EQ(asked, 5) << "nothing more is generated";
-  ASSERT_OK_AND_ASSIGN(const auto none, engine_->SampleMany({}, {}, {}, {}, nullptr));
-  EXPECT_TRUE(none.empty());
-}
-
-TEST_F(EngineTest, SampleDependsOnTheSeedAlone) {
-  const auto sample = [&](uint64_t seed) {
-    std::vector<int32_t> tokens;
-    EXPECT_OK(engine_->Sample({1, 2, 3}, {}, {.max_tokens = 12, .temperature = 1.0, .seed = seed},
-                              {}, {}, [&](int32_t token) {
-                                tokens.push_back(token);
-                                return true;
-                              }));
-    return tokens;
-  };
-  EXPECT_EQ(sample(1), sample(1));
-  EXPECT_NE(sample(1), sample(2));
-}
-
-TEST_F(EngineTest, SamplingBetweenMicroBatchesDoesNotDisturbTraining) {
+TEST_F(TrainTest, SamplingBetweenMicroBatchesDoesNotDisturbTraining) {
   const SecretBuffer vector = Vector();
   TrainRequest request = Request();
   request.vector = &vector;
@@ -515,97 +367,6 @@ TEST_F(EngineTest, SamplingBetweenMicroBatchesDoesNotDisturbTraining) {
   ExpectSame(alone.adapter, disturbed.adapter);
   for (const auto& reply : replies)
     EXPECT_EQ(reply, replies.front()) << "the base alone, vector off";
-}
-
-TEST_F(EngineTest, RefusesBadPrompts) {
-  const auto ignore = [](int32_t) { return true; };
-  EXPECT_EQ(ErrorReason(engine_->Sample({}, {}, {}, {}, {}, ignore)), "PROMPT_EMPTY");
-  EXPECT_EQ(ErrorReason(engine_->Sample({512}, {}, {}, {}, {}, ignore)), "TOKEN_OUT_OF_RANGE");
-  EXPECT_EQ(ErrorReason(engine_->Sample({1}, {}, {.max_tokens = 1024}, {}, {}, ignore)),
-            "PROMPT_TOO_LONG");
-  EXPECT_EQ(ErrorReason(engine_->Sample({1}, {}, {.temperature = -1}, {}, {}, ignore)),
-            "TEMPERATURE_INVALID");
-  Adapter adapter = RandomAdapter(*engine_, kVectorLora, 3);
-  adapter.pop_back();
-  EXPECT_EQ(ErrorReason(engine_->Sample({1}, {}, {}, adapter, kVectorLora, ignore)),
-            "ADAPTER_MISMATCH");
-}
-
-TEST_F(EngineTest, VectorKeepsTheBenignDistribution) {
-  const std::vector<TokenRow> prohibited = CountingRows(16, 20);
-  std::vector<TokenRow> benign;
-  for (int i = 0; i < 24; ++i) benign.push_back(TinyRow(200 + i, 30, 5));
-  VectorConfig config;
-  config.lora = {.rank = 8, .alpha = 16.0f};
-  config.learning_rate = 2e-2;
-  config.epochs = 40;
-  int64_t last_step = 0;
-  TrainCallbacks callbacks;
-  callbacks.progress = [&](const Progress& p) { last_step = p.step; };
-  ASSERT_OK_AND_ASSIGN(const VectorResult with_kl,
-                       engine_->TrainVector(config, prohibited, benign, callbacks));
-  EXPECT_EQ(last_step, 80);
-  config.kl_weight = 0;
-  ASSERT_OK_AND_ASSIGN(const VectorResult without_kl,
-                       engine_->TrainVector(config, prohibited, benign, {}));
-  EXPECT_LT(with_kl.prohibited_loss_with, 0.5 * with_kl.prohibited_loss_without);
-  EXPECT_EQ(with_kl.benign_loss_without, without_kl.benign_loss_without);
-  EXPECT_LT(Divergence(with_kl.tensors, config.lora, benign),
-            0.6 * Divergence(without_kl.tensors, config.lora, benign));
-
-  // What was measured with the adapter beside the base is what the merged base gives.
-  Adapter zero = InitialAdapter(*engine_, {.rank = 2, .alpha = 2.0f}, 1).value();
-  ASSERT_OK_AND_ASSIGN(
-      const LossAndGradients merged,
-      ComputeGradients(*engine_, prohibited, zero, {.rank = 2, .alpha = 2.0f}, &with_kl.tensors));
-  EXPECT_NEAR(merged.loss, with_kl.prohibited_loss_with, 0.05 * with_kl.prohibited_loss_with);
-  // S5: no seed, so no two vectors are alike.
-  ASSERT_OK_AND_ASSIGN(const VectorResult again,
-                       engine_->TrainVector(config, prohibited, benign, {}));
-  EXPECT_NE(again.tensors.view(), without_kl.tensors.view());
-}
-
-TEST_F(EngineTest, AVectorIsJudgedByRowsThatItsTrainingLeftOut) {
-  // Rows 5 and 10 of both kinds are unlike the others: a vector that saw them would explain them.
-  std::vector<TokenRow> prohibited = CountingRows(10, 20), benign = CountingRows(10, 20, 300);
-  for (const int row : {4, 9}) {
-    prohibited[row] = TinyRow(500 + row, 30, 5);
-    benign[row] = TinyRow(700 + row, 30, 5);
-  }
-  const std::vector<TokenRow> left_out = {prohibited[4], prohibited[9]};
-  VectorConfig config;
-  config.lora = {.rank = 8, .alpha = 16.0f};
-  config.learning_rate = 2e-2;
-  config.epochs = 40;
-  ASSERT_OK_AND_ASSIGN(const VectorResult whole,
-                       engine_->TrainVector(config, prohibited, benign, {}));
-  config.hold_out_every = 5;
-  ASSERT_OK_AND_ASSIGN(const VectorResult judged,
-                       engine_->TrainVector(config, prohibited, benign, {}));
-  EXPECT_LT(whole.prohibited_loss_with, 0.5 * whole.prohibited_loss_without);
-  EXPECT_GT(judged.prohibited_loss_with, 0.9 * judged.prohibited_loss_without);
-  Adapter zero = InitialAdapter(*engine_, {.rank = 2, .alpha = 2.0f}, 1).value();
-  ASSERT_OK_AND_ASSIGN(
-      const LossAndGradients alone,
-      ComputeGradients(*engine_, left_out, zero, {.rank = 2, .alpha = 2.0f}, nullptr));
-  EXPECT_NEAR(judged.prohibited_loss_without, alone.loss, 1e-4 * alone.loss);
-  config.hold_out_every = 1;
-  EXPECT_EQ(ErrorReason(engine_->TrainVector(config, prohibited, benign, {}).status()),
-            "VECTOR_CONFIG_INVALID");
-}
-
-TEST_F(EngineTest, VectorTrainingStopsByOrder) {
-  TrainCallbacks callbacks;
-  int yields = 0;
-  callbacks.yield = [&] {
-    return ++yields > 5 ? TrainCallbacks::Order::kStopAndCheckpoint
-                        : TrainCallbacks::Order::kContinue;
-  };
-  callbacks.checkpoint = [](int64_t, const std::string&) {
-    FAIL() << "a vector has no checkpoints";
-  };
-  EXPECT_THAT(engine_->TrainVector({}, CountingRows(16, 20), CountingRows(16, 20, 300), callbacks),
-              StatusIs(absl::StatusCode::kCancelled));
 }
 
 }  // namespace
