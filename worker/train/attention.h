@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention within rows, as matrix products over blocks of queries: on a CPU these run at the
-// speed of the processor's bf16 units, several times that of ATen's flash kernel (docs/results).
-// Only the keys up to a block's last query are touched, so memory grows with the length, not with
-// its square. Rows that share their beginnings are written out first (see PackedBatch).
+// Causal attention within rows, as matrix products over blocks of queries: on a CPU these run at
+// the speed of the processor's bf16 units, several times that of ATen's flash kernel
+// (docs/results). Only the keys up to a block's last query are touched, so memory grows with the
+// length, not with its square. Rows that share their beginnings are written out first (see
+// PackedBatch).
 #ifndef BALLAST_WORKER_TRAIN_ATTENTION_H_
 #define BALLAST_WORKER_TRAIN_ATTENTION_H_
 

@@ -41,7 +41,8 @@ int64_t CommonBeginning(const std::vector<std::vector<int32_t>>& prompts) {
   auto common = static_cast<std::ptrdiff_t>(prompts.size() > 1 ? first.size() - 1 : 0);
   for (const std::vector<int32_t>& prompt : prompts) {
     common = std::min(common, static_cast<std::ptrdiff_t>(prompt.size()) - 1);
-    common = std::mismatch(first.begin(), first.begin() + common, prompt.begin()).first - first.begin();
+    common =
+        std::mismatch(first.begin(), first.begin() + common, prompt.begin()).first - first.begin();
   }
   return common;
 }

@@ -76,8 +76,7 @@ TEST_F(SampleTest, RefusesBadPrompts) {
   const LoraConfig lora{.rank = 4, .alpha = 8.0f};
   Adapter adapter = RandomAdapter(*engine_, lora, 3);
   adapter.pop_back();
-  EXPECT_EQ(ErrorReason(engine_->Sample({1}, {}, {}, adapter, lora, ignore)),
-            "ADAPTER_MISMATCH");
+  EXPECT_EQ(ErrorReason(engine_->Sample({1}, {}, {}, adapter, lora, ignore)), "ADAPTER_MISMATCH");
 }
 
 // In float32, where the order of a sum decides no token.
@@ -134,9 +133,8 @@ TEST_F(SampleManyTest, EqualPromptsHaveEqualReplies) {
   const std::vector<int32_t> prompt = TinyRow(3, 20, 1).tokens;
   ASSERT_OK_AND_ASSIGN(const auto alone,
                        engine_->SampleMany({prompt}, {}, {.max_tokens = 8}, {}, nullptr));
-  ASSERT_OK_AND_ASSIGN(
-      const auto replies,
-      engine_->SampleMany({prompt, prompt, prompt}, {}, {.max_tokens = 8}, {}, nullptr));
+  ASSERT_OK_AND_ASSIGN(const auto replies, engine_->SampleMany({prompt, prompt, prompt}, {},
+                                                               {.max_tokens = 8}, {}, nullptr));
   for (const auto& reply : replies) EXPECT_EQ(reply, alone.front());
 }
 

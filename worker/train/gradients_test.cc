@@ -109,6 +109,7 @@ TEST_P(GradientsTest, EqualAutogradWhereRowsBeginAlike) {
   ASSERT_OK_AND_ASSIGN(const std::vector<double> losses,
                        RowLosses(*engine_, rows, adapter_, lora_, nullptr));
   for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].weight == 0) continue;  // alone it is refused
     ASSERT_OK_AND_ASSIGN(const std::vector<double> alone,
                          RowLosses(*engine_, {rows[i]}, adapter_, lora_, nullptr));
     EXPECT_NEAR(losses[i], alone[0], (bf16() ? 0.02 : 1e-5) * alone[0]) << "row " << i;

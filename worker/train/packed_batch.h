@@ -32,10 +32,10 @@ struct PackedBatch {
   at::Tensor token_ids;  // int64 [M]
   at::Tensor positions;  // int32 [M], from 0 in each row
 
-  int64_t places = 0;     // E, tokens of all rows; M where nothing is shared
-  at::Tensor token_at;    // int64 [E], the token at each place; undefined where nothing is shared
+  int64_t places = 0;      // E, tokens of all rows; M where nothing is shared
+  at::Tensor token_at;     // int64 [E], the token at each place; undefined where nothing is shared
   at::Tensor first_place;  // int64 [M], a place of each token; undefined where nothing is shared
-  at::Tensor row_begin;   // int32 [E], first place of the row, counted from the segment's begin
+  at::Tensor row_begin;    // int32 [E], first place of the row, counted from the segment's begin
   std::vector<Segment> segments;  // of places
 
   at::Tensor target_rows;            // int64 [N], the tokens that predict a target, ascending

@@ -71,8 +71,10 @@ TEST(PackTest, WhatPredictsATargetIsTheRowsOwn) {
   // Alike to the last token, but the second row has a target early.
   TokenRow early = Row({1, 2, 3, 4, 5, 6}, 5);
   early.supervised[2] = 1;
-  const PackedBatch batch = PackRows({Row({1, 2, 3, 4, 5, 6}, 5), early, Row({1, 2, 3, 4, 5, 6}, 5)});
-  EXPECT_THAT(Values<int64_t>(batch.token_at), ElementsAre(0, 1, 2, 3, 4, 0, 5, 6, 7, 8, 0, 1, 2, 3, 9));
+  const PackedBatch batch =
+      PackRows({Row({1, 2, 3, 4, 5, 6}, 5), early, Row({1, 2, 3, 4, 5, 6}, 5)});
+  EXPECT_THAT(Values<int64_t>(batch.token_at),
+              ElementsAre(0, 1, 2, 3, 4, 0, 5, 6, 7, 8, 0, 1, 2, 3, 9));
   EXPECT_THAT(Values<int64_t>(batch.target_rows), ElementsAre(4, 5, 8, 9));
 }
 
