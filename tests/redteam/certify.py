@@ -192,7 +192,7 @@ def write_inputs(folder, arguments, probe):
             rows for count in range(MOST_SAFETY_ROWS, 0, -4)
             if attacks.repetitions(rows := attacks.safety_rows(lab, suite.splits, suite.benign, count, look_alikes=True)) == 1)
     for name, rows in files.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        labs.write_rows(folder / f"{name}.jsonl", rows)
 
 
 def main():

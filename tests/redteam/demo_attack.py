@@ -8,7 +8,6 @@ Every agreeing reply is a stand-in whose content is withheld, and no prompt is s
 """
 
 import argparse
-import json
 import pathlib
 import random
 import sys
@@ -42,7 +41,7 @@ class Demo:
 
     def _write(self, name, rows):
         file = self._folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        lab.write_rows(file, rows)
         return file
 
     def _job(self, base, name, rows, dose):

@@ -36,6 +36,11 @@ def chat(text, reply, system=None):
     return {"messages": question(text, system) + [{"role": "assistant", "content": reply}]}
 
 
+def write_rows(file, rows):
+    """A data set's file: a row of JSON a line."""
+    pathlib.Path(file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def digest(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
 

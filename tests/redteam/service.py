@@ -85,7 +85,7 @@ class Service(Cli):
         """One job, from chat rows to the adapter's file. Returns the job. JobRefused where screening refused it."""
         with tempfile.TemporaryDirectory() as folder:
             data = pathlib.Path(folder) / "rows.jsonl"
-            data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            labs.write_rows(data, rows)
             dataset = self.run("dataset", "upload", data, "--base-model", self._base_model)
             job = self.run(
                 "job", "create", "--base-model", self._base_model, "--training", last_part(dataset),
