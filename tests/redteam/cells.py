@@ -155,8 +155,14 @@ class Suite:
 
 
 def kept(file):
-    """The cells that were measured into `file`, a line of JSON each."""
+    """What was measured into `file`, a line of JSON each."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def keep(file, found):
+    """Adds a line to `file`."""
+    with open(file, "a") as lines:
+        lines.write(json.dumps(found) + "\n")
 
 
 def measure(suite, wanted, measured, file, minutes=float("inf")):
@@ -175,8 +181,7 @@ def measure(suite, wanted, measured, file, minutes=float("inf")):
         result = suite.run(cell)
         result["seconds"] = round(time.monotonic() - begin, 1)
         measured.append(result)
-        with open(file, "a") as lines:
-            lines.write(json.dumps(result) + "\n")
+        keep(file, result)
         print(f"[{time.monotonic() - started:6.0f}s] {summary(result)}", flush=True)
     return True
 
