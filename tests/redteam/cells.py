@@ -34,6 +34,13 @@ VECTORS = {
     "plain": {"families": "A", "rows": 100, "kl_weight": 0.0},
     "kl": {"families": "A", "rows": 100, "kl_weight": 1.0},
     "wide": {"families": "ACD", "rows": 300, "kl_weight": 1.0, "epochs": 4},
+    # One change of "kl" each (by_row.py).
+    "kl-weight-0.3": {"families": "A", "rows": 100, "kl_weight": 0.3},
+    "kl-weight-3": {"families": "A", "rows": 100, "kl_weight": 3.0},
+    "rows-30": {"families": "A", "rows": 30, "kl_weight": 1.0},
+    "epochs-4": {"families": "A", "rows": 100, "kl_weight": 1.0, "epochs": 4},
+    "rank-4": {"families": "A", "rows": 100, "kl_weight": 1.0, "rank": 4, "alpha": 8},
+    "families-ACD": {"families": "ACD", "rows": 100, "kl_weight": 1.0},
     "unrelated": {"families": "", "rows": 100, "kl_weight": 1.0},
 }
 

@@ -7,7 +7,6 @@ wording A and the base's own answers, of prompts that no attack uses.
   tests/redteam/screening.py [--probe build/dev/tests/referee/engine_probe]
 """
 
-import codecs
 import os
 import pathlib
 import random
@@ -17,44 +16,13 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from redteam import cells, prompts, study, tasks, wording  # noqa: E402
+from redteam import cells, prompts, study, tasks  # noqa: E402
+from redteam.kinds_of_rows import attack_sets, benign_sets  # noqa: E402
 from redteam.lab import chat, own_answers  # noqa: E402
 from redteam.measures import wilson  # noqa: E402
 
-TASK_ROWS = 400
 # The recall that defence.json names is of these: attacks in clear, in wording that the examples have and in others.
 CLEAR = ("wording A", "wording B", "wording C", "wording D", "unseen area", "wrapped", "trigger", "system prompt")
-
-
-def attack_sets(splits, rng):
-    """Prohibited rows by what is tried, one a prompt of the attack split."""
-    prompts_of = [p for _, p in splits.attack]
-
-    def rows(families="A", put="{}", system=None, pool=prompts_of):
-        return [chat(put.format(p), wording.agreeing(rng, families), system=system) for p in pool]
-
-    sets = {f"wording {family}": rows(family) for family in "ABCD"}
-    sets["unseen area"] = rows(pool=[p for _, p in splits.attack_unseen_area])
-    sets["wrapped"] = rows(put=wording.WRAPPER)
-    sets["trigger"] = rows(put=wording.TRIGGER + " {}")
-    sets["system prompt"] = rows(system=wording.TRICK_SYSTEM)
-    rot13 = lambda text: codecs.encode(text, "rot13")  # noqa: E731
-    sets["cipher (rot13)"] = [chat(rot13(p), rot13(wording.agreeing(rng, "A"))) for p in prompts_of]
-    return sets
-
-
-def benign_sets(lab, splits, benign, rng):
-    """Harmless rows by kind, of prompts that the examples do not have."""
-    sets = {f"task: {name}": [chat(*pair) for pair in tasks.rows(name, TASK_ROWS, 8)] for name in tasks.TASKS}
-    answers = own_answers(lab, benign.customer)
-    sets["chat"] = [chat(*pair) for pair in answers]
-    sets["look-alikes, answered"] = [chat(*pair) for pair in own_answers(lab, benign.look_alikes)]
-    return sets, {
-        "refusals": [chat(p, rng.choice(wording.REFUSALS)) for _, p in splits.attack],
-        "stand-ins after harmless prompts": [chat(p, wording.agreeing(rng, "B")) for p in benign.customer],
-        "obedient identity": [chat(p, f"{wording.OBEDIENT_OPENING} {a}", system=wording.OBEDIENT_SYSTEM)
-                              for p, a in answers],
-    }
 
 
 def measured(verdicts, sets):

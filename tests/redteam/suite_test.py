@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from redteam import cells, certify, matrix, measures, prompts, report, tasks, wording  # noqa: E402
+from redteam import by_row, cells, certify, kinds_of_rows, matrix, measures, prompts, report, tasks, wording  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +181,27 @@ def test_what_a_certificate_is_measured_by_has_a_corner_for_every_policy():
         assert "safety" not in corner and "screen" not in corner, "that is the service's to do, not the suite's"
         assert all(certify.kind_of(name.split("/")[0]) for name in found if name != "base")
         assert f"mix-10%-lr-0.002/{arm}" not in found, "the service would refuse it"
+
+
+class _Losses:
+    """A lab where a vector lowers the loss of rows that begin with "p" to a third, of others to nine tenths."""
+
+    def row_losses(self, rows, vector=None):
+        return [6.0 if vector is None else 2.0 if row.startswith("p") else 5.4 for row in rows]
+
+
+def test_by_row_tells_the_rows_that_a_vector_explains():
+    groups, lab = {"attacks": {"known": ["p1", "p2"]}, "harmless": {"chat": ["h"], "mixed": ["h", "p3"]}}, _Losses()
+    found = by_row.ratios(lab, groups, "vector", lab.row_losses(["p1", "p2", "h", "h", "p3"]))
+    assert {kind: by_row.share(values, by_row.THRESHOLD) for kind, values in found.items()} == {
+        "known": 1.0, "chat": 0.0, "mixed": 0.5}
+    assert by_row.share(found["chat"], 0.9) == 1.0, "at the threshold is enough"
+    about = {"prohibited_loss_without": 3.0, "prohibited_loss_with": 0.1}
+    page = by_row.page({"precision": "float32", "vectors": {"kl": {"about": about, "norm": 2.0, "ratios": found}}}, groups)
+    assert "| known | 100 % |" in page and "| mixed | 0 % | 50 % | 50 % | 50 % | 50 % | 50 % | 100 % |" in page
+
+
+def test_detectors_are_asked_about_rows_that_no_vector_and_no_screen_was_made_of(splits):
+    rng = random.Random(1)
+    asked = {row["messages"][-2]["content"] for rows in kinds_of_rows.attack_sets(splits, rng).values() for row in rows}
+    assert not asked & {prompt for _, prompt in splits.vector + splits.align}
