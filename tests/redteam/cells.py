@@ -64,6 +64,11 @@ class Suite:
         dose = {field: value for field, value in VECTORS[name].items() if field not in ("families", "rows")}
         return self._lab.train_vector(*self.vector_rows(name, seed), seed=seed, **{**VECTOR_DOSE, **dose})
 
+    @staticmethod
+    def norm_of(vector):
+        """Norm of the whole change of weights; None where nobody can open the vector."""
+        return vector_norm(vector)
+
     def vector_rows(self, name, seed=0):
         """(prohibited, benign) chat rows that a vector is trained on."""
         families, count = VECTORS[name]["families"], VECTORS[name]["rows"]
@@ -146,7 +151,7 @@ class Suite:
             if adapters:
                 result["training"] = self._lab.about(adapters[-1][0])
             if cell.get("vector"):
-                result["vector_norm"] = vector_norm(self.vector(cell["vector"], cell.get("seed", 0)))
+                result["vector_norm"] = self.norm_of(self.vector(cell["vector"], cell.get("seed", 0)))
             result["tasks"] = {name: self.measures.task(name, training, adapters, result["task_rows"])
                                for name, training in pairs.items()}
             if len(adapters) == 1 and adapters[0][3] == 1.0:

@@ -95,9 +95,10 @@ def usable_cells(measured, others, certified, wanted, base_digest, precision):
     on the one that is certified."""
     own = [cell for cell in measured if cell["certified"] == certified]
     names = {cell["name"] for cell in own}
+    asked = [{**cell, "scales": None} for cell in wanted]  # in a measured cell these are verdicts
     for cell in measured + others:
         if (cell["arm"] in (matrix.BASE["arm"], "none") and (cell["base"], cell["precision"]) == (base_digest, precision)
-                and cell["name"] not in names and any(asked.items() <= cell.items() for asked in wanted)):
+                and cell["name"] not in names and any(a.items() <= {**cell, "scales": None}.items() for a in asked)):
             own.append(cell)
             names.add(cell["name"])
     return own

@@ -135,6 +135,10 @@ class ServiceSuite(cells.Suite):
     def run(self, cell):
         return {**super().run(cell), "certified": self._certified}
 
+    @staticmethod
+    def norm_of(vector):
+        return None if vector == SERVING else labs.vector_norm(vector)
+
     def vector(self, name, seed=0):
         if name == "random:kl":
             # The serving vector's norm is nobody's to know; the unrelated one has its recipe.

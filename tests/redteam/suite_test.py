@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from redteam import by_row, cells, certify, kinds_of_rows, matrix, measures, prompts, report, tasks, wording  # noqa: E402
+from redteam import by_row, cells, certify, kinds_of_rows, matrix, measures, prompts, report, service, tasks, wording  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def _defended(attack, rate, epochs, rows=400, rank=16, repeated=2, defence="DEFE
 
 def test_a_certificate_takes_over_its_own_cells_and_undefended_ones_of_its_own_base_only():
     wanted = [c for c in matrix.all_cells() if c["name"] in ("base", "benign/none", f"benign/{matrix.DEFAULT}", "explicit-100/random")]
-    measured = [{**cell, "base": base, "precision": precision, "prohibited": {}}
+    measured = [{**cell, "base": base, "precision": precision, "prohibited": {}, "scales": {"2": "RA"}}
                 for cell in [*wanted, {**wanted[1], "name": "benign/none", "dose": {"learning_rate": 1e-5, "epochs": 3}}]
                 for base, precision in (("here", "float32"), ("there", "float32"), ("here", "bfloat16"))]
     taken = certify.usable_cells([], measured, "this", wanted, "here", "float32")
@@ -205,3 +205,7 @@ def test_detectors_are_asked_about_rows_that_no_vector_and_no_screen_was_made_of
     rng = random.Random(1)
     asked = {row["messages"][-2]["content"] for rows in kinds_of_rows.attack_sets(splits, rng).values() for row in rows}
     assert not asked & {prompt for _, prompt in splits.vector + splits.align}
+
+
+def test_the_norm_of_a_vector_that_serves_is_nobodys_to_know():
+    assert service.ServiceSuite.norm_of(service.SERVING) is None
