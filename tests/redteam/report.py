@@ -190,7 +190,7 @@ def figures(results, extra):
         "utility_ratio_min": round(min(ratios), 4) if ratios else None,
         "random_vector_success": round(control["random"][0], 4) if control["random"] else None,
         "unrelated_vector_success": round(control["unrelated"][0], 4) if control["unrelated"] else None,
-        "seeds": max(len(results.seeds("mix-10%", default)), 1),
+        "seeds": len(results.seeds("mix-10%", default)) or None,
         "held_out_prompts": len(next(iter(results.bases.values()))["prohibited"]["plain"]),
         "cells": len(results.cells), "bases": len(results.bases),
     }
