@@ -155,9 +155,9 @@ void AttentionBackward(const Ops& ops, const PackedBatch& batch, const at::Tenso
   // Keys and values of a shared token were used by all its rows. In order, so that the sum is the
   // same each time.
   const auto add_up = [&](const at::Tensor& of_places, const at::Tensor& of_tokens) {
-    of_tokens.zero_();
-    at::index_put_(const_cast<at::Tensor&>(of_tokens), {std::nullopt, batch.token_at}, of_places,
-                   /*accumulate=*/true);
+    at::Tensor sum = of_tokens;
+    sum.zero_();
+    at::index_put_(sum, {std::nullopt, batch.token_at}, of_places, /*accumulate=*/true);
   };
   add_up(row_dk, dk);
   add_up(row_dv, dv);
