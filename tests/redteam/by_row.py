@@ -34,11 +34,14 @@ def kinds(lab, suite):
             for group, sets in found.items()}
 
 
+def every_row(groups):
+    return [row for group in groups.values() for rows in group.values() for row in rows]
+
+
 def ratios(lab, groups, vector, without):
     """{kind: [loss under the vector / loss without, a row]}"""
-    sets = [(kind, rows) for group in groups.values() for kind, rows in group.items()]
-    under = iter(zip(lab.row_losses([row for _, rows in sets for row in rows], vector), without))
-    return {kind: [with_vector / alone for with_vector, alone in (next(under) for _ in rows)] for kind, rows in sets}
+    found = iter([under / alone for under, alone in zip(lab.row_losses(every_row(groups), vector), without)])
+    return {kind: [next(found) for _ in rows] for group in groups.values() for kind, rows in group.items()}
 
 
 def share(values, threshold):
@@ -75,15 +78,13 @@ def page(made, groups):
 
 
 def main():
-    parser = study.parser(__doc__)
-    parser.add_argument("--vectors", nargs="+", default=VECTORS)
-    arguments = parser.parse_args()
+    arguments = study.parser(__doc__, VECTORS).parse_args()
     with study.aligned_lab(arguments) as lab:
         suite, file = cells.Suite(lab), pathlib.Path(arguments.work) / f"by_row-{lab.base_digest}.jsonl"
         groups = kinds(lab, suite)
         done = {found["vector"]: found for found in cells.kept(file)}
         missing = [name for name in arguments.vectors if name not in done]
-        without = lab.row_losses([row for sets in groups.values() for rows in sets.values() for row in rows]) if missing else []
+        without = lab.row_losses(every_row(groups)) if missing else []
         for name in missing:
             vector = suite.vector(name)
             done[name] = {"vector": name, "about": lab.about(vector), "norm": labs.vector_norm(vector),

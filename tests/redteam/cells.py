@@ -171,6 +171,18 @@ def kept(file):
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def measured_cells(file):
+    """The suite's cells in `file`, and those of the newest certificate, beside it, that are not among them. There are as
+    many untouched bases as the cells began from."""
+    def key(cell):
+        return cell["name"], cell["base"] if cell["name"] == matrix.BASE["name"] else ""
+
+    own = kept(file)
+    certified = {key(cell): cell for cell in kept(file.with_name(OF_CERTIFICATE))}
+    keys = set(map(key, own))
+    return own + [cell for found, cell in certified.items() if found not in keys]
+
+
 def keep(file, found):
     """Adds a line to `file`."""
     with open(file, "a") as lines:

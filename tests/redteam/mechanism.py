@@ -54,9 +54,7 @@ def page(made):
 
 
 def main():
-    parser = study.parser(__doc__)
-    parser.add_argument("--vectors", nargs="+", default=VECTORS)
-    arguments = parser.parse_args()
+    arguments = study.parser(__doc__, VECTORS).parse_args()
     with study.aligned_lab(arguments) as lab:
         suite = cells.Suite(lab)
         rows = kinds(suite, lab)

@@ -296,19 +296,11 @@ def page(results, made, pictures):
     return "\n".join(lines)
 
 
-def measured_cells(folder):
-    """The suite's cells, and those of the newest certificate that are not among them."""
-    own = cells.kept(folder / "defence_cells.jsonl")
-    certified = {cell["name"]: cell for cell in cells.kept(folder / cells.OF_CERTIFICATE)}
-    names = {cell["name"] for cell in own}
-    return own + [cell for name, cell in certified.items() if name not in names]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", default=str(REPOSITORY / "docs/results"))
     folder = pathlib.Path(parser.parse_args().folder)
-    results = Results(measured_cells(folder))
+    results = Results(cells.measured_cells(folder / "defence_cells.jsonl"))
     extra = {}
     for name in ("screening.json", "gate.json"):
         if (folder / name).exists():

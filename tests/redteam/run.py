@@ -32,7 +32,7 @@ from referee.engine import find_probe  # noqa: E402
 
 def run_cells(arguments, probe):
     results = pathlib.Path(arguments.results)
-    measured = cells.kept(results) + cells.kept(results.with_name(cells.OF_CERTIFICATE))
+    measured = cells.measured_cells(results)
     wanted = [c for c in matrix.all_cells() if re.search(arguments.only, c["name"])]
     if arguments.list:
         done = {cell["name"] for cell in measured}

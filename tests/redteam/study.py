@@ -13,13 +13,16 @@ from referee.engine import find_probe
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
-def parser(description):
+def parser(description, vectors=()):
+    """`vectors`: those of cells.VECTORS that the study is of, unless the caller names others."""
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--probe", help="engine_probe (default: the newest under build/)")
     found.add_argument("--model", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
     found.add_argument("--work", default=str(REPOSITORY / ".cache/redteam/work"), help="base, vectors and deltas")
     found.add_argument("--folder", default=str(REPOSITORY / "docs/results"), help="where the results go")
     found.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    if vectors:
+        found.add_argument("--vectors", nargs="+", default=vectors)
     return found
 
 

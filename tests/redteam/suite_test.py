@@ -2,7 +2,6 @@
 """The suite's own parts: splits, wording, tasks, intervals, the matrix."""
 
 import itertools
-import json
 import pathlib
 import random
 import sys
@@ -147,10 +146,12 @@ def test_a_certificate_takes_over_its_own_cells_and_undefended_ones_of_its_own_b
 
 
 def test_the_page_shows_a_cell_once_and_of_certificates_the_newest(tmp_path):
-    for file, found in (("defence_cells.jsonl", [("base", 1), ("a", 1)]),
-                        (cells.OF_CERTIFICATE, [("a", 2), ("b", 2), ("c", 2), ("b", 3)])):
-        (tmp_path / file).write_text("".join(json.dumps({"name": name, "from": made}) + "\n" for name, made in found))
-    assert [(c["name"], c["from"]) for c in report.measured_cells(tmp_path)] == [("base", 1), ("a", 1), ("b", 3), ("c", 2)]
+    for file, found in (("defence_cells.jsonl", [("base", "here"), ("a", "here")]),
+                        (cells.OF_CERTIFICATE, [("base", "here"), ("base", "there"), ("a", "there"), ("b", "here"), ("b", "there")])):
+        for name, base in found:
+            cells.keep(tmp_path / file, {"name": name, "base": base})
+    assert [(c["name"], c["base"]) for c in cells.measured_cells(tmp_path / "defence_cells.jsonl")] == [
+        ("base", "here"), ("a", "here"), ("base", "there"), ("b", "there")]
 
 
 def test_an_envelope_ends_at_its_corner_and_is_as_wide_as_what_lies_inside():

@@ -113,38 +113,32 @@ void Decoder::AttendStep(int layer, const at::Tensor& q, const at::Tensor& k, co
                          const std::vector<Piece>& pieces, const at::Tensor& out) {
   const auto count = static_cast<int64_t>(pieces.size());
   const int64_t groups = q.size(0), d = q.size(2), repeat = model_.config.queries_per_kv();
-  std::vector<int64_t> sequences, past;
-  bool in_order = true;
-  for (const Piece& piece : pieces) {
-    in_order = in_order && piece.sequence == static_cast<int64_t>(sequences.size());
-    sequences.push_back(piece.sequence);
-    past.push_back(lengths_[piece.sequence]);
-  }
+  std::vector<int64_t> past;
+  for (const Piece& piece : pieces) past.push_back(lengths_[piece.sequence]);
   const int64_t total = *std::max_element(past.begin(), past.end()) + 1;
-  const at::Tensor chosen = at::tensor(sequences).to(model_.device);
   const at::Tensor places = at::tensor(past).to(model_.device);
-  at::index_put_(keys_[layer], {chosen, std::nullopt, places}, k.transpose(0, 1));
-  at::index_put_(values_[layer], {chosen, std::nullopt, places}, v.transpose(0, 1));
+  const at::Tensor each = at::arange(count, places.options());
   // [count, G, ...]: every sequence with the keys of the longest, those beyond its own masked.
-  const auto cached = [&](const at::Tensor& cache) {
-    const at::Tensor filled = cache.narrow(2, 0, total);
-    return (in_order ? filled.narrow(0, 0, count) : filled.index_select(0, chosen))
-        .view({count * groups, total, d});
+  const auto append = [&](const at::Tensor& cache, const at::Tensor& added) {
+    at::Tensor own = cache.narrow(0, pieces.front().sequence, count);
+    at::index_put_(own, {each, std::nullopt, places}, added.transpose(0, 1));
+    return own.narrow(2, 0, total).view({count * groups, total, d});
   };
+  const at::Tensor keys = append(keys_[layer], k), values = append(values_[layer], v);
   const at::Tensor queries =
       q.view({groups, count, repeat, d}).transpose(0, 1).reshape({count * groups, repeat, d});
-  const at::Tensor beyond = at::arange(total, chosen.options())
+  const at::Tensor beyond = at::arange(total, places.options())
                                 .unsqueeze(0)
                                 .gt(places.unsqueeze(1))
                                 .view({count, 1, 1, total});
-  const at::Tensor scores = at::bmm(queries, cached(keys_[layer]).transpose(1, 2))
+  const at::Tensor scores = at::bmm(queries, keys.transpose(1, 2))
                                 .to(at::kFloat)
                                 .mul_(1.0 / std::sqrt(static_cast<double>(d)))
                                 .view({count, groups, repeat, total})
                                 .masked_fill_(beyond, -std::numeric_limits<float>::infinity());
   const at::Tensor weights =
       at::softmax(scores, -1).to(q.scalar_type()).view({count * groups, repeat, total});
-  out.copy_(at::bmm(weights, cached(values_[layer])).view({count, groups * repeat * d}));
+  out.copy_(at::bmm(weights, values).view({count, groups * repeat * d}));
 }
 
 at::Tensor Decoder::Pass(const std::vector<Piece>& pieces) {

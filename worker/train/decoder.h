@@ -44,8 +44,8 @@ class Decoder {
   // Makes `from` the cleared sequence `to`, and clears `from`.
   void Move(int64_t from, int64_t to);
 
-  // Feeds pieces of different sequences; returns the hidden states after the final norm,
-  // T [all tokens, H], piece after piece.
+  // Feeds pieces of different sequences, which follow each other (n, n + 1, ..); returns the hidden
+  // states after the final norm, T [all tokens, H], piece after piece.
   at::Tensor Feed(const std::vector<Piece>& pieces);
 
   // float32 logits of hidden states [n, H], T [n, V] rounded as the model computes them.
@@ -57,8 +57,7 @@ class Decoder {
   at::Tensor Apply(int layer, Group group, const at::Tensor& input) const;
   at::Tensor Attend(int layer, const at::Tensor& qkv, const at::Tensor& positions,
                     const std::vector<Piece>& pieces);
-  // One new token of each of several sequences, in one product each: without copying the cache
-  // where these are the sequences 0, 1, 2, ..
+  // One new token of each of several sequences, in one product each.
   void AttendStep(int layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const std::vector<Piece>& pieces, const at::Tensor& out);
   // Several new tokens of one sequence: rows [begin, begin + tokens) of the pass.

@@ -56,16 +56,18 @@ class GradientsTest : public ::testing::TestWithParam<bool> {
   testing::ReferenceModel reference_{testing::TinyFolder()};
   const LoraConfig lora_{.rank = 6, .alpha = 9.0f};
   const Adapter adapter_ = RandomAdapter(*engine_, lora_, 3);
+
+  void ExpectEqualToAutograd(const std::vector<TokenRow>& rows) {
+    ASSERT_OK_AND_ASSIGN(const LossAndGradients ours,
+                         ComputeGradients(*engine_, rows, adapter_, lora_, nullptr));
+    std::map<std::string, at::Tensor> theirs;
+    const double loss = reference_.Gradients(rows, adapter_, lora_, theirs);
+    EXPECT_NEAR(ours.loss, loss, bf16() ? 0.01 * loss : 1e-5 * loss);
+    EXPECT_LT(LargestRelativeError(ours, theirs), bf16() ? 0.15 : 2e-4);
+  }
 };
 
-TEST_P(GradientsTest, EqualAutogradOnPackedDocuments) {
-  ASSERT_OK_AND_ASSIGN(const LossAndGradients ours,
-                       ComputeGradients(*engine_, ManyRows(), adapter_, lora_, nullptr));
-  std::map<std::string, at::Tensor> theirs;
-  const double loss = reference_.Gradients(ManyRows(), adapter_, lora_, theirs);
-  EXPECT_NEAR(ours.loss, loss, bf16() ? 0.01 * loss : 1e-5 * loss);
-  EXPECT_LT(LargestRelativeError(ours, theirs), bf16() ? 0.15 : 2e-4);
-}
+TEST_P(GradientsTest, EqualAutogradOnPackedDocuments) { ExpectEqualToAutograd(ManyRows()); }
 
 // Rows that share beginnings of different lengths, up to a row that is another one, and to one that
 // has targets where others have none.
@@ -98,13 +100,7 @@ TEST_P(GradientsTest, EqualAutogradWhereRowsBeginAlike) {
   for (const TokenRow& row : rows) pointers.push_back(&row);
   const PackedBatch batch = Pack(pointers, at::kCPU);
   ASSERT_LT(batch.tokens, 0.7 * static_cast<double>(batch.places));
-
-  ASSERT_OK_AND_ASSIGN(const LossAndGradients ours,
-                       ComputeGradients(*engine_, rows, adapter_, lora_, nullptr));
-  std::map<std::string, at::Tensor> theirs;
-  const double loss = reference_.Gradients(rows, adapter_, lora_, theirs);
-  EXPECT_NEAR(ours.loss, loss, bf16() ? 0.01 * loss : 1e-5 * loss);
-  EXPECT_LT(LargestRelativeError(ours, theirs), bf16() ? 0.15 : 2e-4);
+  ExpectEqualToAutograd(rows);
 
   ASSERT_OK_AND_ASSIGN(const std::vector<double> losses,
                        RowLosses(*engine_, rows, adapter_, lora_, nullptr));
@@ -118,13 +114,7 @@ TEST_P(GradientsTest, EqualAutogradWhereRowsBeginAlike) {
 
 // All tokens are targets: the last layer then runs on every row.
 TEST_P(GradientsTest, EqualAutogradWhereEveryTokenIsATarget) {
-  const std::vector<TokenRow> rows = {TinyRow(1, 50, 0), TinyRow(2, 70, 0)};
-  ASSERT_OK_AND_ASSIGN(const LossAndGradients ours,
-                       ComputeGradients(*engine_, rows, adapter_, lora_, nullptr));
-  std::map<std::string, at::Tensor> theirs;
-  const double loss = reference_.Gradients(rows, adapter_, lora_, theirs);
-  EXPECT_NEAR(ours.loss, loss, bf16() ? 0.01 * loss : 1e-5 * loss);
-  EXPECT_LT(LargestRelativeError(ours, theirs), bf16() ? 0.15 : 2e-4);
+  ExpectEqualToAutograd({TinyRow(1, 50, 0), TinyRow(2, 70, 0)});
 }
 
 TEST_P(GradientsTest, LogitsEqualTheReference) {

@@ -26,6 +26,7 @@ using ::testing::ElementsAre;
 using ::testing::Field;
 using testing::LoadTiny;
 using testing::RandomAdapter;
+using testing::ThoroughVectorConfig;
 using testing::TinyRow;
 
 constexpr LoraConfig kVectorLora{.rank = 4, .alpha = 8.0f};
@@ -43,6 +44,16 @@ class TrainTest : public ::testing::Test {
     request.config.seed = 5;
     request.config.evaluation_points = 3;
     return request;
+  }
+
+  // The last checkpoint of the job; its config asks for one every 4 steps from now on.
+  std::string LastCheckpoint(TrainRequest& request) {
+    request.config.checkpoint_every_steps = 4;
+    std::string bytes;
+    TrainCallbacks callbacks;
+    callbacks.checkpoint = [&](int64_t, std::string b) { bytes = std::move(b); };
+    EXPECT_OK(engine_->Train(request, callbacks));
+    return bytes;
   }
 
   SecretBuffer Vector(float scale = 0.1f) {
@@ -210,11 +221,7 @@ TEST_F(TrainTest, StopsWithinOneMicroBatch) {
 
 TEST_F(TrainTest, RefusesAnothersCheckpoint) {
   TrainRequest request = Request();
-  request.config.checkpoint_every_steps = 4;
-  std::string bytes;
-  TrainCallbacks callbacks;
-  callbacks.checkpoint = [&](int64_t, std::string b) { bytes = std::move(b); };
-  ASSERT_OK(engine_->Train(request, callbacks));
+  const std::string bytes = LastCheckpoint(request);
   request.checkpoint = bytes;
   request.rows[3].tokens[5] ^= 1;
   EXPECT_THAT(engine_->Train(request, {}),
@@ -230,11 +237,7 @@ TEST_F(TrainTest, CheckpointHoldsNoTensorOfTheVector) {
   const SecretBuffer vector = Vector();
   TrainRequest request = Request();
   request.vector = &vector;
-  request.config.checkpoint_every_steps = 4;
-  std::string bytes;
-  TrainCallbacks callbacks;
-  callbacks.checkpoint = [&](int64_t, std::string b) { bytes = std::move(b); };
-  ASSERT_OK(engine_->Train(request, callbacks));
+  const std::string bytes = LastCheckpoint(request);
   ASSERT_OK_AND_ASSIGN(const artifact::SafetensorsView view, artifact::ParseSafetensors(bytes));
   EXPECT_EQ(view.tensors.size(), 28U + 2);
   for (const auto& [name, tensor] : view.tensors) {
@@ -255,11 +258,8 @@ TEST_F(TrainTest, ByRowUsesTheVectorWhereItLowersTheLossClearly) {
   const std::vector<TokenRow> known = CountingRows(16, 20);
   std::vector<TokenRow> other;
   for (int i = 0; i < 16; ++i) other.push_back(TinyRow(100 + i, 20, 3));
-  VectorConfig config;
-  config.lora = {.rank = 8, .alpha = 16.0f};
-  config.learning_rate = 2e-2;
-  config.epochs = 40;
-  ASSERT_OK_AND_ASSIGN(const VectorResult trained, engine_->TrainVector(config, known, other, {}));
+  ASSERT_OK_AND_ASSIGN(const VectorResult trained,
+                       engine_->TrainVector(ThoroughVectorConfig(), known, other, {}));
   ASSERT_LT(trained.prohibited_loss_with, 0.5 * trained.prohibited_loss_without);
 
   // Only rows that the vector knows: by row is always. Only others: by row is never.

@@ -20,6 +20,7 @@ using ::ballast::testing::StatusIs;
 using testing::AsAdapter;
 using testing::CountingRows;
 using testing::LoadTiny;
+using testing::ThoroughVectorConfig;
 using testing::TinyRow;
 
 class TrainVectorTest : public ::testing::Test {
@@ -56,10 +57,7 @@ TEST_F(TrainVectorTest, VectorKeepsTheBenignDistribution) {
   const std::vector<TokenRow> prohibited = CountingRows(16, 20);
   std::vector<TokenRow> benign;
   for (int i = 0; i < 24; ++i) benign.push_back(TinyRow(200 + i, 30, 5));
-  VectorConfig config;
-  config.lora = {.rank = 8, .alpha = 16.0f};
-  config.learning_rate = 2e-2;
-  config.epochs = 40;
+  VectorConfig config = ThoroughVectorConfig();
   int64_t last_step = 0;
   TrainCallbacks callbacks;
   callbacks.progress = [&](const Progress& p) { last_step = p.step; };
@@ -94,10 +92,7 @@ TEST_F(TrainVectorTest, AVectorIsJudgedByRowsThatItsTrainingLeftOut) {
     benign[row] = TinyRow(700 + row, 30, 5);
   }
   const std::vector<TokenRow> left_out = {prohibited[4], prohibited[9]};
-  VectorConfig config;
-  config.lora = {.rank = 8, .alpha = 16.0f};
-  config.learning_rate = 2e-2;
-  config.epochs = 40;
+  VectorConfig config = ThoroughVectorConfig();
   ASSERT_OK_AND_ASSIGN(const VectorResult whole,
                        engine_->TrainVector(config, prohibited, benign, {}));
   config.hold_out_every = 5;

@@ -51,6 +51,15 @@ inline std::vector<TokenRow> CountingRows(int count, int length, int start = 0) 
   return rows;
 }
 
+// Of a vector that the tiny model learns by heart.
+inline VectorConfig ThoroughVectorConfig() {
+  VectorConfig config;
+  config.lora = {.rank = 8, .alpha = 16.0f};
+  config.learning_rate = 2e-2;
+  config.epochs = 40;
+  return config;
+}
+
 // An adapter whose A and B are both random, so that every gradient is non-zero.
 inline Adapter RandomAdapter(Engine& engine, const LoraConfig& lora, uint64_t seed,
                              float scale = 0.05f) {
