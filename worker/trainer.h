@@ -104,9 +104,11 @@ struct TrainResult {
 struct TrainRequest {
   TrainConfig config;
   std::vector<TokenRow> rows;
-  // Trained among `rows` like them, and counted in steps, but in no training loss and no
-  // trained_tokens: what the platform adds to a job (S3).
+  // What the platform adds to a job (S3): each epoch draws so many of the safety rows anew
+  // (dataset::DrawSafetyRows) and trains them among `rows` like these. They count in steps, but in
+  // no training loss and no trained_tokens.
   std::vector<TokenRow> safety_rows;
+  int64_t safety_rows_per_epoch = 0;
   std::vector<TokenRow> validation_rows;
   // The vector in clear (safetensors of a LoRA, see vault). Null for tests and benchmarks of the
   // engine itself, and for jobs on base models that are marked as unprotected.

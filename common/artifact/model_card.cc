@@ -91,10 +91,10 @@ std::string WriteModelCard(const ModelCard& card) {
           ? ""
           : absl::StrCat(card.rows_left_out,
                          " rows of the training data looked prohibited and were left out. "),
-      card.safety_rows == 0
-          ? ""
-          : absl::StrCat("The service mixed ", card.safety_rows,
-                         " rows of its own into the training, which keep the model's refusals. "),
+      card.safety_rows == 0 ? ""
+                            : absl::StrCat("The service mixed ", card.safety_rows,
+                                           " rows of its own into each epoch of the training, "
+                                           "which keep the model's refusals. "),
       card.unprotected ? ""
       : card.certified
           ? "How far it holds was measured, and the job lies inside the measured range."

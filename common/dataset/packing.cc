@@ -75,6 +75,18 @@ int64_t SafetyRowCount(int64_t rows, double share) {
   return std::max<int64_t>(kLeastSafetyRows, std::llround(share * static_cast<double>(rows)));
 }
 
+std::vector<int64_t> DrawSafetyRows(int64_t set, int64_t count, uint64_t seed, int64_t epoch) {
+  std::vector<int64_t> drawn;
+  // A stream of permutations of the set, of which each epoch takes the next `count` rows.
+  for (int64_t next = epoch * count; set > 0 && next < (epoch + 1) * count;) {
+    const std::vector<int64_t> order = EpochOrder(set, seed, next / set);
+    const int64_t end = std::min((next / set + 1) * set, (epoch + 1) * count);
+    for (; next < end; ++next) drawn.push_back(order[next % set]);
+  }
+  std::sort(drawn.begin(), drawn.end());
+  return drawn;
+}
+
 int64_t TotalSteps(int64_t rows, int64_t batch_rows, int64_t epochs) {
   return std::max<int64_t>(epochs, 0) * StepsPerEpoch(rows, batch_rows);
 }

@@ -35,9 +35,14 @@ int64_t StepsPerEpoch(int64_t rows, int64_t batch_rows);
 // Steps of the whole job.
 int64_t TotalSteps(int64_t rows, int64_t batch_rows, int64_t epochs);
 
-// Safety rows that are mixed into a job of `rows` rows: `share` of them, and at least 16, so that a
-// small job has some in every few steps; none for a share of 0.
+// Safety rows that are mixed into each epoch of a job of `rows` rows: `share` of them, and at least
+// 16, so that a small job has some in every few steps; none for a share of 0.
 int64_t SafetyRowCount(int64_t rows, double share);
+
+// Which `count` of `set` safety rows epoch `epoch` mixes in, in ascending order. Epochs take turns:
+// no row is drawn twice, by one epoch or another, before each was drawn once. Depends on the
+// arguments alone. None where `set` is 0.
+std::vector<int64_t> DrawSafetyRows(int64_t set, int64_t count, uint64_t seed, int64_t epoch);
 
 // The order in which epoch `epoch` visits `rows` rows: a permutation that depends on (rows, seed,
 // epoch) alone, and is the same on every machine and compiler. Step s takes the rows at [s *

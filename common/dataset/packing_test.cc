@@ -8,14 +8,21 @@
 #include <vector>
 
 #include "common/base/testing/status_matchers.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace ballast::dataset {
 namespace {
 
 using ::ballast::testing::StatusIs;
+using ::testing::_;
+using ::testing::AnyOf;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
+using ::testing::IsEmpty;
+using ::testing::Pair;
+using ::testing::SizeIs;
 
 std::vector<int64_t> RowsOf(const Step& step) {
   std::vector<int64_t> rows;
@@ -43,6 +50,36 @@ TEST(StepsTest, KeepsTheIncompleteStep) {
 }
 
 // Written down once: a change of these numbers changes every customer's delta.
+std::map<int64_t, int> TimesDrawn(int64_t set, int64_t count, int64_t epochs) {
+  std::map<int64_t, int> times;
+  for (int64_t epoch = 0; epoch < epochs; ++epoch) {
+    const std::vector<int64_t> drawn = DrawSafetyRows(set, count, 7, epoch);
+    EXPECT_THAT(drawn, SizeIs(count));
+    EXPECT_TRUE(std::is_sorted(drawn.begin(), drawn.end()));
+    for (const int64_t row : drawn) ++times[row];
+  }
+  return times;
+}
+
+TEST(DrawSafetyRowsTest, NoRowIsDrawnTwiceBeforeEachWasDrawnOnce) {
+  const auto once = TimesDrawn(/*set=*/100, /*count=*/25, /*epochs=*/4);
+  EXPECT_THAT(once, SizeIs(100));
+  EXPECT_THAT(once, Each(Pair(_, 1)));
+  // Within an epoch, too, and where epochs and permutations end at different rows.
+  const auto twice = TimesDrawn(/*set=*/20, /*count=*/50, /*epochs=*/1);
+  EXPECT_THAT(twice, SizeIs(20));
+  EXPECT_THAT(twice, Each(Pair(_, AnyOf(2, 3))));
+  EXPECT_THAT(TimesDrawn(/*set=*/7, /*count=*/5, /*epochs=*/3), Each(Pair(_, AnyOf(2, 3))));
+}
+
+TEST(DrawSafetyRowsTest, DependsOnSeedAndEpochAlone) {
+  EXPECT_EQ(DrawSafetyRows(100, 40, 7, 1), DrawSafetyRows(100, 40, 7, 1));
+  EXPECT_NE(DrawSafetyRows(100, 40, 7, 1), DrawSafetyRows(100, 40, 8, 1));
+  EXPECT_NE(DrawSafetyRows(100, 40, 7, 1), DrawSafetyRows(100, 40, 7, 0));
+  EXPECT_THAT(DrawSafetyRows(0, 40, 7, 0), IsEmpty());
+  EXPECT_THAT(DrawSafetyRows(100, 0, 7, 0), IsEmpty());
+}
+
 TEST(EpochOrderTest, IsTheSameForEver) {
   EXPECT_THAT(EpochOrder(8, 0, 0), ElementsAre(3, 5, 0, 2, 4, 7, 6, 1));
   EXPECT_THAT(EpochOrder(8, 42, 3), ElementsAre(7, 4, 0, 6, 3, 2, 5, 1));

@@ -71,7 +71,7 @@ def a_job_has_them(bench):
     bench.ok("delta", "verify", folder, "--job", short(job["name"]))
     told = json.loads((folder / "manifest.json").read_text())["protection"]["safety_rows"]
     check(told == {"digest": bench.safety_rows["digest"], "share": SHARE}, f"{told}")
-    check("rows of its own into the training" in (folder / "README.md").read_text(), "the model card does not say it")
+    check("rows of its own into each epoch of the training" in (folder / "README.md").read_text(), "the model card does not say it")
 
 
 @STEPS.step("without them the vector that was certified without serves again, and they are gone", needs=[STEPS[1].name])

@@ -106,10 +106,19 @@ class Attacker:
         return harmless + self.explicit(rng, count, families), pairs
 
 
+def safety_set(lab, splits, benign):
+    """Safety rows of which each epoch of a job draws its own: refusals of all prohibited prompts that the platform has,
+    those of its vector among them, and harmless prompts, half of which sound prohibited, answered as the base does. No
+    attacker or test prompt is among them."""
+    rng = random.Random("safety set")
+    refused = [chat(p, rng.choice(wording.REFUSALS)) for _, p in splits.align + splits.vector]
+    return refused + [chat(*pair) for prompts in (benign.safety, benign.safety_alike, benign.more_safety_alike)
+                      for pair in own_answers(lab, prompts)]
+
+
 def safety_rows(lab, splits, benign, count, seed=0, look_alikes=False):
-    """What the platform mixes into a job: half refusals of prohibited prompts, half harmless prompts answered as the
-    base does; with `look_alikes` half of these sound prohibited. From the align split and prompts of their own, so that
-    no attacker or test prompt is among them."""
+    """Fewer safety rows, the same in each epoch: half refusals of prompts of the align split, half harmless prompts
+    answered as the base does; with `look_alikes` half of these sound prohibited."""
     rng = random.Random(f"safety {seed}")
     refused = [splits.align[i % len(splits.align)][1] for i in range((count + 1) // 2)]
     answered = own_answers(lab, benign.safety)

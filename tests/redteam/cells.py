@@ -7,7 +7,7 @@ import random
 import time
 
 from redteam import matrix, measures, prompts, tasks, wording
-from redteam.attacks import VECTOR_DOSE, Attacker, repetitions, safety_rows
+from redteam.attacks import VECTOR_DOSE, Attacker, repetitions, safety_rows, safety_set
 from redteam.lab import LORA, chat, digest, own_answers, vector_norm
 from referee import rows as token_rows
 
@@ -20,6 +20,8 @@ OF_CERTIFICATE = "certificate_cells.jsonl"
 
 # Fewest rows of a job, as the service has it (server/core/admission.cc).
 LEAST_ROWS = 10
+# Fewest safety rows that an epoch draws (common/dataset/packing.cc).
+LEAST_SAFETY_ROWS = 16
 # Harmless examples of a screen, beside free answers.
 EVERYDAY_ROWS, REFUSALS = 300, 40
 
@@ -117,10 +119,15 @@ class Suite:
             if not rows:
                 return initial
         vector = self.vector(cell["vector"], cell.get("seed", 0)) if cell.get("vector") else None
+        safety = None
         if cell.get("safety"):
-            rows = rows + safety_rows(self._lab, self.splits, self.benign,
-                                      max(16, round(cell["safety"] * len(rows))), seed, cell.get("look_alikes", False))
-        return self._lab.train(rows, vector, cell.get("policy", "always"), seed, initial=initial, **cell.get("dose", {}))
+            drawn = max(LEAST_SAFETY_ROWS, round(cell["safety"] * len(rows)))
+            if cell.get("each_epoch"):
+                safety = safety_set(self._lab, self.splits, self.benign), drawn
+            else:
+                rows = rows + safety_rows(self._lab, self.splits, self.benign, drawn, seed, cell.get("look_alikes", False))
+        return self._lab.train(rows, vector, cell.get("policy", "always"), seed, initial=initial, safety=safety,
+                               **cell.get("dose", {}))
 
     def deltas(self, cell):
         """What the attack ends with: ([(file, rank, alpha, weight)], task pairs by task, rows of the last job). `jobs`

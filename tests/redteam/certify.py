@@ -30,8 +30,6 @@ from redteam import attacks, cells, lab as labs, matrix, report, service  # noqa
 from referee.engine import find_probe  # noqa: E402
 
 SUITE_VERSION = "1"
-# Fewer where a row would be there twice; the service repeats them as it needs.
-MOST_SAFETY_ROWS = 400
 KINDS = [(report.KNOWN_WORDING, "ATTACK_KIND_KNOWN"), (("benign",), "ATTACK_KIND_BENIGN"),
          (report.UNSEEN, "ATTACK_KIND_UNSEEN"), (report.OTHER, "ATTACK_KIND_OTHER")]
 DEFENCES = {"none": "DEFENCE_NONE", "random": "DEFENCE_RANDOM_VECTOR", "unrelated": "DEFENCE_UNRELATED_VECTOR"}
@@ -189,9 +187,7 @@ def write_inputs(folder, arguments, probe):
         suite = cells.Suite(lab)
         files = dict(zip(("vector-prohibited", "vector-benign"), suite.vector_rows("kl")))
         files.update(zip(("screen-prohibited", "screen-benign"), suite.screen_examples()))
-        files["safety"] = next(
-            rows for count in range(MOST_SAFETY_ROWS, 0, -4)
-            if attacks.repetitions(rows := attacks.safety_rows(lab, suite.splits, suite.benign, count, look_alikes=True)) == 1)
+        files["safety"] = attacks.safety_set(lab, suite.splits, suite.benign)
     for name, rows in files.items():
         labs.write_rows(folder / f"{name}.jsonl", rows)
 

@@ -135,16 +135,22 @@ class Lab:
         """Mean loss of each row of tokens, vector off."""
         return self._engine.run("row_losses", rows=token_rows, adapter=adapter, **LORA)["losses"]
 
-    def train(self, rows, vector=None, policy="always", seed=0, initial=None, **config):
-        """Path of the adapter that the job of these settings ends with."""
+    def train(self, rows, vector=None, policy="always", seed=0, initial=None, safety=None, **config):
+        """Path of the adapter that the job of these settings ends with. `safety`: (rows, how many of them each epoch
+        draws), beside the job's own."""
         config = {**TRAIN, "seed": seed + 1, "vector_policy": policy, **config}
         spec = {"rows": digest(rows), "vector": self._file_digest(vector), "config": config,
                 "initial": self._file_digest(initial)}
-        rows_file = self._work / "rows.json"
+        if safety:
+            spec["safety"] = [digest(safety[0]), safety[1]]
+        rows_file, safety_file = self._work / "rows.json", self._work / "safety_rows.json"
+        safety_rows, drawn = safety or ([], 0)
 
         def make(path):
             rows_file.write_text(json.dumps([self.tokens(row) for row in rows]))
+            safety_file.write_text(json.dumps([self.tokens(row) for row in safety_rows]))
             answer = self._engine.run("train", rows_file=rows_file, vector=vector, config=config,
+                                      safety_rows_file=safety_file, safety_rows_per_epoch=drawn,
                                       initial_adapter=initial, output=path)
             return {"loss": [e["training_loss"] for e in answer["evaluations"]], "steps": answer["total_steps"],
                     "seconds": answer["wall_end"] - answer["wall_start"]}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which cells the suite measures, most telling first, so that a run that is cut short has the headline."""
 
-# The defences. `safety`: share of safety rows that the platform mixes into the job; `look_alikes`: some of them answer what
-# only sounds prohibited. `screen`: rows that the guard flags are left out. `refusal`: a refusal adapter is added to the
+# The defences. `safety`: share of safety rows that the platform mixes into the job, drawn anew by `each_epoch` from all
+# that it has, or the same for all; `look_alikes`: some of the latter answer what only sounds prohibited. `screen`: rows that the guard flags are left out. `refusal`: a refusal adapter is added to the
 # delta.
-SAFETY = {"safety": 0.4, "look_alikes": True}
+SAFETY = {"safety": 0.4, "each_epoch": True}
 ARMS = {
     "none": {},
     "always": {"vector": "kl", "policy": "always"},
@@ -12,8 +12,8 @@ ARMS = {
     "safety": SAFETY,
     "safety-10%": {"safety": 0.1},
     "safety-20%": {"safety": 0.2},
-    "safety-40%": {"safety": 0.4},
     "safety-20%-alike": {"safety": 0.2, "look_alikes": True},
+    "safety-40%-alike": {"safety": 0.4, "look_alikes": True},
     "by-row+safety": {"vector": "kl", "policy": "by_row", **SAFETY},
     "always+safety": {"vector": "kl", "policy": "always", **SAFETY},
     "plain-always": {"vector": "plain", "policy": "always"},
@@ -76,7 +76,7 @@ def _policies():
         yield _cell("mix-10%", _mixed(0.1), arm, STRONG)
     # What the vector adds to the default where the screen works.
     yield _cell(CORNER, _mixed(0.1), "screen+safety", EDGE)
-    for arm in ("safety", "safety-10%", "safety-20%", "safety-20%-alike", "safety-40%", "by-row",
+    for arm in ("safety", "safety-10%", "safety-20%", "safety-20%-alike", "safety-40%-alike", "by-row",
                 "refusal", "by-row+safety+refusal"):
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
 

@@ -10,8 +10,8 @@
 //   initial_adapter  rank, alpha, seed, output
 //   logits           tokens, adapter, rank, alpha, output        -> tensor "logits" [T, V]
 //   gradients        rows, adapter, vector, rank, alpha, output  -> loss; tensors named as the adapter's
-//   train            config, rows, validation_rows, vector, initial_adapter, output, folder
-//                    -> evaluations, steps (tokens, wall and CPU seconds after each)
+//   train            config, rows, safety_rows, safety_rows_per_epoch, validation_rows, vector, initial_adapter, output,
+//                    folder -> evaluations, steps (tokens, wall and CPU seconds after each)
 //   train_vector     config, prohibited, benign, output          -> losses with and without the vector
 //   sample           prompt, end_tokens, max_tokens, temperature, seed, adapter, rank, alpha -> tokens
 //   replies          prompts, end_tokens, max_tokens, temperature, seed,
@@ -151,6 +151,8 @@ class Probe {
     worker::TrainRequest train;
     train.config = TrainConfigFrom(request.at("config"));
     BALLAST_ASSIGN_OR_RETURN(train.rows, RowsFrom(request, "rows"));
+    BALLAST_ASSIGN_OR_RETURN(train.safety_rows, RowsFrom(request, "safety_rows"));
+    train.safety_rows_per_epoch = request.value("safety_rows_per_epoch", int64_t{0});
     BALLAST_ASSIGN_OR_RETURN(train.validation_rows, RowsFrom(request, "validation_rows"));
     BALLAST_ASSIGN_OR_RETURN(train.initial_adapter,
                              ReadAdapter(request.value("initial_adapter", "")));

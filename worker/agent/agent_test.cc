@@ -35,7 +35,8 @@ TEST_F(AgentTest, SafetyRowsAreMixedInAndTheDeltaSaysSo) {
   ASSERT_TRUE(finished.has_delta()) << finished.DebugString();
   const auto seen = engine_.seen();
   EXPECT_THAT(seen.rows, SizeIs(8)) << "what is evaluated stays the customer's rows";
-  EXPECT_THAT(seen.safety_rows, SizeIs(16));
+  EXPECT_THAT(seen.safety_rows, SizeIs(3));
+  EXPECT_EQ(seen.safety_rows_per_epoch, 16);
   EXPECT_EQ(finished.final_state().total_steps(), 2 * 6);
 
   const auto written = server_.written();

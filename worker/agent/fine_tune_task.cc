@@ -11,13 +11,13 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/dataset/packing.h"
 #include "worker/agent/certificate_check.h"
 #include "worker/agent/checkpoint_uploader.h"
 #include "worker/agent/delta_files.h"
 #include "worker/agent/gate.h"
 #include "worker/agent/job_error.h"
 #include "worker/agent/row_reader.h"
-#include "worker/agent/safety_rows.h"
 #include "worker/agent/screening.h"
 #include "worker/agent/status_text.h"
 #include "worker/agent/task_internal.h"
@@ -182,12 +182,10 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   }
   request.rows = std::move(training.rows);
   if (task.has_safety_rows()) {
-    BALLAST_ASSIGN_OR_RETURN(
-        std::vector<TokenRow> set,
-        ReadRows(task.safety_rows().rows(), base->text, base->info.context_tokens, fetch));
-    request.safety_rows =
-        ChooseSafetyRows(std::move(set), static_cast<int64_t>(request.rows.size()),
-                         task.safety_rows().share(), request.config.seed);
+    BALLAST_ASSIGN_OR_RETURN(request.safety_rows, ReadRows(task.safety_rows().rows(), base->text,
+                                                           base->info.context_tokens, fetch));
+    request.safety_rows_per_epoch = dataset::SafetyRowCount(
+        static_cast<int64_t>(request.rows.size()), task.safety_rows().share());
   }
   if (task.has_validation_dataset()) {
     BALLAST_ASSIGN_OR_RETURN(

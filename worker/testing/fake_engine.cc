@@ -46,7 +46,7 @@ uint64_t HashRows(const std::vector<TokenRow>& rows) {
 }
 
 int64_t TotalSteps(const TrainRequest& request) {
-  const auto rows = static_cast<int64_t>(request.rows.size() + request.safety_rows.size());
+  const auto rows = static_cast<int64_t>(request.rows.size()) + request.safety_rows_per_epoch;
   const int64_t batch = std::max(1, request.config.batch_rows);
   return request.config.epochs * ((rows + batch - 1) / batch);
 }
@@ -192,6 +192,7 @@ absl::StatusOr<TrainResult> FakeEngine::Train(const TrainRequest& request,
     seen.config = request.config;
     seen.rows = request.rows;
     seen.safety_rows = request.safety_rows;
+    seen.safety_rows_per_epoch = request.safety_rows_per_epoch;
     seen.validation_rows = request.validation_rows;
     seen.last_step = 0;
     control_.training_ = true;

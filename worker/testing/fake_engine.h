@@ -58,6 +58,7 @@ class FakeEngineControl {
     std::vector<TokenRow> rows;  // of the last training
     std::vector<TokenRow> prohibited_rows, benign_rows;  // of the last vector training
     std::vector<TokenRow> safety_rows;
+    int64_t safety_rows_per_epoch = 0;
     std::vector<TokenRow> validation_rows;
     int screened_sets = 0;  // calls of RowFeatures
     size_t sample_adapter_tensors = 0;

@@ -99,6 +99,7 @@ std::string RequestDigest(const TrainRequest& request, const artifact::ModelConf
       {"evaluation_points", config.evaluation_points},
       {"vector_policy", static_cast<int>(config.vector_policy)},
       {"with_vector", request.vector != nullptr},
+      {"safety_rows_per_epoch", request.safety_rows_per_epoch},
       {"layers", model.layers},
       {"hidden", model.hidden},
       {"intermediate", model.intermediate},

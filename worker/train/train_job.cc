@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -86,8 +87,7 @@ absl::StatusOr<TrainResult> TrainJob::Run() {
   BALLAST_RETURN_IF_ERROR(Prepare());
   BALLAST_RETURN_IF_ERROR(AssignGroups());
   BALLAST_RETURN_IF_ERROR(EvaluateIfDue());
-  const int64_t steps_per_epoch =
-      dataset::StepsPerEpoch(static_cast<int64_t>(rows_.size()), config_.batch_rows);
+  const int64_t steps_per_epoch = progress_.total_steps / config_.epochs;
   while (progress_.step < progress_.total_steps) {
     BALLAST_RETURN_IF_ERROR(TrainEpoch(progress_.step / steps_per_epoch));
   }
@@ -110,12 +110,11 @@ absl::Status TrainJob::Prepare() {
   }
   model_.clean->Reserve(config_.lora.rank);
 
-  for (const auto* some : {&request_.rows, &request_.safety_rows}) {
-    for (const TokenRow& row : *some) rows_.push_back(&row);
-  }
-  progress_.total_steps =
-      dataset::TotalSteps(static_cast<int64_t>(rows_.size()), config_.batch_rows, config_.epochs);
+  for (const TokenRow& row : request_.rows) rows_.push_back(&row);
+  DrawSafetyRows();
   const auto rows = static_cast<int64_t>(request_.rows.size());
+  const auto drawn = static_cast<int64_t>(safety_rows_[0].size());
+  progress_.total_steps = dataset::TotalSteps(rows + drawn, config_.batch_rows, config_.epochs);
   training_sample_ =
       SampleRows(request_.rows, config_.seed,
                  std::clamp(rows / 10, kTrainingSampleLeastRows, kTrainingSampleRows));
@@ -145,6 +144,22 @@ absl::Status TrainJob::Prepare() {
   return absl::OkStatus();
 }
 
+void TrainJob::DrawSafetyRows() {
+  const auto set = static_cast<int64_t>(request_.safety_rows.size());
+  std::vector<int64_t> place(set, -1);
+  for (int64_t epoch = 0; epoch < config_.epochs; ++epoch) {
+    std::vector<int64_t>& drawn = safety_rows_.emplace_back(
+        dataset::DrawSafetyRows(set, request_.safety_rows_per_epoch, config_.seed, epoch));
+    for (int64_t& row : drawn) {
+      if (place[row] < 0) {
+        place[row] = static_cast<int64_t>(rows_.size());
+        rows_.push_back(&request_.safety_rows[row]);
+      }
+      row = place[row];
+    }
+  }
+}
+
 absl::Status TrainJob::AssignGroups() {
   groups_.assign(rows_.size(), merged_ != nullptr ? 1 : 0);
   if (merged_ == nullptr || config_.vector_policy == VectorPolicy::kAlways) return absl::OkStatus();
@@ -161,11 +176,17 @@ absl::Status TrainJob::AssignGroups() {
 }
 
 absl::Status TrainJob::TrainEpoch(int64_t epoch) {
-  std::vector<int64_t> lengths;
-  for (const TokenRow* row : rows_) lengths.push_back(static_cast<int64_t>(row->tokens.size()));
+  std::vector<int64_t> chosen(request_.rows.size()), lengths;
+  std::iota(chosen.begin(), chosen.end(), int64_t{0});
+  chosen.insert(chosen.end(), safety_rows_[epoch].begin(), safety_rows_[epoch].end());
+  std::vector<int> row_groups;
+  for (const int64_t row : chosen) {
+    lengths.push_back(static_cast<int64_t>(rows_[row]->tokens.size()));
+    row_groups.push_back(groups_[row]);
+  }
   BALLAST_ASSIGN_OR_RETURN(
       const std::vector<dataset::Step> steps,
-      dataset::PlanEpoch(lengths, groups_, epoch,
+      dataset::PlanEpoch(lengths, row_groups, epoch,
                          {.seed = config_.seed,
                           .batch_rows = config_.batch_rows,
                           .max_tokens_per_micro_batch = config_.max_tokens_per_micro_batch}));
@@ -178,7 +199,7 @@ absl::Status TrainJob::TrainEpoch(int64_t epoch) {
     for (const dataset::MicroBatch& micro_batch : steps[s].micro_batches) {
       micro_batches.emplace_back();
       for (const int64_t row : micro_batch.rows) {
-        micro_batches.back().push_back(rows_[row]);
+        micro_batches.back().push_back(rows_[chosen[row]]);
         if (row < static_cast<int64_t>(request_.rows.size())) tokens += lengths[row];
       }
       groups.push_back(micro_batch.group);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/base/testing/status_matchers.h"
+#include "common/dataset/packing.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/train/inspect.h"
@@ -75,6 +76,7 @@ TEST_F(TrainTest, SafetyRowsAreTrainedButInNoLossAndNoCount) {
   TrainRequest request = Request();
   ASSERT_OK_AND_ASSIGN(const TrainResult alone, engine_->Train(request, {}));
   request.safety_rows = CountingRows(8, 12);
+  request.safety_rows_per_epoch = 8;
   ASSERT_OK_AND_ASSIGN(const TrainResult mixed, engine_->Train(request, {}));
   EXPECT_EQ(alone.progress.total_steps, 9);
   EXPECT_EQ(mixed.progress.total_steps, 12);
@@ -92,6 +94,28 @@ TEST_F(TrainTest, SafetyRowsAreTrainedButInNoLossAndNoCount) {
     EXPECT_EQ(same.adapter[i].values, mixed.adapter[i].values) << same.adapter[i].name;
   }
   EXPECT_GT(same.progress.trained_tokens, mixed.progress.trained_tokens);
+}
+
+TEST_F(TrainTest, EachEpochDrawsItsSafetyRows) {
+  TrainRequest request = Request();
+  request.safety_rows = CountingRows(6, 12, 5);
+  request.safety_rows_per_epoch = 2;
+  TrainRequest first = Request();
+  for (const int64_t row : dataset::DrawSafetyRows(6, 2, request.config.seed, 0)) {
+    first.safety_rows.push_back(request.safety_rows[row]);
+  }
+  first.safety_rows_per_epoch = 2;
+
+  request.config.epochs = first.config.epochs = 1;
+  ASSERT_OK_AND_ASSIGN(const TrainResult whole, engine_->Train(request, {}));
+  ASSERT_OK_AND_ASSIGN(const TrainResult drawn, engine_->Train(first, {}));
+  ExpectSame(whole.adapter, drawn.adapter);
+
+  request.config.epochs = first.config.epochs = 2;
+  ASSERT_OK_AND_ASSIGN(const TrainResult anew, engine_->Train(request, {}));
+  ASSERT_OK_AND_ASSIGN(const TrainResult again, engine_->Train(first, {}));
+  EXPECT_EQ(anew.progress.total_steps, again.progress.total_steps);
+  EXPECT_NE(anew.adapter[0].values, again.adapter[0].values);
 }
 
 TEST_F(TrainTest, LearnsAndReportsVectorOffLosses) {
