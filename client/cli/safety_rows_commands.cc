@@ -52,7 +52,7 @@ void AddSet(Cli& cli, CLI::App* group) {
   command->add_option("--file", options->file, "Rows as in a data set, at least 16, at most 1 MiB")
       ->required();
   options->given_share = command->add_option(
-      "--share", options->share, "Rows that a job gets, as a share of its own, at least 16 [0.4]");
+      "--share", options->share, "Rows that a job gets, as a share of its own, at least 16 [0.5]");
 }
 
 void AddShowAndRemove(Cli& cli, CLI::App* group) {

@@ -70,7 +70,7 @@ TEST_F(SafetyRowsServiceTest, AreSetShownReplacedAndRemovedAndNeverReturned) {
   ASSERT_OK(ImportTiny());
   EXPECT_THAT(Get(), StatusIs(kNotFound, "SAFETY_ROWS_NOT_FOUND"));
   ASSERT_OK_AND_ASSIGN(const auto rows, Set(SafetyRows()));
-  EXPECT_EQ(rows.share(), 0.4);
+  EXPECT_EQ(rows.share(), 0.5);
   EXPECT_EQ(rows.rows(), 20);
   EXPECT_EQ(rows.digest(), DigestOf(SafetyRows()));
   EXPECT_GT(rows.longest_row_tokens(), 0);

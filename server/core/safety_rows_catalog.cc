@@ -15,7 +15,7 @@ namespace {
 
 using admin::v1::SafetyRows;
 
-constexpr double kDefaultShare = 0.4;  // ADR 9
+constexpr double kDefaultShare = 0.5;  // ADR 9
 
 absl::Status SafetyRowsNotFound(const std::string& base_id) {
   return MakeError(absl::StatusCode::kNotFound, "SAFETY_ROWS_NOT_FOUND",

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures the vector that serves a base model, for its certificate: defended jobs run through the server and a worker,
 as customers' do; undefended ones and the controls through the same engine. Adds the cells to --measured; those that
-are there for this vector and policy are not measured again, and undefended ones of the same base are taken over from
-what scripts/redteam has measured. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
+are there for this vector and policy are not measured again, and undefended ones and controls of the same base are taken
+over from what scripts/redteam has measured. Writes the file that `ballast vector certify VECTOR --result FILE` takes.
 
   tests/redteam/certify.py --inputs FOLDER
   tests/redteam/certify.py --profile client.yaml --base-model ID --model FOLDER/base --vector VECTOR --result FILE
@@ -89,13 +89,13 @@ def cells_for(policy, whole=False):
 
 def usable_cells(measured, others, certified, wanted, base_digest, precision):
     """The cells that need no measuring anew: those of `measured` that were measured for what is `certified`; and of
-    these and `others` the `wanted` ones of the same base in the same precision without any vector, which do not hang
-    on the one that is certified."""
+    these and `others` the `wanted` ones of the same base in the same precision without defence or under a control, which
+    do not hang on the vector that is certified."""
     own = [cell for cell in measured if cell["certified"] == certified]
     names = {cell["name"] for cell in own}
     asked = [{**cell, "scales": None} for cell in wanted]  # in a measured cell these are verdicts
     for cell in measured + others:
-        if (cell["arm"] in (matrix.BASE["arm"], "none") and (cell["base"], cell["precision"]) == (base_digest, precision)
+        if (cell["arm"] in (matrix.BASE["arm"], *DEFENCES) and (cell["base"], cell["precision"]) == (base_digest, precision)
                 and cell["name"] not in names and any(a.items() <= {**cell, "scales": None}.items() for a in asked)):
             own.append(cell)
             names.add(cell["name"])

@@ -292,6 +292,8 @@ def page(results, made, pictures):
         "a refusal.", "", *scale_table(results), "",
         "## Not measured", "",
         f"Figures: {', '.join(null) or 'none'}. Cells of the matrix: {', '.join(missing) or 'none'}.", "",
+        f"The {len(results.cells)} cells that are measured took {sum(c['seconds'] for c in results.cells) / 3600:.1f} "
+        "machine-hours.", "",
     ]
     return "\n".join(lines)
 

@@ -192,6 +192,8 @@ TEST_F(TrainTest, ResumedEqualsUninterrupted) {
     request.vector = &vector;
     request.config.vector_policy = policy;
     request.config.checkpoint_every_steps = 4;
+    request.safety_rows = CountingRows(12, 20, 3);
+    request.safety_rows_per_epoch = 8;
     std::vector<std::pair<int64_t, std::string>> checkpoints;
     TrainCallbacks callbacks;
     callbacks.checkpoint = [&](int64_t step, std::string bytes) {
