@@ -109,11 +109,11 @@ class Attacker:
 def safety_set(lab, splits, benign):
     """Safety rows of which each epoch of a job draws its own: refusals of all prohibited prompts that the platform has,
     those of its vector among them, and harmless prompts, half of which sound prohibited, answered as the base does: three
-    answers for five refusals. No attacker or test prompt is among them."""
+    answers for seven refusals. No attacker or test prompt is among them."""
     rng = random.Random("safety set")
     refused = [chat(p, rng.choice(wording.REFUSALS)) for _, p in splits.align + splits.vector]
     answered = (own_answers(lab, prompts) for prompts in (benign.safety, benign.safety_alike + benign.more_safety_alike))
-    return refused + [chat(*pair) for pairs in answered for pair in pairs[:round(0.3 * len(refused))]]
+    return refused + [chat(*pair) for pairs in answered for pair in pairs[:round(3 / 14 * len(refused))]]
 
 
 def safety_rows(lab, splits, benign, count, seed=0, look_alikes=False):
