@@ -111,9 +111,17 @@ absl::Status TrainJob::Prepare() {
   model_.clean->Reserve(config_.lora.rank);
 
   for (const TokenRow& row : request_.rows) rows_.push_back(&row);
-  DrawSafetyRows();
+  safety_places_.assign(request_.safety_rows.size(), -1);
+  const size_t all = request_.rows.size() + request_.safety_rows.size();
+  for (int64_t epoch = 0; epoch < config_.epochs && rows_.size() < all; ++epoch) {
+    for (const int64_t row : SafetyRowsOf(epoch)) {
+      if (safety_places_[row] >= 0) continue;
+      safety_places_[row] = static_cast<int64_t>(rows_.size());
+      rows_.push_back(&request_.safety_rows[row]);
+    }
+  }
   const auto rows = static_cast<int64_t>(request_.rows.size());
-  const auto drawn = static_cast<int64_t>(safety_rows_[0].size());
+  const int64_t drawn = request_.safety_rows.empty() ? 0 : request_.safety_rows_per_epoch;
   progress_.total_steps = dataset::TotalSteps(rows + drawn, config_.batch_rows, config_.epochs);
   training_sample_ =
       SampleRows(request_.rows, config_.seed,
@@ -144,20 +152,9 @@ absl::Status TrainJob::Prepare() {
   return absl::OkStatus();
 }
 
-void TrainJob::DrawSafetyRows() {
-  const auto set = static_cast<int64_t>(request_.safety_rows.size());
-  std::vector<int64_t> place(set, -1);
-  for (int64_t epoch = 0; epoch < config_.epochs; ++epoch) {
-    std::vector<int64_t>& drawn = safety_rows_.emplace_back(
-        dataset::DrawSafetyRows(set, request_.safety_rows_per_epoch, config_.seed, epoch));
-    for (int64_t& row : drawn) {
-      if (place[row] < 0) {
-        place[row] = static_cast<int64_t>(rows_.size());
-        rows_.push_back(&request_.safety_rows[row]);
-      }
-      row = place[row];
-    }
-  }
+std::vector<int64_t> TrainJob::SafetyRowsOf(int64_t epoch) const {
+  return dataset::DrawSafetyRows(static_cast<int64_t>(request_.safety_rows.size()),
+                                 request_.safety_rows_per_epoch, config_.seed, epoch);
 }
 
 absl::Status TrainJob::AssignGroups() {
@@ -178,7 +175,7 @@ absl::Status TrainJob::AssignGroups() {
 absl::Status TrainJob::TrainEpoch(int64_t epoch) {
   std::vector<int64_t> chosen(request_.rows.size()), lengths;
   std::iota(chosen.begin(), chosen.end(), int64_t{0});
-  chosen.insert(chosen.end(), safety_rows_[epoch].begin(), safety_rows_[epoch].end());
+  for (const int64_t row : SafetyRowsOf(epoch)) chosen.push_back(safety_places_[row]);
   std::vector<int> row_groups;
   for (const int64_t row : chosen) {
     lengths.push_back(static_cast<int64_t>(rows_[row]->tokens.size()));

@@ -29,7 +29,7 @@ class TrainJob {
 
  private:
   absl::Status Prepare();
-  void DrawSafetyRows();
+  std::vector<int64_t> SafetyRowsOf(int64_t epoch) const;
   absl::Status AssignGroups();
   absl::Status TrainEpoch(int64_t epoch);
   absl::Status TrainStep(const std::vector<std::vector<const TokenRow*>>& micro_batches,
@@ -48,8 +48,8 @@ class TrainJob {
   std::optional<AdapterState> state_;
   std::unique_ptr<LinearWeights> merged_;  // null without a vector
   std::vector<const TokenRow*> rows_;      // the customer's, then safety rows that an epoch draws
-  std::vector<std::vector<int64_t>> safety_rows_;  // of each epoch: which of rows_ it draws
-  std::vector<int> groups_;                        // of each row: 1 with the vector, 0 without
+  std::vector<int64_t> safety_places_;     // of each safety row: its place in rows_, or -1
+  std::vector<int> groups_;                // of each row: 1 with the vector, 0 without
   std::vector<const TokenRow*> training_sample_, validation_sample_;
   std::string digest_;
   Progress progress_;
