@@ -17,6 +17,8 @@ SCALES, SCALE_STRIDE = (-4, -2, -1, 0.5, 2, 4, 8), 3
 
 # The cells that were measured for a certificate, beside those of run.py.
 OF_CERTIFICATE = "certificate_cells.jsonl"
+# Arms that do not hang on the vector that serves: no defence, and the controls.
+WITHOUT_THE_VECTOR = (matrix.BASE["arm"], "none", "random", "unrelated")
 
 # Fewest rows of a job, as the service has it (server/core/admission.cc).
 LEAST_ROWS = 10
@@ -179,13 +181,16 @@ def kept(file):
 
 
 def measured_cells(file):
-    """The suite's cells in `file`, and those of the newest certificate, beside it, that are not among them. There are as
-    many untouched bases as the cells began from."""
+    """The suite's cells in `file`, and those of certificates, beside it, that are not among them: defended ones of the
+    newest certificate alone, since another was of another vector or policy. There are as many untouched bases as the
+    cells began from."""
     def key(cell):
         return cell["name"], cell["base"] if cell["name"] == matrix.BASE["name"] else ""
 
     own = kept(file)
-    certified = {key(cell): cell for cell in kept(file.with_name(OF_CERTIFICATE))}
+    lines = kept(file.with_name(OF_CERTIFICATE))
+    certified = {key(cell): cell for cell in lines
+                 if cell["certified"] == lines[-1]["certified"] or cell["arm"] in WITHOUT_THE_VECTOR}
     keys = set(map(key, own))
     return own + [cell for found, cell in certified.items() if found not in keys]
 

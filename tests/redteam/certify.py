@@ -95,7 +95,7 @@ def usable_cells(measured, others, certified, wanted, base_digest, precision):
     names = {cell["name"] for cell in own}
     asked = [{**cell, "scales": None} for cell in wanted]  # in a measured cell these are verdicts
     for cell in measured + others:
-        if (cell["arm"] in (matrix.BASE["arm"], *DEFENCES) and (cell["base"], cell["precision"]) == (base_digest, precision)
+        if (cell["arm"] in cells.WITHOUT_THE_VECTOR and (cell["base"], cell["precision"]) == (base_digest, precision)
                 and cell["name"] not in names and any(a.items() <= {**cell, "scales": None}.items() for a in asked)):
             own.append(cell)
             names.add(cell["name"])

@@ -149,9 +149,11 @@ def test_the_page_shows_a_cell_once_and_of_certificates_the_newest(tmp_path):
     for file, found in (("defence_cells.jsonl", [("base", "here"), ("a", "here")]),
                         (cells.OF_CERTIFICATE, [("base", "here"), ("base", "there"), ("a", "there"), ("b", "here"), ("b", "there")])):
         for name, base in found:
-            cells.keep(tmp_path / file, {"name": name, "base": base})
+            cells.keep(tmp_path / file, {"name": name, "base": base, "arm": "none", "certified": "first"})
+    for name, certified in (("c", "first"), ("d", "first"), ("d", "second")):
+        cells.keep(tmp_path / cells.OF_CERTIFICATE, {"name": name, "base": "here", "arm": matrix.DEFAULT, "certified": certified})
     assert [(c["name"], c["base"]) for c in cells.measured_cells(tmp_path / "defence_cells.jsonl")] == [
-        ("base", "here"), ("a", "here"), ("base", "there"), ("b", "there")]
+        ("base", "here"), ("a", "here"), ("base", "there"), ("b", "there"), ("d", "here")], "no c: another vector or policy"
 
 
 def test_an_envelope_ends_at_its_corner_and_is_as_wide_as_what_lies_inside():
