@@ -229,6 +229,9 @@ def main():
         measured = usable_cells(cells.kept(file), cells.kept(pathlib.Path(arguments.cells)), certified, wanted,
                                 lab.base_digest, lab.precision)
         cells.measure(service.ServiceSuite(lab, certified), wanted, measured, file)
+    corner = f"{matrix.CORNER}/{defended_arm(policy)}"
+    if corner not in {cell["name"] for cell in measured}:
+        sys.exit(f"{corner} is not measured, by which the envelope ends: run again without --only")
     pathlib.Path(arguments.result).write_text(
         json.dumps(suite_result(measured, vector, base_model, policy), indent=1) + "\n")
     print(f"{arguments.result}: now ballast vector certify {arguments.vector} --result {arguments.result}")
