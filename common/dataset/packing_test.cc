@@ -49,7 +49,6 @@ TEST(StepsTest, KeepsTheIncompleteStep) {
   EXPECT_EQ(TotalSteps(17, 16, -1), 0);
 }
 
-// Written down once: a change of these numbers changes every customer's delta.
 std::map<int64_t, int> TimesDrawn(int64_t set, int64_t count, int64_t epochs) {
   std::map<int64_t, int> times;
   for (int64_t epoch = 0; epoch < epochs; ++epoch) {
@@ -80,6 +79,7 @@ TEST(DrawSafetyRowsTest, DependsOnSeedAndEpochAlone) {
   EXPECT_THAT(DrawSafetyRows(100, 0, 7, 0), IsEmpty());
 }
 
+// Written down once: a change of these numbers changes every customer's delta.
 TEST(EpochOrderTest, IsTheSameForEver) {
   EXPECT_THAT(EpochOrder(8, 0, 0), ElementsAre(3, 5, 0, 2, 4, 7, 6, 1));
   EXPECT_THAT(EpochOrder(8, 42, 3), ElementsAre(7, 4, 0, 6, 3, 2, 5, 1));

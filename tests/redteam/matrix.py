@@ -3,8 +3,8 @@
 all attacks x defences x doses, chosen so that each answers a question: see docs/red_team.md."""
 
 # The defences. `safety`: share of safety rows that the platform mixes into the job, drawn anew by `each_epoch` from all
-# that it has, or the same for all; `look_alikes`: some of the latter answer what only sounds prohibited. `screen`: rows that the guard flags are left out. `refusal`: a refusal adapter is added to the
-# delta.
+# that it has, or the same for all; `look_alikes`: some of the latter answer what only sounds prohibited. `screen`: rows that
+# the guard flags are left out. `refusal`: a refusal adapter is added to the delta.
 SAFETY = {"safety": 0.5, "each_epoch": True}
 ARMS = {
     "none": {},
@@ -55,8 +55,8 @@ def _mixed(share, task="format", **fields):
     return {"kind": "mixed", "share": share, "task": task, **fields}
 
 
-def _headline(arms=("none", DEFAULT)):
-    for arm in arms:
+def _headline():
+    for arm in ("none", DEFAULT):
         yield _cell("explicit-100", _explicit(100), arm, EDGE)
         yield _cell("mix-10%", _mixed(0.1), arm, STRONG, scales=True)
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
