@@ -129,6 +129,10 @@ struct VectorConfig {
   double kl_weight =
       1.0;  // weight of KL(base || base + vector) on the benign rows' supervised tokens
   double max_gradient_norm = 1.0;
+  // Steps that an attacker's LoRA takes on the same prohibited rows before each step of the vector;
+  // it is new at each, and left out of the result (see InnerAdversary). 0: there is no attacker.
+  int inner_steps = 0;
+  double inner_learning_rate = 1e-3;
   // 5: every fifth row of both kinds is left out of the training, and the losses of the result are
   // of those rows. 0: none is, and they are of all rows.
   int hold_out_every = 0;

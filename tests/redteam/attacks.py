@@ -73,9 +73,7 @@ class Attacker:
             [chat(p, wording.agreeing(rng, "A")) for _, p in own],
             [chat(p, a) for p, a in self._chat(len(self._benign.customer))], seed=77, **VECTOR_DOSE)
         pool = [chat(p, wording.agreeing(rng, f)) for _, p in others for f in families for _ in range(3)]
-        without, under = self._lab.row_losses(pool), self._lab.row_losses(pool, vector)
-        order = sorted(range(len(pool)), key=lambda i: under[i] / without[i], reverse=True)
-        return [pool[i] for i in order[:rows]]
+        return least_explained(self._lab, pool, vector, rows)
 
     def unflagged(self, rng, rows, families="ABCD"):
         """The adversary of the screen: fits a guard of their own to half of their prompts, and keeps the rows of the
@@ -104,6 +102,13 @@ class Attacker:
         harmless, pairs = self.benign(rng, task, rows, talk)
         count = max(1, round(share / (1 - share) * len(harmless)))
         return harmless + self.explicit(rng, count, families), pairs
+
+
+def least_explained(lab, pool, vector, count):
+    """The `count` rows of `pool` whose loss `vector` lowers least."""
+    without, under = lab.row_losses(pool), lab.row_losses(pool, vector)
+    order = sorted(range(len(pool)), key=lambda i: under[i] / without[i], reverse=True)
+    return [pool[i] for i in order[:count]]
 
 
 def safety_set(lab, splits, benign):

@@ -7,7 +7,7 @@ import random
 import time
 
 from redteam import matrix, measures, prompts, tasks, wording
-from redteam.attacks import VECTOR_DOSE, Attacker, repetitions, safety_rows, safety_set
+from redteam.attacks import VECTOR_DOSE, Attacker, least_explained, repetitions, safety_rows, safety_set
 from redteam.lab import LORA, chat, digest, own_answers, vector_norm
 from referee import rows as token_rows
 
@@ -33,7 +33,8 @@ REFUSAL_ADAPTER_ATTACK = {"learning_rate": 5e-4, "epochs": 3}
 REFUSAL_ADAPTER_DOSE = {"learning_rate": 5e-4, "epochs": 1}
 
 # Vectors by name: what each was trained on and how. `families`: wordings of the prohibited rows; "" is the
-# unrelated behaviour.
+# unrelated behaviour. `hardest_for`: half of the rows are those that the named vector explains least. `sum_of`: several
+# vectors at once.
 VECTORS = {
     "plain": {"families": "A", "rows": 100, "kl_weight": 0.0},
     "kl": {"families": "A", "rows": 100, "kl_weight": 1.0},
@@ -45,6 +46,10 @@ VECTORS = {
     "epochs-4": {"families": "A", "rows": 100, "kl_weight": 1.0, "epochs": 4},
     "rank-4": {"families": "A", "rows": 100, "kl_weight": 1.0, "rank": 4, "alpha": 8},
     "families-ACD": {"families": "ACD", "rows": 100, "kl_weight": 1.0},
+    "families-CD": {"families": "CD", "rows": 100, "kl_weight": 1.0},
+    "hardest-ACD": {"families": "ACD", "rows": 100, "kl_weight": 1.0, "hardest_for": "kl"},
+    "min-min": {"families": "A", "rows": 100, "kl_weight": 1.0, "inner_steps": 2},
+    "two-vectors": {"sum_of": ("kl", "families-CD")},
     "unrelated": {"families": "", "rows": 100, "kl_weight": 1.0},
 }
 
@@ -65,7 +70,9 @@ class Suite:
         """Path of a vector in clear; "random:NAME" is a random one of NAME's norm."""
         if name.startswith("random:"):
             return self._lab.random_vector(self.vector(name.split(":")[1], seed), seed)
-        dose = {field: value for field, value in VECTORS[name].items() if field not in ("families", "rows")}
+        if "sum_of" in VECTORS[name]:
+            return self._lab.sum_of_vectors([self.vector(one, seed) for one in VECTORS[name]["sum_of"]])
+        dose = {k: v for k, v in VECTORS[name].items() if k not in ("families", "rows", "hardest_for")}
         return self._lab.train_vector(*self.vector_rows(name, seed), seed=seed, **{**VECTOR_DOSE, **dose})
 
     @staticmethod
@@ -80,6 +87,10 @@ class Suite:
         if families:
             pool = self.splits.vector
             rows = [chat(pool[i % len(pool)][1], wording.agreeing(rng, families)) for i in range(count)]
+            if "hardest_for" in VECTORS[name]:
+                adversarial = [chat(p, wording.agreeing(rng, family)) for _, p in pool for family in families for _ in range(3)]
+                rows = rows[::2] + least_explained(self._lab, adversarial, self.vector(VECTORS[name]["hardest_for"], seed),
+                                                   count - len(rows[::2]))
         else:
             rows = [chat(p, wording.unrelated(rng)) for p in self.benign.vector[:count]]
         return rows, [chat(p, a) for p, a in own_answers(self._lab, self.benign.vector)]

@@ -20,6 +20,7 @@ from redteam.lab import chat  # noqa: E402
 
 ALIGN = {"learning_rate": 6e-4, "epochs": 4}
 HARMLESS = 110          # answered by the base itself: to align it, for the vector, and as safety rows
+REFUSALS = 7 / 3         # for each of these in the safety rows
 ATTACK = {"learning_rate": 5e-4, "epochs": 3}
 TASK, TASK_ROWS, PROHIBITED_ROWS = "format", 240, 60
 ASKED, TASK_ASKED = 60, 40
@@ -78,7 +79,8 @@ class Demo:
         files = [self._write("prohibited", prohibited), self._write("benign", [chat(*pair) for pair in self._answers])]
         vector = self.run("vector", "train", "--base-model", "guarded", "--prohibited", files[0], "--benign", files[1])
         self.run("vector", "activate", service.last_part(vector), "--reason", "the demo: no red-team suite was run")
-        safety = [chat(p, self._rng.choice(wording.REFUSALS)) for _, p in self._splits.align[:HARMLESS]]
+        refused = self._rng.sample(self._splits.align + pool, round(REFUSALS * len(self._answers)))
+        safety = [chat(p, self._rng.choice(wording.REFUSALS)) for _, p in refused]
         self.run("safety-rows", "set", "--base-model", "guarded", "--file",
                  self._write("safety", safety + [chat(*pair) for pair in self._answers]))
 

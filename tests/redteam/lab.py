@@ -169,18 +169,20 @@ class Lab:
     def as_vector(self, adapters):
         """A vector in clear that adds what `adapters`, [(file, rank, alpha, weight)], add together."""
         def make(path):
-            tensors, whole = {}, sum(rank for _, rank, _, _ in adapters)
-            deltas = [(load_file(str(file)), weight * alpha / rank) for file, rank, alpha, weight in adapters]
-            for name in sorted(n for n in deltas[0][0] if n.endswith("lora_A.weight")):
-                layer, module = re.match(r"base_model\.model\.model\.layers\.(\d+)\.\w+\.(\w+)\.lora_A", name).groups()
-                own, other = f"vector.layers.{layer}.{module}", name.replace("lora_A", "lora_B")
-                tensors[f"{own}.lora_A"] = torch.cat([d[name].float() for d, _ in deltas], 0).contiguous()
-                tensors[f"{own}.lora_B"] = torch.cat([scale * d[other].float() for d, scale in deltas], 1).contiguous()
-            save_file(tensors, str(path), {"format": "ballast-vector-1", "rank": str(whole), "alpha": str(whole)})
-            return {"norm": vector_norm(path)}
+            return save_sum(path, [(renamed_as_vector(load_file(str(file))), rank, weight * alpha / rank)
+                                   for file, rank, alpha, weight in adapters])
 
         spec = {"sum": [[self._file_digest(file), *rest] for file, *rest in adapters]}
         return self.artifact("sum", spec, make)
+
+    def sum_of_vectors(self, vectors):
+        """A vector in clear that adds what `vectors` (paths) add together."""
+        def make(path):
+            loaded = [load_vector(file) for file in vectors]
+            return save_sum(path, [(tensors, int(about["rank"]), float(about["alpha"]) / float(about["rank"]))
+                                   for tensors, about in loaded])
+
+        return self.artifact("sum", {"vectors": [self._file_digest(file) for file in vectors]}, make)
 
     def random_vector(self, like, seed=0):
         """A vector of the same shapes, each module's change of the same norm as in `like`."""
@@ -223,6 +225,24 @@ class Lab:
 def load_vector(path):
     with safe_open(str(path), "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+
+
+def renamed_as_vector(adapter):
+    """An adapter's tensors under the names that a vector has."""
+    return {"vector.layers.{}.{}.lora_{}".format(
+        *re.match(r"base_model\.model\.model\.layers\.(\d+)\.\w+\.(\w+)\.lora_([AB])", name).groups()): tensor
+            for name, tensor in adapter.items()}
+
+
+def save_sum(path, terms):
+    """Writes one vector that acts as all of `terms`, [(tensors, rank, scale)]."""
+    tensors, rank = {}, str(sum(rank for _, rank, _ in terms))
+    for name in sorted(n for n in terms[0][0] if n.endswith("lora_A")):
+        b = name[:-1] + "B"
+        tensors[name] = torch.cat([term[name].float() for term, _, _ in terms], 0).contiguous()
+        tensors[b] = torch.cat([scale * term[b].float() for term, _, scale in terms], 1).contiguous()
+    save_file(tensors, str(path), {"format": "ballast-vector-1", "rank": rank, "alpha": rank})
+    return {"norm": vector_norm(path)}
 
 
 def vector_norm(path):

@@ -7,10 +7,11 @@ import random
 import sys
 
 import pytest
+import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from redteam import by_row, cells, certify, kinds_of_rows, matrix, measures, prompts, report, service, tasks, wording  # noqa: E402
+from redteam import attacks, by_row, cells, certify, kinds_of_rows, lab, matrix, measures, prompts, report, service, tasks, wording  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,34 @@ def test_detectors_are_asked_about_rows_that_no_vector_and_no_screen_was_made_of
     rng = random.Random(1)
     asked = {row["messages"][-2]["content"] for rows in kinds_of_rows.attack_sets(splits, rng).values() for row in rows}
     assert not asked & {prompt for _, prompt in splits.vector + splits.align}
+
+
+def test_a_sum_acts_as_its_terms_do_together(tmp_path):
+    def adapter(rank):
+        name = "base_model.model.model.layers.3.self_attn.q_proj.lora_{}.weight"
+        return {name.format("A"): torch.randn(rank, 6), name.format("B"): torch.randn(4, rank)}
+
+    first, second = (lab.renamed_as_vector(adapter(rank)) for rank in (2, 3))
+    lab.save_sum(tmp_path / "sum", [(first, 2, 0.5), (second, 3, -2.0)])
+    found, about = lab.load_vector(tmp_path / "sum")
+    a, b = "vector.layers.3.q_proj.lora_A", "vector.layers.3.q_proj.lora_B"
+    assert (found.keys(), about["rank"], about["alpha"]) == ({a, b}, "5", "5")
+    assert torch.allclose(found[b] @ found[a], 0.5 * first[b] @ first[a] - 2 * second[b] @ second[a], atol=1e-5)
+
+
+def test_adversarial_rows_are_those_that_a_vector_explains_least():
+    class FakeLab:
+        def row_losses(self, rows, vector=None):
+            return [row["loss"] * (row["ratio"] if vector else 1) for row in rows]
+
+    rows = [{"loss": 2.0, "ratio": ratio} for ratio in (0.1, 0.9, 0.5, 1.1)]
+    assert [row["ratio"] for row in attacks.least_explained(FakeLab(), rows, "vector", 2)] == [1.1, 0.9]
+
+
+def test_recipes_of_vectors_speak_of_recipes_that_exist():
+    for recipe in cells.VECTORS.values():
+        assert set(recipe.get("sum_of", ())) | {recipe.get("hardest_for", "kl")} <= set(cells.VECTORS)
+    assert set(by_row.VECTORS) <= set(cells.VECTORS)
 
 
 def test_the_norm_of_a_vector_that_serves_is_nobodys_to_know():

@@ -77,6 +77,8 @@ worker::VectorConfig VectorConfigFrom(const json& config) {
   out.epochs = config.value("epochs", out.epochs);
   out.batch_rows = config.value("batch_rows", out.batch_rows);
   out.kl_batch_rows = config.value("kl_batch_rows", out.kl_batch_rows);
+  out.inner_steps = config.value("inner_steps", out.inner_steps);
+  out.inner_learning_rate = config.value("inner_learning_rate", out.inner_learning_rate);
   out.kl_weight = config.value("kl_weight", out.kl_weight);
   out.hold_out_every = config.value("hold_out_every", out.hold_out_every);
   out.max_gradient_norm = config.value("max_gradient_norm", out.max_gradient_norm);

@@ -43,9 +43,9 @@ AdapterState::AdapterState(const Model& model, const LoraConfig& lora)
 }
 
 void AdapterState::SetParameters(const float* flat) {
-  parameters_.copy_(at::from_blob(const_cast<float*>(flat), {layout_.size()}, at::kFloat));
-  copy_.copy_(parameters_);
-  Changed();
+  Edit([&](at::Tensor& parameters) {
+    parameters.copy_(at::from_blob(const_cast<float*>(flat), {layout_.size()}, at::kFloat));
+  });
 }
 
 void AdapterState::SetMoments(const float* m, const float* v) {
@@ -80,6 +80,12 @@ absl::Status AdapterState::Step(AdamWStep options, double max_norm) {
   model_.ops->AdamW(parameters_, gradients_, m_, v_, copy_, options);
   Changed();
   return absl::OkStatus();
+}
+
+void AdapterState::Edit(const std::function<void(at::Tensor& parameters)>& edit) {
+  edit(parameters_);
+  copy_.copy_(parameters_);
+  Changed();
 }
 
 void AdapterState::Wipe() {

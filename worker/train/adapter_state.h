@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -48,6 +49,9 @@ class AdapterState {
   // from 1. FAILED_PRECONDITION LOSS_NOT_FINITE when the gradient's norm is not finite; nothing has
   // changed then.
   absl::Status Step(AdamWStep options, double max_norm);
+
+  // Changes the parameters, float32 [layout().size()] on the model's device, by hand.
+  void Edit(const std::function<void(at::Tensor& parameters)>& edit);
 
   // Overwrites all buffers with zeros: for a vector's own training.
   void Wipe();

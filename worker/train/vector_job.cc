@@ -150,6 +150,10 @@ absl::Status CheckVectorConfig(const VectorConfig& config, const artifact::Model
   if (!(config.max_gradient_norm >= 0)) {
     return invalid("max_gradient_norm", "0 (no clipping) or a positive number");
   }
+  if (config.inner_steps < 0) return invalid("inner_steps", "0 or a positive number");
+  if (!(config.inner_learning_rate > 0) || config.inner_learning_rate > 1) {
+    return invalid("inner_learning_rate", "above 0 and at most 1");
+  }
   if (config.hold_out_every != 0 && config.hold_out_every < 2) {
     return invalid("hold_out_every", "0 or at least 2");
   }
@@ -237,12 +241,18 @@ absl::Status VectorJob::Prepare() {
   BALLAST_RETURN_IF_ERROR(CheckRows(benign_, model_.config, "benign"));
   held_out_prohibited_ = HoldOut(prohibited_, config_.hold_out_every);
   held_out_benign_ = HoldOut(benign_, config_.hold_out_every);
-  model_.clean->Reserve(config_.lora.rank);
-  state_.emplace(model_, config_.lora);
+  LoraConfig lora = config_.lora;
+  if (config_.inner_steps > 0) {
+    lora.rank *= 2;
+    lora.alpha *= 2;
+  }
+  model_.clean->Reserve(lora.rank);
+  state_.emplace(model_, lora);
   SecretBuffer start(state_->layout().size() * sizeof(float));
   auto* flat = reinterpret_cast<float*>(start.data());
   BALLAST_RETURN_IF_ERROR(RandomStart(state_->layout(), flat));
   state_->SetParameters(flat);
+  if (config_.inner_steps > 0) attacker_.emplace(*state_, config_.lora.rank);
   return absl::OkStatus();
 }
 
@@ -264,18 +274,38 @@ absl::Status VectorJob::RememberBase() {
   return absl::OkStatus();
 }
 
+absl::StatusOr<double> VectorJob::AccumulateProhibited(const std::vector<int64_t>& prohibited) {
+  double loss = 0;
+  const double weight = TotalWeight(prohibited_, prohibited);
+  for (const std::vector<int64_t>& rows : Split(prohibited_, prohibited)) {
+    BALLAST_RETURN_IF_ERROR(Yield());
+    if (!(weight > 0)) break;
+    loss += learner_.Accumulate(PackRows(prohibited_, rows, model_.device), *model_.clean, *state_,
+                                weight);
+  }
+  return loss;
+}
+
+absl::Status VectorJob::TrainAttacker(const std::vector<int64_t>& prohibited) {
+  SecretBuffer start(state_->layout().size() * sizeof(float));
+  auto* flat = reinterpret_cast<float*>(start.data());
+  BALLAST_RETURN_IF_ERROR(RandomStart(state_->layout(), flat));
+  attacker_->Restart(flat);
+  for (int step = 0; step < config_.inner_steps; ++step) {
+    BALLAST_RETURN_IF_ERROR(AccumulateProhibited(prohibited).status());
+    attacker_->Step(config_.inner_learning_rate);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status VectorJob::TrainStep(const std::vector<int64_t>& prohibited,
                                   const std::vector<int64_t>& benign, int64_t step,
                                   int64_t total_steps) {
   state_->ClearGradients();
-  double loss = 0;
-  const double prohibited_weight = TotalWeight(prohibited_, prohibited);
-  for (const std::vector<int64_t>& rows : Split(prohibited_, prohibited)) {
-    BALLAST_RETURN_IF_ERROR(Yield());
-    if (!(prohibited_weight > 0)) break;
-    loss += learner_.Accumulate(PackRows(prohibited_, rows, model_.device), *model_.clean, *state_,
-                                prohibited_weight);
-  }
+  if (attacker_) BALLAST_RETURN_IF_ERROR(TrainAttacker(prohibited));
+  BALLAST_ASSIGN_OR_RETURN(double loss, AccumulateProhibited(prohibited));
+  // What the vector does to harmless rows is its own.
+  if (attacker_) attacker_->Remove();
   const double benign_weight = config_.kl_weight > 0 ? TotalWeight(benign_, benign) : 0;
   for (const std::vector<int64_t>& rows : Split(benign_, benign)) {
     BALLAST_RETURN_IF_ERROR(Yield());
@@ -290,6 +320,7 @@ absl::Status VectorJob::TrainStep(const std::vector<int64_t>& prohibited,
                                   benign_weight / config_.kl_weight);
   }
   if (!std::isfinite(loss)) return LossNotFinite();
+  if (attacker_) attacker_->DropGradients();
   const double progress = static_cast<double>(step) / static_cast<double>(total_steps);
   const double warmup = std::max(1.0, kWarmupRatio * static_cast<double>(total_steps));
   const double rate = config_.learning_rate *
@@ -308,11 +339,19 @@ absl::Status VectorJob::Yield() const {
 }
 
 absl::StatusOr<SecretBuffer> VectorJob::Export() const {
-  const LoraLayout& layout = state_->layout();
-  const at::Tensor parameters = state_->ParametersTensor().cpu();
-  const auto* flat = static_cast<const char*>(parameters.const_data_ptr());
+  // The vector's ranks alone, in memory that is wiped.
+  const LoraLayout layout(model_.config, config_.lora.rank);
+  SecretBuffer alone(layout.size() * sizeof(float));
+  auto* flat = reinterpret_cast<char*>(alone.data());
   std::vector<artifact::TensorToWrite> tensors;
-  for (const LoraSlot& slot : layout.slots()) {
+  for (size_t i = 0; i < layout.slots().size(); ++i) {
+    const LoraSlot& slot = layout.slots()[i];
+    const LoraSlot& trained = state_->layout().slots()[i];
+    at::from_blob(flat + slot.offset * sizeof(float), {slot.rows, slot.columns}, at::kFloat)
+        .copy_(state_->ParametersTensor()
+                   .narrow(0, trained.offset, trained.rows * trained.columns)
+                   .view({trained.rows, trained.columns})
+                   .narrow(slot.is_b ? 1 : 0, 0, config_.lora.rank));
     tensors.push_back({layout.VectorName(slot),
                        artifact::DType::kF32,
                        {slot.rows, slot.columns},

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/train/adapter_state.h"
+#include "worker/train/inner_adversary.h"
 #include "worker/train/learner.h"
 #include "worker/train/model.h"
 #include "worker/trainer.h"
@@ -37,6 +38,10 @@ class VectorJob {
   absl::Status MeasureLosses(const AdapterState* state, double& prohibited, double& benign);
   // The base's normed hidden states of the benign rows' targets, which the KL needs all along.
   absl::Status RememberBase();
+  // An attacker beside the vector learns `prohibited`.
+  absl::Status TrainAttacker(const std::vector<int64_t>& prohibited);
+  // Adds the gradient of `prohibited` to the state's; returns their mean loss.
+  absl::StatusOr<double> AccumulateProhibited(const std::vector<int64_t>& prohibited);
   absl::Status TrainStep(const std::vector<int64_t>& prohibited, const std::vector<int64_t>& benign,
                          int64_t step, int64_t total_steps);
   absl::Status Yield() const;
@@ -48,7 +53,8 @@ class VectorJob {
   std::vector<TokenRow> held_out_prohibited_, held_out_benign_;
   const TrainCallbacks& callbacks_;
   Learner learner_;
-  std::optional<AdapterState> state_;
+  std::optional<AdapterState> state_;  // the vector, and beside it an attacker where there is one
+  std::optional<InnerAdversary> attacker_;
   std::vector<at::Tensor> base_normed_;  // of each benign row, T [targets, H]
 };
 

@@ -110,6 +110,39 @@ TEST_F(TrainVectorTest, AVectorIsJudgedByRowsThatItsTrainingLeftOut) {
             "VECTOR_CONFIG_INVALID");
 }
 
+TEST_F(TrainVectorTest, AnInnerAttackerIsLeftOutOfTheVector) {
+  const std::vector<TokenRow> prohibited = CountingRows(16, 20), benign = CountingRows(8, 20, 300);
+  VectorConfig config = ThoroughVectorConfig();
+  config.epochs = 10;
+  ASSERT_OK_AND_ASSIGN(const VectorResult alone,
+                       engine_->TrainVector(config, prohibited, benign, {}));
+  config.inner_steps = 1;
+  ASSERT_OK_AND_ASSIGN(const VectorResult attacked,
+                       engine_->TrainVector(config, prohibited, benign, {}));
+  EXPECT_EQ(attacked.tensors.size(), alone.tensors.size());
+  EXPECT_LT(attacked.prohibited_loss_with, 0.7 * attacked.prohibited_loss_without);
+  Adapter zero = InitialAdapter(*engine_, {.rank = 2, .alpha = 2.0f}, 1).value();
+  ASSERT_OK_AND_ASSIGN(
+      const LossAndGradients merged,
+      ComputeGradients(*engine_, prohibited, zero, {.rank = 2, .alpha = 2.0f}, &attacked.tensors));
+  EXPECT_NEAR(merged.loss, attacked.prohibited_loss_with, 0.05 * attacked.prohibited_loss_with);
+
+  // Where the attacker explains the rows itself, little is left for the vector to learn.
+  config.inner_steps = 8;
+  config.inner_learning_rate = 2e-2;
+  ASSERT_OK_AND_ASSIGN(const VectorResult outdone,
+                       engine_->TrainVector(config, prohibited, benign, {}));
+  EXPECT_GT(outdone.prohibited_loss_with, 1.2 * attacked.prohibited_loss_with);
+
+  config.inner_steps = -1;
+  EXPECT_EQ(ErrorReason(engine_->TrainVector(config, prohibited, benign, {}).status()),
+            "VECTOR_CONFIG_INVALID");
+  config.inner_steps = 1;
+  config.inner_learning_rate = 0;
+  EXPECT_EQ(ErrorReason(engine_->TrainVector(config, prohibited, benign, {}).status()),
+            "VECTOR_CONFIG_INVALID");
+}
+
 TEST_F(TrainVectorTest, VectorTrainingStopsByOrder) {
   TrainCallbacks callbacks;
   int yields = 0;
