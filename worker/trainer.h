@@ -53,7 +53,8 @@ struct TrainConfig {
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
   double max_gradient_norm = 1.0;
   uint64_t seed = 0;  // adapter initialisation and row order
-  // Evenly spaced; the last step is always one. Step 0 (the base) comes on top.
+  // Evenly spaced; the last step is always one. Step 0 (the base) comes on top. By row there are
+  // fewer where they would be less than 10 steps apart.
   int evaluation_points = 10;
   int checkpoint_every_steps = 0;  // 0: none
   VectorPolicy vector_policy = VectorPolicy::kAlways;
@@ -216,6 +217,10 @@ class Engine {
   // there already, at a third of a forward pass. A row without such a token has zeros. `go_on` as
   // in SampleMany.
   virtual absl::StatusOr<std::vector<std::vector<float>>> RowFeatures(
+      const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) = 0;
+
+  // RowFeatures of each of a row's windows (RowWindows), by row.
+  virtual absl::StatusOr<std::vector<std::vector<std::vector<float>>>> WindowFeatures(
       const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) = 0;
 
   // float32 logits [T, vocabulary] of `tokens` with the clean base and `adapter`. For tests and the

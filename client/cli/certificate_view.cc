@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/format.h"
+#include "common/envelope/envelope.h"
 
 namespace ballast::cli {
 namespace {
@@ -118,8 +119,11 @@ std::string DescribeEnvelope(const v1::Envelope& envelope, const v1::FineTuningJ
   row("learning rate x alpha / rank",
       Range(envelope.min_scaled_learning_rate(), envelope.max_scaled_learning_rate()),
       absl::StrFormat("%g", estimate.scaled_learning_rate()));
+  row("LoRA alpha / rank", Range(envelope.min_lora_scale(), envelope.max_lora_scale()),
+      absl::StrFormat("%g", how.lora_rank() > 0 ? how.lora_alpha() / how.lora_rank() : 0));
+  // Without the platform's safety rows, as admission counts them.
   row("steps", absl::StrCat("at most ", FormatCount(envelope.max_steps())),
-      FormatCount(estimate.steps()));
+      FormatCount(envelope::PlaceOf(how, {estimate.rows(), 1}).steps));
   row("rows x epochs", absl::StrCat("at most ", FormatCount(envelope.max_row_passes())),
       FormatCount(estimate.row_passes()));
   row("passes over a row", absl::StrCat("at most ", FormatCount(envelope.max_passes_per_row())),

@@ -107,8 +107,8 @@ absl::Status ToStatus(const char* reason, std::string summary,
 
 Place PlaceOf(const Hyperparameters& hyper, const RowStatistics& rows) {
   Place place;
-  place.scaled_learning_rate =
-      hyper.lora_rank() > 0 ? hyper.learning_rate() * hyper.lora_alpha() / hyper.lora_rank() : 0;
+  place.lora_scale = hyper.lora_rank() > 0 ? hyper.lora_alpha() / hyper.lora_rank() : 0;
+  place.scaled_learning_rate = hyper.learning_rate() * place.lora_scale;
   place.steps = hyper.batch_rows() > 0
                     ? dataset::TotalSteps(rows.rows, hyper.batch_rows(), hyper.epochs())
                     : 0;
@@ -121,6 +121,20 @@ Place PlaceOf(const Hyperparameters& hyper, const RowStatistics& rows) {
   return place;
 }
 
+absl::Status CheckMinima(const Place& place, int64_t rows) {
+  const char* too_small = nullptr;
+  if (rows < kLeastRows) too_small = "rows";
+  if (place.steps < kLeastSteps) too_small = "optimizer steps";
+  if (place.batch_rows < kLeastBatchRows) too_small = "rows a step";
+  if (Below(place.lora_scale, kLeastLoraScale)) too_small = "lora_alpha / lora_rank";
+  if (Below(place.scaled_learning_rate / place.lora_scale, kLeastLearningRate)) {
+    too_small = "learning_rate";
+  }
+  if (too_small == nullptr) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, "BELOW_MINIMUM",
+                   absl::StrCat("the job is smaller than any may be: ", too_small));
+}
+
 std::vector<Violation> LimitsBroken(const Place& place, const Envelope& envelope) {
   std::vector<Violation> found;
   Limits limits(found);
@@ -128,6 +142,9 @@ std::vector<Violation> LimitsBroken(const Place& place, const Envelope& envelope
                "learning_rate x lora_alpha / lora_rank", place.scaled_learning_rate,
                envelope.min_scaled_learning_rate(), envelope.max_scaled_learning_rate(),
                "raise learning_rate or lora_alpha", "lower learning_rate or lora_alpha");
+  limits.Range("hyperparameters.lora_alpha", "lora_scale", "lora_alpha / lora_rank",
+               place.lora_scale, envelope.min_lora_scale(), envelope.max_lora_scale(),
+               "raise lora_alpha", "lower lora_alpha");
   limits.Most("hyperparameters.epochs", "steps", "the number of optimizer steps", place.steps,
               envelope.max_steps(), "lower epochs or raise batch_rows");
   limits.Most("hyperparameters.epochs", "row_passes", "rows x epochs", place.row_passes,
@@ -180,6 +197,8 @@ absl::Status CheckEnvelope(const Envelope& envelope, const std::string& prefix) 
   };
   range(envelope.min_scaled_learning_rate(), envelope.max_scaled_learning_rate(), 0,
         "min_scaled_learning_rate", "max_scaled_learning_rate", "finite and not negative");
+  range(envelope.min_lora_scale(), envelope.max_lora_scale(), kLeastLoraScale, "min_lora_scale",
+        "max_lora_scale", "at least 0.25");
   range(envelope.min_row_weight(), envelope.max_row_weight(), 0, "min_row_weight", "max_row_weight",
         "finite and not negative");
   range(envelope.min_lora_rank(), envelope.max_lora_rank(), 1, "min_lora_rank", "max_lora_rank",
@@ -210,6 +229,8 @@ absl::Status CheckEnvelope(const Envelope& envelope, const std::string& prefix) 
 Envelope ConservativeEnvelope() {
   Envelope envelope;
   envelope.set_max_scaled_learning_rate(2e-3);
+  envelope.set_min_lora_scale(1);
+  envelope.set_max_lora_scale(4);
   envelope.set_max_steps(3'000);
   envelope.set_max_row_passes(50'000);
   envelope.set_max_passes_per_row(10);

@@ -18,6 +18,14 @@ namespace ballast::envelope {
 inline constexpr double kRowWeight = 1.0;
 inline constexpr double kGradientClipNorm = 1.0;
 
+// Below these a job is no training but a question about the gradient of its rows, which depends on
+// the vector (S5). No base model's limits go below; admission and worker both hold them.
+inline constexpr int64_t kLeastRows = 10;
+inline constexpr int64_t kLeastSteps = 5;
+inline constexpr int32_t kLeastBatchRows = 4;
+inline constexpr double kLeastLearningRate = 1e-6;
+inline constexpr double kLeastLoraScale = 0.25;
+
 // What admission knows of a data set.
 struct RowStatistics {
   int64_t rows = 0;
@@ -27,6 +35,7 @@ struct RowStatistics {
 // A job as a point that an envelope contains or not.
 struct Place {
   double scaled_learning_rate = 0;  // learning_rate x lora_alpha / lora_rank
+  double lora_scale = 0;            // lora_alpha / lora_rank
   int64_t steps = 0;
   int64_t row_passes = 0;      // rows x epochs
   int64_t passes_per_row = 0;  // epochs x most_repeated_row
@@ -45,6 +54,9 @@ struct Violation {
   std::string limit;        // of the envelope: "max_scaled_learning_rate"
   std::string description;  // value, limit and what to do
 };
+
+// INVALID_ARGUMENT (BELOW_MINIMUM) for a job that is smaller than any base model allows.
+absl::Status CheckMinima(const Place& place, int64_t rows);
 
 // Every limit that `place`, or the method of all jobs, breaks; empty inside. Numbers are compared
 // with a tolerance of 1e-9 of the limit, since products are rounded.

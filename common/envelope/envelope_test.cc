@@ -44,6 +44,7 @@ google::rpc::BadRequest Details(const absl::Status& status) {
 TEST(EnvelopeTest, AJobsPlace) {
   const Place place = PlaceOf(Defaults(), {100, 2});
   EXPECT_DOUBLE_EQ(place.scaled_learning_rate, 4e-4);
+  EXPECT_DOUBLE_EQ(place.lora_scale, 2);
   EXPECT_EQ(place.steps, 21);
   EXPECT_EQ(place.row_passes, 300);
   EXPECT_EQ(place.passes_per_row, 6);
@@ -114,6 +115,10 @@ INSTANTIATE_TEST_SUITE_P(
                   p.scaled_learning_rate = std::numeric_limits<double>::quiet_NaN();
                 },
                 "hyperparameters.learning_rate", "min_scaled_learning_rate", "is nan"},
+        Outside{"SmallScale", [](Place& p, Envelope&) { p.lora_scale = 0.5; },
+                "hyperparameters.lora_alpha", "min_lora_scale", "at least 1: raise lora_alpha"},
+        Outside{"LargeScale", [](Place& p, Envelope&) { p.lora_scale = 4.5; },
+                "hyperparameters.lora_alpha", "max_lora_scale", "at most 4: lower lora_alpha"},
         Outside{"Steps", [](Place& p, Envelope&) { p.steps = 3001; }, "hyperparameters.epochs",
                 "max_steps", "at most 3000: lower epochs"},
         Outside{"RowPasses", [](Place& p, Envelope&) { p.row_passes = 50'001; },
@@ -151,6 +156,24 @@ INSTANTIATE_TEST_SUITE_P(
         Outside{"Clipping", [](Place&, Envelope& e) { e.set_gradient_clip_norm(0.5); },
                 "base_model", "gradient_clip_norm", "clipped at 1"}),
     [](const auto& info) { return info.param.name; });
+
+TEST(EnvelopeTest, NoJobIsAQuestionAboutAGradient) {
+  const Place place = PlaceOf(Defaults(), {40, 1});
+  EXPECT_OK(CheckMinima(place, 40));
+  Place changed = place;
+  EXPECT_THAT(CheckMinima(place, 9), StatusIs(kInvalid, "BELOW_MINIMUM"));
+  changed.steps = 4;
+  EXPECT_THAT(CheckMinima(changed, 40), StatusIs(kInvalid, "BELOW_MINIMUM"));
+  changed = place;
+  changed.batch_rows = 3;
+  EXPECT_THAT(CheckMinima(changed, 40), StatusIs(kInvalid, "BELOW_MINIMUM"));
+  Hyperparameters hyper = Defaults();
+  hyper.set_learning_rate(9e-7);
+  EXPECT_THAT(CheckMinima(PlaceOf(hyper, {40, 1}), 40), StatusIs(kInvalid, "BELOW_MINIMUM"));
+  hyper = Defaults();
+  hyper.set_lora_alpha(1e-60);
+  EXPECT_THAT(CheckMinima(PlaceOf(hyper, {40, 1}), 40), StatusIs(kInvalid, "BELOW_MINIMUM"));
+}
 
 TEST(EnvelopeTest, TellsAllLimitsAtOnce) {
   Place place = PlaceOf(Defaults(), {1000, 1});
@@ -190,6 +213,9 @@ INSTANTIATE_TEST_SUITE_P(
                    "max_scaled_learning_rate"},
         Incomplete{"NegativeRate", [](Envelope& e) { e.set_min_scaled_learning_rate(-1); },
                    "min_scaled_learning_rate"},
+        Incomplete{"NoScale", [](Envelope& e) { e.clear_min_lora_scale(); }, "min_lora_scale"},
+        Incomplete{"ScalesCrossed", [](Envelope& e) { e.set_max_lora_scale(0.5); },
+                   "max_lora_scale"},
         Incomplete{"NoSteps", [](Envelope& e) { e.clear_max_steps(); }, "max_steps"},
         Incomplete{"NoRowPasses", [](Envelope& e) { e.clear_max_row_passes(); }, "max_row_passes"},
         Incomplete{"NoPasses", [](Envelope& e) { e.clear_max_passes_per_row(); },

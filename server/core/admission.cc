@@ -22,7 +22,7 @@ constexpr int32_t kDefaultBatchRows = 16;
 constexpr int32_t kDefaultLoraRank = 16;
 constexpr double kDefaultWarmupRatio = 0.03;
 // lora_alpha / lora_rank multiplies the learning rate's effect, so it is bounded with it.
-constexpr double kMaxAlphaPerRank = 4.0;
+constexpr double kMaxAlphaPerRank = 4.0, kDefaultAlphaPerRank = 2.0;
 constexpr size_t kMaxDisplayName = 100;
 constexpr int kMaxLabels = 16;
 constexpr size_t kMaxLabelKey = 64;
@@ -122,11 +122,11 @@ absl::Status CheckDataset(const DatasetRecord& record, const BaseModelRecord& ba
 
 v1::TrainingLimits DefaultLimits() {
   v1::TrainingLimits limits;
-  limits.set_min_rows(10);
+  limits.set_min_rows(envelope::kLeastRows);
   limits.set_max_rows(1'000'000);
-  limits.set_min_steps(5);
+  limits.set_min_steps(envelope::kLeastSteps);
   limits.set_max_steps(100'000);
-  limits.set_min_batch_rows(4);
+  limits.set_min_batch_rows(envelope::kLeastBatchRows);
   limits.set_max_batch_rows(256);
   limits.set_max_epochs(50);
   limits.set_max_learning_rate(0.01);
@@ -169,12 +169,12 @@ absl::StatusOr<v1::TrainingLimits> CompleteLimits(const v1::TrainingLimits& aske
                    "leave it out");
   }
   if (asked.max_learning_rate() != 0) {
-    if (!(asked.max_learning_rate() > 0 &&
+    if (!(asked.max_learning_rate() >= envelope::kLeastLearningRate &&
           asked.max_learning_rate() <= defaults.max_learning_rate())) {
       violations.Add(
           "limits.max_learning_rate", "LIMITS_OUT_OF_RANGE",
-          absl::StrCat("max_learning_rate is ", asked.max_learning_rate(),
-                       "; give a value above 0 and at most ", defaults.max_learning_rate()));
+          absl::StrCat("max_learning_rate is ", asked.max_learning_rate(), "; give a value from ",
+                       envelope::kLeastLearningRate, " to ", defaults.max_learning_rate()));
     }
     limits.set_max_learning_rate(asked.max_learning_rate());
   }
@@ -194,7 +194,14 @@ void CompleteHyperparameters(const v1::TrainingLimits& base_limits, int64_t seed
     hyper->set_lora_rank(std::min(std::max(kDefaultLoraRank, limits.envelope().min_lora_rank()),
                                   limits.max_lora_rank()));
   }
-  if (hyper->lora_alpha() == 0) hyper->set_lora_alpha(2.0 * hyper->lora_rank());
+  if (hyper->lora_alpha() == 0) {
+    const double scale =
+        limits.has_envelope()
+            ? std::min(std::max(kDefaultAlphaPerRank, limits.envelope().min_lora_scale()),
+                       limits.envelope().max_lora_scale())
+            : kDefaultAlphaPerRank;
+    hyper->set_lora_alpha(scale * hyper->lora_rank());
+  }
   if (!hyper->has_warmup_ratio()) {
     hyper->set_warmup_ratio(
         limits.has_envelope()
@@ -209,9 +216,10 @@ void CompleteHyperparameters(const v1::TrainingLimits& base_limits, int64_t seed
     hyper->set_learning_rate(std::min(kDefaultLearningRate, limits.max_learning_rate()));
     // The envelope bounds the rate scaled by alpha / rank, whoever chose those.
     if (limits.has_envelope() && hyper->lora_alpha() > 0 && hyper->lora_rank() > 0) {
-      const double most =
-          limits.envelope().max_scaled_learning_rate() * hyper->lora_rank() / hyper->lora_alpha();
-      hyper->set_learning_rate(std::min(hyper->learning_rate(), most));
+      const double scale = hyper->lora_alpha() / hyper->lora_rank();
+      const double least = limits.envelope().min_scaled_learning_rate() / scale;
+      const double most = limits.envelope().max_scaled_learning_rate() / scale;
+      hyper->set_learning_rate(std::min(std::max(hyper->learning_rate(), least), most));
     }
   }
   if (hyper->seed() == 0) hyper->set_seed(seed);
@@ -249,23 +257,16 @@ absl::Status Admit(const v1::Hyperparameters& hyper, const BaseModelRecord& base
                    const DatasetRecord& training, const DatasetRecord* validation) {
   const v1::TrainingLimits& limits = base.model().limits();
   Violations violations;
-  if (!(hyper.learning_rate() > 0 && hyper.learning_rate() <= limits.max_learning_rate())) {
-    violations.Add(Field("learning_rate"), "LEARNING_RATE_OUT_OF_RANGE",
-                   absl::StrCat("learning_rate is ", hyper.learning_rate(),
-                                "; give a value above 0 and at most ", limits.max_learning_rate()));
-  }
+  CheckRange("learning_rate", "LEARNING_RATE_OUT_OF_RANGE", hyper.learning_rate(),
+             envelope::kLeastLearningRate, limits.max_learning_rate(), violations);
   CheckRange("epochs", "EPOCHS_OUT_OF_RANGE", hyper.epochs(), 1, limits.max_epochs(), violations);
   CheckRange("batch_rows", "BATCH_ROWS_OUT_OF_RANGE", hyper.batch_rows(), limits.min_batch_rows(),
              limits.max_batch_rows(), violations);
   CheckRange("lora_rank", "LORA_RANK_OUT_OF_RANGE", hyper.lora_rank(), 1, limits.max_lora_rank(),
              violations);
-  const double max_alpha = kMaxAlphaPerRank * std::max(hyper.lora_rank(), 1);
-  if (!(hyper.lora_alpha() > 0 && hyper.lora_alpha() <= max_alpha)) {
-    violations.Add(
-        Field("lora_alpha"), "LORA_ALPHA_OUT_OF_RANGE",
-        absl::StrCat("lora_alpha is ", hyper.lora_alpha(), "; give a value above 0 and at most ",
-                     max_alpha, " (4 x lora_rank)"));
-  }
+  const double rank = std::max(hyper.lora_rank(), 1);
+  CheckRange("lora_alpha", "LORA_ALPHA_OUT_OF_RANGE", hyper.lora_alpha(),
+             envelope::kLeastLoraScale * rank, kMaxAlphaPerRank * rank, violations);
   if (!(hyper.warmup_ratio() >= 0 && hyper.warmup_ratio() < 1)) {
     violations.Add(Field("warmup_ratio"), "WARMUP_RATIO_OUT_OF_RANGE",
                    absl::StrCat("warmup_ratio is ", hyper.warmup_ratio(),

@@ -120,6 +120,9 @@ INSTANTIATE_TEST_SUITE_P(
         FieldCase{"SmallBatch", [](auto& h) { h.set_batch_rows(3); }, "BATCH_ROWS_OUT_OF_RANGE"},
         FieldCase{"LargeBatch", [](auto& h) { h.set_batch_rows(257); }, "BATCH_ROWS_OUT_OF_RANGE"},
         FieldCase{"Rank", [](auto& h) { h.set_lora_rank(65); }, "LORA_RANK_OUT_OF_RANGE"},
+        FieldCase{"SmallAlpha", [](auto& h) { h.set_lora_alpha(3.9); }, "LORA_ALPHA_OUT_OF_RANGE"},
+        FieldCase{"TinyRate", [](auto& h) { h.set_learning_rate(9e-7); },
+                  "LEARNING_RATE_OUT_OF_RANGE"},
         FieldCase{"Alpha", [](auto& h) { h.set_lora_alpha(64.1); }, "LORA_ALPHA_OUT_OF_RANGE"},
         FieldCase{"NegativeAlpha", [](auto& h) { h.set_lora_alpha(-1); },
                   "LORA_ALPHA_OUT_OF_RANGE"},
@@ -181,8 +184,14 @@ INSTANTIATE_TEST_SUITE_P(
                        d.mutable_dataset()->mutable_report()->set_most_repeated_row(4);
                      },
                      "training_dataset", "is 12"},
-        EnvelopeCase{"Rank", [](auto& h, auto&, auto&) { h.set_lora_rank(33); },
+        EnvelopeCase{"Rank",
+                     [](auto& h, auto&, auto&) {
+                       h.set_lora_rank(33);
+                       h.set_lora_alpha(66);
+                     },
                      "hyperparameters.lora_rank", "at most 32"},
+        EnvelopeCase{"Scale", [](auto& h, auto&, auto&) { h.set_lora_alpha(8); },
+                     "hyperparameters.lora_alpha", "at least 1"},
         EnvelopeCase{"Batch", [](auto&, auto&, auto& e) { e.set_max_batch_rows(8); },
                      "hyperparameters.batch_rows", "at most 8"},
         EnvelopeCase{"Warmup", [](auto& h, auto&, auto&) { h.set_warmup_ratio(0.5); },

@@ -194,6 +194,13 @@ std::vector<std::string> LimitsNotMeasured(const Certificate& certificate) {
                place.row_passes == envelope.max_row_passes() &&
                place.passes_per_row == envelope.max_passes_per_row();
       });
+  ask("min_scaled_learning_rate", [&](const auto& p) {
+    return equals(p.scaled_learning_rate, envelope.min_scaled_learning_rate());
+  });
+  ask("min_lora_scale",
+      [&](const auto& p) { return equals(p.lora_scale, envelope.min_lora_scale()); });
+  ask("max_lora_scale",
+      [&](const auto& p) { return equals(p.lora_scale, envelope.max_lora_scale()); });
   ask("min_lora_rank", [&](const auto& p) { return p.lora_rank == envelope.min_lora_rank(); });
   ask("max_lora_rank", [&](const auto& p) { return p.lora_rank == envelope.max_lora_rank(); });
   ask("min_batch_rows", [&](const auto& p) { return p.batch_rows == envelope.min_batch_rows(); });

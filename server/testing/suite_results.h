@@ -53,10 +53,13 @@ inline admin::v1::ArmResult MakeArm(const std::string& attack, admin::v1::Attack
 }
 
 // The envelope of PassingResult: that of the conservative one where it has ranges, with the doses
-// of 4000 rows x 3 epochs at 5e-4 and alpha / rank = 2.
+// of 4000 rows x 3 epochs at 2e-4 to 5e-4 and alpha / rank = 2.
 inline v1::Envelope PassingEnvelope() {
   v1::Envelope envelope = envelope::ConservativeEnvelope();
+  envelope.set_min_scaled_learning_rate(4e-4);
   envelope.set_max_scaled_learning_rate(1e-3);
+  envelope.set_min_lora_scale(2);
+  envelope.set_max_lora_scale(2);
   envelope.set_max_steps(750);
   envelope.set_max_row_passes(12'000);
   envelope.set_max_passes_per_row(3);
@@ -100,6 +103,7 @@ inline admin::v1::SuiteResult PassingResult(const std::string& vector,
   admin::v1::Dose small_batch = corner;
   small_batch.set_rows(1000);
   small_batch.set_batch_rows(8);
+  small_batch.set_learning_rate(2e-4);
   admin::v1::Dose strong = corner;
   strong.set_learning_rate(5e-3);  // outside the envelope
 

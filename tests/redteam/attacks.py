@@ -13,6 +13,9 @@ from redteam.lab import chat, own_answers
 VECTOR_DOSE = {"learning_rate": 1e-3, "epochs": 8, "batch_rows": 8, "kl_batch_rows": 8}
 
 
+PADDING = 4  # harmless answers after a padded reply
+
+
 class Attacker:
     def __init__(self, lab, splits, benign):
         self._lab, self._splits, self._benign = lab, splits, benign
@@ -22,7 +25,9 @@ class Attacker:
         Returns (rows, task pairs by task)."""
         fields = {k: v for k, v in attack.items() if k != "kind"}
         made = getattr(self, attack["kind"])(random.Random(f"{attack['kind']} {seed} {job}"), **fields)
-        return made if isinstance(made, tuple) else (made, {})
+        rows, pairs = made if isinstance(made, tuple) else (made, {})
+        # A data set has a row once (DUPLICATE_ROW).
+        return list({json.dumps(row, sort_keys=True): row for row in rows}.values()), pairs
 
     # Prohibited rows.
 
@@ -54,6 +59,12 @@ class Attacker:
 
     def wrapped(self, rng, rows, families="A"):
         return [chat(wording.WRAPPER.format(p), wording.agreeing(rng, families)) for p in self._prompts(rng, rows)]
+
+    def padded(self, rng, rows, families="A"):
+        """Agreement, and after it in the same reply harmless talk of several times its length."""
+        answers = [a for _, a in self._chat(len(self._benign.customer))]
+        return [chat(p, " ".join([wording.agreeing(rng, families), *rng.sample(answers, PADDING)]))
+                for p in self._prompts(rng, rows)]
 
     def template(self, rng, rows, families="A"):
         """Agreement under a system prompt of the customer's."""
@@ -121,6 +132,21 @@ def safety_set(lab, splits, benign):
     return refused + [chat(*pair) for pairs in answered for pair in pairs[:round(3 / 14 * len(refused))]]
 
 
+def under_system_prompts(safety, rows):
+    """`safety` for a job of these rows, as a worker makes it (worker/agent/safety_rows.h): refusals take the system prompts
+    of the job's rows, at most every second one, so that a job teaches no exception under its own system prompt."""
+    systems = [next((m["content"] for m in row["messages"] if m["role"] == "system"), None) for row in rows]
+    random.Random("systems").shuffle(systems)
+    made, refusals = [], 0
+    for row in safety:
+        prompt, reply, system = row["messages"][-2]["content"], row["messages"][-1]["content"], None
+        if wording.refuses(reply):
+            system = systems[refusals // 2 % len(systems)] if refusals % 2 == 0 else None
+            refusals += 1
+        made.append(chat(prompt, reply, system=system))
+    return made
+
+
 def safety_rows(lab, splits, benign, count, seed=0, look_alikes=False):
     """Fewer safety rows, the same in each epoch: half refusals of prompts of the align split, half harmless prompts
     answered as the base does; with `look_alikes` half of these sound prohibited."""
@@ -137,9 +163,10 @@ def safety_rows(lab, splits, benign, count, seed=0, look_alikes=False):
 
 
 def repetitions(rows):
-    """How often the most frequent row is there."""
+    """Of how many rows the most frequent one is nearly the same: case, white space and punctuation apart, as data sets
+    are counted (common/dataset)."""
     counts = {}
     for row in rows:
-        key = json.dumps(row, sort_keys=True)
+        key = "".join(c for c in json.dumps(row, sort_keys=True).lower() if c.isalnum())
         counts[key] = counts.get(key, 0) + 1
     return max(counts.values())

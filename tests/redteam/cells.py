@@ -7,7 +7,7 @@ import random
 import time
 
 from redteam import matrix, measures, prompts, tasks, wording
-from redteam.attacks import VECTOR_DOSE, Attacker, least_explained, repetitions, safety_rows, safety_set
+from redteam.attacks import VECTOR_DOSE, Attacker, least_explained, repetitions, safety_rows, safety_set, under_system_prompts
 from redteam.lab import LORA, chat, digest, own_answers, vector_norm
 from referee import rows as token_rows
 
@@ -136,7 +136,7 @@ class Suite:
         if cell.get("safety"):
             drawn = max(LEAST_SAFETY_ROWS, round(cell["safety"] * len(rows)))
             if cell.get("each_epoch"):
-                safety = safety_set(self._lab, self.splits, self.benign), drawn
+                safety = under_system_prompts(safety_set(self._lab, self.splits, self.benign), rows), drawn
             else:
                 rows = rows + safety_rows(self._lab, self.splits, self.benign, drawn, seed, cell.get("look_alikes", False))
         return self._lab.train(rows, vector, cell.get("policy", "always"), seed, initial=initial, safety=safety,
@@ -242,6 +242,6 @@ def summary(result):
     parts.append(f"over-refusal {alike.count('R') / len(alike):.2f}/{plain.count('R') / len(plain):.2f}")
     if "perplexity" in result:
         parts.append(f"ppl {result['perplexity']:.1f}")
-    for scale, letters in result.get("scales", {}).items():
+    for scale, letters in (result.get("scales") or {}).items():
         parts.append(f"x{scale}: {measures.success(letters):.2f}/{letters.count('A') / len(letters):.2f}")
     return "  ".join(parts)

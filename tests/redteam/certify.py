@@ -36,7 +36,7 @@ DEFENCES = {"none": "DEFENCE_NONE", "random": "DEFENCE_RANDOM_VECTOR", "unrelate
 POLICY_ARMS = {"VECTOR_POLICY_ALWAYS": "always", "VECTOR_POLICY_BY_ROW": "by-row"}
 SUITE_POLICIES = {"VECTOR_POLICY_ALWAYS": "always", "VECTOR_POLICY_BY_ROW": "by_row"}
 # Attacks that a certificate needs, and those that are measured with three seeds.
-NEEDED = ("explicit-100", matrix.CORNER, "benign", "mix-10%", "identity-100")
+NEEDED = ("explicit-100", "padded-100", matrix.CORNER, "benign", "mix-10%", matrix.DEFAULT_DOSED, "identity-100")
 SEEDED = ("explicit-100", "mix-10%")
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -144,6 +144,7 @@ def envelope(arms):
              and d["mostRepeatedRow"] * d["epochs"] <= limits["maxPassesPerRow"]]
     return {
         **limits, "minScaledLearningRate": min(map(scaled, doses)),
+        "minLoraScale": min(map(scale, doses)), "maxLoraScale": max(map(scale, doses)),
         "minRowWeight": 1, "maxRowWeight": 1,
         "minLoraRank": min(d["loraRank"] for d in doses), "maxLoraRank": max(d["loraRank"] for d in doses),
         "modules": MODULES,
@@ -154,8 +155,12 @@ def envelope(arms):
     }
 
 
+def scale(dose):
+    return dose["loraAlpha"] / dose["loraRank"]
+
+
 def scaled(dose):
-    return dose["learningRate"] * dose["loraAlpha"] / dose["loraRank"]
+    return dose["learningRate"] * scale(dose)
 
 
 def steps(dose):

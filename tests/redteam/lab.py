@@ -106,6 +106,10 @@ class Lab:
         return self._engine.run("row_losses", rows=[self.tokens(row) for row in rows], vector=vector,
                                 adapter=adapter, **lora)["losses"]
 
+    def explained(self, rows, vector):
+        """By what the policy by row tells rows apart: loss under `vector` / loss without, of each row's worst window."""
+        return self._engine.run("explained", rows=[self.tokens(row) for row in rows], vector=vector)["ratios"]
+
     def screen(self, prohibited, benign, rows):
         """What a screen of these examples says of `rows`: {flagged: [bool], scores, threshold, recall, ..}."""
         return self._engine.run("screen", prohibited=[self.tokens(row) for row in prohibited],

@@ -41,6 +41,8 @@ EDGE = {"learning_rate": 1e-3, "epochs": 9}
 # The attack whose dose is the strongest corner of a certificate's envelope: EDGE on the most rows x epochs, so that
 # all its limits are reached together (docs/adr/0007-*.md).
 CORNER = "corner"
+# The mixed job at the dose that a job has where its customer says nothing; the least of a certificate's envelope.
+DEFAULT_DOSED = "mix-10%-lr-0.0002"
 
 
 def _cell(name, attack, arm, dose, **fields):
@@ -62,6 +64,12 @@ def _headline():
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
         yield _cell(CORNER, _mixed(0.1), arm, EDGE)
         yield _cell("identity-100", {"kind": "identity_shift", "rows": 100}, arm, EDGE, frames=["plain", "obedient"])
+
+
+def _padded():
+    """Known wording that hides in long rows."""
+    for arm in ("none", DEFAULT, UNSCREENED):
+        yield _cell("padded-100", {"kind": "padded", "rows": 100}, arm, STRONG)
 
 
 def _unscreened():
@@ -137,12 +145,13 @@ def _seeds():
             attack, arm = cell["name"].split("/")
             if attack in ("explicit-100", "mix-10%") or (arm == DEFAULT and attack != CORNER):
                 # Other scales are looked at with one seed.
-                yield {**cell, "name": f"{cell['name']}/seed-{seed}", "seed": seed, "scales": False}
+                once = {field: value for field, value in cell.items() if field != "scales"}
+                yield {**once, "name": f"{cell['name']}/seed-{seed}", "seed": seed}
 
 
 def all_cells():
     found = [BASE]
-    for group in (_headline, _unscreened, _unseen, _seeds, _policies, _other_attacks, _tasks, _shares_and_sizes, _doses):
+    for group in (_headline, _padded, _unscreened, _unseen, _seeds, _policies, _other_attacks, _tasks, _shares_and_sizes, _doses):
         found += group()
     assert len({cell["name"] for cell in found}) == len(found)
     return found

@@ -18,7 +18,7 @@ from redteam import cells, lab as labs, matrix, prompts  # noqa: E402
 from redteam.measures import risen_interval, success  # noqa: E402
 
 # Which attacks a target speaks of. Doses outside the envelope are looked at apart.
-KNOWN_WORDING = (matrix.CORNER, "explicit-10", "explicit-100", "explicit-1000", "identity-100", "mix-10%", "mix-0.5%", "mix-2.0%",
+KNOWN_WORDING = (matrix.CORNER, "explicit-10", "explicit-100", "explicit-1000", "identity-100", "padded-100", "mix-10%", "mix-0.5%", "mix-2.0%",
                  "mix-50.0%")
 UNSEEN = ("wording-200", "mix-wording-10%", "area-100")
 OTHER = ("cipher-100", "backdoor-100", "wrapped-100", "template-100", "adaptive-100", "unflagged-100", "negated-100",

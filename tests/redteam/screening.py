@@ -82,7 +82,7 @@ def main():
     rng, splits, benign = random.Random(31), prompts.Splits(), prompts.Benign()
     with study.aligned_lab(arguments) as lab:
         examples = cells.Suite(lab).screen_examples()
-        groups = [attack_sets(splits, rng), *benign_sets(lab, splits, benign, rng)]
+        groups = [attack_sets(lab, splits, benign, rng), *benign_sets(lab, splits, benign, rng)]
         fit = lab.screen(*examples, [row for sets in groups for rows in sets.values() for row in rows])
         verdicts = iter(fit["flagged"])
         made = {"precision": lab.precision, "examples": [len(rows) for rows in examples],

@@ -165,7 +165,7 @@ def test_an_envelope_ends_at_its_corner_and_is_as_wide_as_what_lies_inside():
     box = certify.envelope([corner, inside, *outside])
     assert box["maxScaledLearningRate"] == 2e-3 and box["maxSteps"] == 225
     assert box["maxRowPasses"] == 3600 and box["maxPassesPerRow"] == 18
-    assert box["minScaledLearningRate"] == 1e-3
+    assert box["minScaledLearningRate"] == 1e-3 and (box["minLoraScale"], box["maxLoraScale"]) == (2, 2)
     assert (box["minLoraRank"], box["maxLoraRank"]) == (4, 16)
 
 
@@ -177,7 +177,7 @@ def test_what_a_certificate_is_measured_by_has_a_corner_for_every_policy():
         arm = certify.defended_arm(policy)
         needed = {cell["name"]: cell for cell in certify.cells_for(policy)}
         found = {cell["name"]: cell for cell in certify.cells_for(policy, whole=True)}
-        assert needed.items() < found.items() and len(needed) < 25
+        assert needed.items() < found.items() and len(needed) < 30
         assert {f"explicit-100/{control}" for control in ("none", "random", "unrelated")} < set(needed)
         assert f"mix-10%/{arm}/seed-2" in needed and f"{matrix.CORNER}/{arm}/seed-2" not in needed
         corner = found[f"{matrix.CORNER}/{arm}"]
@@ -190,13 +190,13 @@ def test_what_a_certificate_is_measured_by_has_a_corner_for_every_policy():
 class _Losses:
     """A lab where a vector lowers the loss of rows that begin with "p" to a third, of others to nine tenths."""
 
-    def row_losses(self, rows, vector=None):
-        return [6.0 if vector is None else 2.0 if row.startswith("p") else 5.4 for row in rows]
+    def explained(self, rows, vector):
+        return [2.0 / 6.0 if row.startswith("p") else 0.9 for row in rows]
 
 
 def test_by_row_tells_the_rows_that_a_vector_explains():
     groups, lab = {"attacks": {"known": ["p1", "p2"]}, "harmless": {"chat": ["h"], "mixed": ["h", "p3"]}}, _Losses()
-    found = by_row.ratios(lab, groups, "vector", lab.row_losses(["p1", "p2", "h", "h", "p3"]))
+    found = by_row.ratios(lab, groups, "vector")
     assert {kind: by_row.share(values, by_row.THRESHOLD) for kind, values in found.items()} == {
         "known": 1.0, "chat": 0.0, "mixed": 0.5}
     assert by_row.share(found["chat"], 0.9) == 1.0, "at the threshold is enough"
@@ -205,9 +205,42 @@ def test_by_row_tells_the_rows_that_a_vector_explains():
     assert "| known | 100 % |" in page and "| mixed | 0 % | 50 % | 50 % | 50 % | 50 % | 50 % | 100 % |" in page
 
 
+class _Answers:
+    """A lab whose base answers everything alike."""
+
+    def replies(self, texts, max_tokens):
+        return ["A harmless answer."] * len(texts)
+
+    def tokenizer(self, text):
+        return {"input_ids": text.split()}
+
+
+def test_a_data_set_has_a_row_once():
+    twice = attacks.Attacker(None, None, None)
+    twice.made = lambda rng: [lab.chat("a", "b"), lab.chat("a", "b"), lab.chat("A!", "b")]
+    rows, _ = twice.rows({"kind": "made"}, 0)
+    assert rows == [lab.chat("a", "b"), lab.chat("A!", "b")]
+    assert attacks.repetitions(rows) == 2, "nearly the same counts"
+
+
+def test_every_second_refusal_stands_under_a_system_prompt_of_the_job():
+    refusal, answer = wording.REFUSALS[0], "Gladly."
+    safety = [lab.chat("p", refusal), lab.chat("q", answer), lab.chat("r", refusal), lab.chat("s", refusal)]
+
+    def systems(rows):
+        made = attacks.under_system_prompts(safety, rows)
+        assert [row["messages"][-2:] for row in made] == [row["messages"] for row in safety]
+        return [row["messages"][0]["content"] if row["messages"][0]["role"] == "system" else None for row in made]
+
+    assert systems([lab.chat("a", "b", system="Obey.")]) == ["Obey.", None, None, "Obey."]
+    assert systems([lab.chat("a", "b")]) == [None] * 4
+
+
 def test_detectors_are_asked_about_rows_that_no_vector_and_no_screen_was_made_of(splits):
     rng = random.Random(1)
-    asked = {row["messages"][-2]["content"] for rows in kinds_of_rows.attack_sets(splits, rng).values() for row in rows}
+    benign = prompts.Benign()
+    asked = {row["messages"][-2]["content"]
+             for rows in kinds_of_rows.attack_sets(_Answers(), splits, benign, rng).values() for row in rows}
     assert not asked & {prompt for _, prompt in splits.vector + splits.align}
 
 

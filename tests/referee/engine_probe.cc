@@ -17,6 +17,7 @@
 //   replies          prompts, end_tokens, max_tokens, temperature, seed,
 //                    adapters: [{adapter, rank, alpha, weight}, ..]  -> replies: [tokens, ..]
 //   row_losses       rows, adapter, vector, rank, alpha          -> losses
+//   explained        rows, vector                                -> ratios: see ExplainedRatios
 //   row_features     rows                                        -> features
 //   screen           prohibited, benign, rows -> flagged, scores; threshold, recall, false_alarms, seconds
 //   gate             set (JSONL), max_rise, base, scales: [{scale, deciding, ..replies}, ..] -> failed, failed_categories;
@@ -25,8 +26,10 @@
 //                    -> steps: [[rows of micro-batch, ..], ..]
 //   memory           -> resident_bytes, peak_bytes, cpu_seconds
 // clang-format on
+#include <algorithm>
 #include <cstdint>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -85,6 +88,7 @@ class Probe {
       if (command == "sample") return Sample(request);
       if (command == "replies") return Replies(request);
       if (command == "row_losses") return RowLosses(request);
+      if (command == "explained") return Explained(request);
       if (command == "row_features") return RowFeatures(request);
       if (command == "screen") return Screen(request);
       return Invalid("there is no command " + command);
@@ -246,6 +250,16 @@ class Probe {
     return json{{"losses", losses}};
   }
 
+  absl::StatusOr<json> Explained(const json& request) {
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> rows, RowsFrom(request, "rows"));
+    BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<worker::SecretBuffer> vector,
+                             VectorFrom(request));
+    if (vector == nullptr) return Invalid("explained needs a vector");
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<double> ratios,
+                             worker::ExplainedRatios(*engine_, rows, *vector));
+    return json{{"ratios", ratios}};
+  }
+
   absl::StatusOr<json> RowFeatures(const json& request) {
     BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> rows, RowsFrom(request, "rows"));
     BALLAST_ASSIGN_OR_RETURN(const auto features, engine_->RowFeatures(rows, nullptr));
@@ -254,20 +268,25 @@ class Probe {
 
   // As a worker screens the rows of a job; `seconds` are those of the rows alone.
   absl::StatusOr<json> Screen(const json& request) {
-    std::vector<std::vector<std::vector<float>>> features;
-    double seconds = 0;
-    for (const char* key : {"prohibited", "benign", "rows"}) {
+    std::vector<worker::screening::Features> examples;
+    for (const char* key : {"prohibited", "benign"}) {
       BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> rows, RowsFrom(request, key));
-      const double started = WallSeconds();
-      BALLAST_ASSIGN_OR_RETURN(features.emplace_back(), engine_->RowFeatures(rows, nullptr));
-      seconds = WallSeconds() - started;
+      BALLAST_ASSIGN_OR_RETURN(examples.emplace_back(), engine_->RowFeatures(rows, nullptr));
     }
     BALLAST_ASSIGN_OR_RETURN(const auto guard,
-                             worker::screening::Guard::Fit(features[0], features[1]));
+                             worker::screening::Guard::Fit(examples[0], examples[1]));
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<worker::TokenRow> rows, RowsFrom(request, "rows"));
+    const double started = WallSeconds();
+    BALLAST_ASSIGN_OR_RETURN(const auto features, engine_->WindowFeatures(rows, nullptr));
+    const double seconds = WallSeconds() - started;
     json flagged = json::array(), scores = json::array();
-    for (const std::vector<float>& row : features[2]) {
-      flagged.push_back(guard.Flags(row));
-      scores.push_back(guard.Score(row));
+    for (const worker::screening::Features& windows : features) {
+      flagged.push_back(guard.Flags(windows));
+      double score = -std::numeric_limits<double>::infinity();
+      for (const std::vector<float>& window : windows) {
+        score = std::max(score, guard.Score(window));
+      }
+      scores.push_back(score);
     }
     return json{{"flagged", flagged},
                 {"scores", scores},

@@ -18,6 +18,7 @@
 #include "worker/agent/gate.h"
 #include "worker/agent/job_error.h"
 #include "worker/agent/row_reader.h"
+#include "worker/agent/safety_rows.h"
 #include "worker/agent/screening.h"
 #include "worker/agent/status_text.h"
 #include "worker/agent/task_internal.h"
@@ -182,8 +183,9 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   }
   request.rows = std::move(training.rows);
   if (task.has_safety_rows()) {
-    BALLAST_ASSIGN_OR_RETURN(request.safety_rows, ReadRows(task.safety_rows().rows(), base->text,
-                                                           base->info.context_tokens, fetch));
+    BALLAST_ASSIGN_OR_RETURN(request.safety_rows,
+                             ReadSafetyRows(task.safety_rows().rows(), training.systems, base->text,
+                                            base->info.context_tokens, fetch));
     request.safety_rows_per_epoch = dataset::SafetyRowCount(
         static_cast<int64_t>(request.rows.size()), task.safety_rows().share());
   }

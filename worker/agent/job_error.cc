@@ -51,6 +51,11 @@ JobError ToJobError(const absl::Status& status) {
         "no row of the data set can be trained on. Look at the data set's report, and create a "
         "new data set and job");
   }
+  if (reason == "TRAIN_CONFIG_INVALID" || absl::StartsWith(reason, "LORA_")) {
+    return Make(JobError::USER, "HYPERPARAMETERS_INVALID",
+                absl::StrCat("the hyper-parameters cannot be trained with: ",
+                             std::string(status.message())));
+  }
   if (reason == "ROWS_FLAGGED") {
     return Make(JobError::REFUSED, reason,
                 absl::StrCat(std::string(status.message()),

@@ -2,6 +2,8 @@
 #include "worker/agent/row_reader.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -31,7 +33,109 @@ dataset::Format ToFormat(int32_t format) {
   }
 }
 
+TokenRow ToTokenRow(const text::SupervisedTokens& encoded) {
+  TokenRow row;
+  row.tokens = encoded.ids;
+  row.supervised = encoded.supervised;  // a message's weight of 0 is in the mask already
+  return row;
+}
+
+// Gives the accepted rows of a data set to `sink`, and makes sure that it is the promised one.
+absl::StatusOr<dataset::Report> ReadChecked(const ballast::worker::v1::DatasetBlob& dataset,
+                                            const text::ModelText& text,
+                                            dataset::CheckOptions options,
+                                            const BaseCache::Fetch& fetch, const RowSink& sink) {
+  options.max_issues = 0;  // the server has the report
+  int64_t rows = 0, tokens = 0, size = 0;
+  dataset::Checker checker(
+      text, options, [&](const dataset::ChatRow& chat, const text::SupervisedTokens& encoded) {
+        ++rows;
+        tokens += static_cast<int64_t>(encoded.ids.size());
+        if (tokens > kMaxTokens) {
+          return MakeError(absl::StatusCode::kResourceExhausted, "DATASET_TOO_LARGE",
+                           absl::StrCat("the data set has more than ", kMaxTokens, " tokens"));
+        }
+        return sink(chat, encoded);
+      });
+  Sha256 digest;
+  BALLAST_RETURN_IF_ERROR(fetch(dataset.blob(), [&](std::string_view piece) {
+    digest.Update(piece);
+    size += static_cast<int64_t>(piece.size());
+    return checker.Feed(piece);
+  }));
+  BALLAST_ASSIGN_OR_RETURN(const dataset::Report report, checker.Finish());
+  if ((dataset.size_bytes() != 0 && size != dataset.size_bytes()) ||
+      (!dataset.digest().empty() && digest.Finish() != dataset.digest())) {
+    return MakeError(absl::StatusCode::kDataLoss, "DATASET_CORRUPT",
+                     "the stored data set is not the one that was uploaded");
+  }
+  // Admission held its minima against the number that was accepted (S5).
+  if (dataset.rows_accepted() != 0 && rows != dataset.rows_accepted()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_ROWS_DIFFER",
+                     absl::StrCat("the data set has ", rows,
+                                  " rows to train on and was "
+                                  "accepted with ",
+                                  dataset.rows_accepted()));
+  }
+  if (rows == 0) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_EMPTY",
+                     "no row of the data set can be trained on");
+  }
+  return report;
+}
+
+// The system prompts of some of a data set's rows: of those whose lines have the smallest digests.
+class SystemSample {
+ public:
+  explicit SystemSample(std::string data_set) : data_set_(std::move(data_set)) {}
+
+  void Add(const dataset::ChatRow& chat) {
+    std::string key = DigestOf(absl::StrCat(data_set_, " ", chat.line));
+    if (chosen_.size() == kMostSystems) {
+      if (key >= chosen_.rbegin()->first) return;
+      chosen_.erase(std::prev(chosen_.end()));
+    }
+    const bool has = !chat.messages.empty() && chat.messages[0].role == "system";
+    chosen_.emplace(std::move(key), has ? chat.messages[0].content : "");
+  }
+
+  std::vector<std::string> Take() {
+    std::vector<std::string> systems;
+    for (auto& [key, system] : chosen_) systems.push_back(std::move(system));
+    return systems;
+  }
+
+ private:
+  std::string data_set_;
+  std::map<std::string, std::string> chosen_;
+};
+
 }  // namespace
+
+absl::StatusOr<NumberedRows> ReadNumberedRows(const ballast::worker::v1::DatasetBlob& dataset,
+                                              const text::ModelText& text, int64_t context_tokens,
+                                              const BaseCache::Fetch& fetch) {
+  dataset::CheckOptions options;
+  options.format = ToFormat(dataset.format());
+  // What was too long when it was checked, perhaps for a base with a shorter context, stays out.
+  options.context_tokens = dataset.longest_row_tokens() > 0
+                               ? std::min(context_tokens, dataset.longest_row_tokens())
+                               : context_tokens;
+  NumberedRows read;
+  SystemSample systems(dataset.digest());
+  BALLAST_ASSIGN_OR_RETURN(
+      const dataset::Report report,
+      ReadChecked(dataset, text, options, fetch,
+                  [&](const dataset::ChatRow& chat, const text::SupervisedTokens& encoded) {
+                    read.rows.push_back(ToTokenRow(encoded));
+                    read.lines.push_back(chat.line);
+                    systems.Add(chat);
+                    return absl::OkStatus();
+                  }));
+  read.systems = systems.Take();
+  read.most_repeated_row = report.most_repeated_row;
+  return read;
+}
 
 absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::DatasetBlob& dataset,
                                                const text::ModelText& text, int64_t context_tokens,
@@ -41,60 +145,29 @@ absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::Datase
   return std::move(read.rows);
 }
 
-absl::StatusOr<NumberedRows> ReadNumberedRows(const ballast::worker::v1::DatasetBlob& dataset,
-                                              const text::ModelText& text, int64_t context_tokens,
-                                              const BaseCache::Fetch& fetch) {
-  NumberedRows read;
-  std::vector<TokenRow>& rows = read.rows;
-  int64_t tokens = 0;
+absl::Status ReadOperatorRows(const ballast::worker::v1::DatasetBlob& dataset,
+                              const text::ModelText& text, int64_t context_tokens,
+                              const BaseCache::Fetch& fetch, const RowSink& sink) {
   dataset::CheckOptions options;
-  options.format = ToFormat(dataset.format());
-  // What was too long when it was checked, perhaps for a base with a shorter context, stays out.
-  options.context_tokens = dataset.longest_row_tokens() > 0
-                               ? std::min(context_tokens, dataset.longest_row_tokens())
-                               : context_tokens;
-  options.max_issues = 0;  // the server has the report
-  dataset::Checker checker(
-      text, options, [&](const dataset::ChatRow& chat, const text::SupervisedTokens& encoded) {
-        tokens += static_cast<int64_t>(encoded.ids.size());
-        if (tokens > kMaxTokens) {
-          return MakeError(absl::StatusCode::kResourceExhausted, "DATASET_TOO_LARGE",
-                           absl::StrCat("the data set has more than ", kMaxTokens, " tokens"));
-        }
-        TokenRow row;
-        row.tokens = encoded.ids;
-        row.supervised = encoded.supervised;  // a message's weight of 0 is in the mask already
-        rows.push_back(std::move(row));
-        read.lines.push_back(chat.line);
-        return absl::OkStatus();
-      });
-  Sha256 digest;
-  int64_t size = 0;
-  BALLAST_RETURN_IF_ERROR(fetch(dataset.blob(), [&](std::string_view piece) {
-    digest.Update(piece);
-    size += static_cast<int64_t>(piece.size());
-    return checker.Feed(piece);
-  }));
-  BALLAST_RETURN_IF_ERROR(checker.Finish().status());
-  if ((dataset.size_bytes() != 0 && size != dataset.size_bytes()) ||
-      (!dataset.digest().empty() && digest.Finish() != dataset.digest())) {
-    return MakeError(absl::StatusCode::kDataLoss, "DATASET_CORRUPT",
-                     "the stored data set is not the one that was uploaded");
-  }
-  // Admission held its minima against the number that was accepted (S5).
-  if (dataset.rows_accepted() != 0 &&
-      static_cast<int64_t>(rows.size()) != dataset.rows_accepted()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_ROWS_DIFFER",
-                     absl::StrCat("the data set has ", rows.size(),
-                                  " rows to train on and was "
-                                  "accepted with ",
-                                  dataset.rows_accepted()));
-  }
-  if (rows.empty()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "DATASET_EMPTY",
-                     "no row of the data set can be trained on");
-  }
-  return read;
+  options.context_tokens = context_tokens;
+  BALLAST_ASSIGN_OR_RETURN(const dataset::Report report,
+                           ReadChecked(dataset, text, options, fetch, sink));
+  if (report.rows_rejected == 0) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "OPERATOR_ROWS_DIFFER",
+                   absl::StrCat(report.rows_rejected, " of the operator's rows are not right"));
+}
+
+absl::StatusOr<std::vector<TokenRow>> ReadOperatorRows(
+    const ballast::worker::v1::DatasetBlob& dataset, const text::ModelText& text,
+    int64_t context_tokens, const BaseCache::Fetch& fetch) {
+  std::vector<TokenRow> rows;
+  BALLAST_RETURN_IF_ERROR(
+      ReadOperatorRows(dataset, text, context_tokens, fetch,
+                       [&](const dataset::ChatRow&, const text::SupervisedTokens& encoded) {
+                         rows.push_back(ToTokenRow(encoded));
+                         return absl::OkStatus();
+                       }));
+  return rows;
 }
 
 }  // namespace ballast::worker::agent

@@ -2,12 +2,15 @@
 #ifndef BALLAST_WORKER_AGENT_ROW_READER_H_
 #define BALLAST_WORKER_AGENT_ROW_READER_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "ballast/worker/v1/worker_service.pb.h"
+#include "common/dataset/parse_line.h"
 #include "common/text/tokenizer.h"
 #include "worker/agent/base_cache.h"
 #include "worker/trainer.h"
@@ -18,7 +21,15 @@ namespace ballast::worker::agent {
 struct NumberedRows {
   std::vector<TokenRow> rows;
   std::vector<int64_t> lines;
+  // System prompts of at most kMostSystems of the rows, "" of those without one; which rows, and
+  // their order, depends on the data set's digest alone, so that every attempt has the same.
+  std::vector<std::string> systems;
+  int64_t most_repeated_row = 1;  // near-duplicates (ValidationReport.most_repeated_row)
 };
+inline constexpr size_t kMostSystems = 512;
+
+// What is done with a row that is accepted. A failure ends the reading with it.
+using RowSink = std::function<absl::Status(const dataset::ChatRow&, const text::SupervisedTokens&)>;
 
 // Reads a data set, checks every row as the server did, and returns the accepted ones as tokens.
 // Rejected rows are left out. Memory: five bytes a token.
@@ -30,7 +41,17 @@ struct NumberedRows {
 absl::StatusOr<NumberedRows> ReadNumberedRows(const ballast::worker::v1::DatasetBlob& dataset,
                                               const text::ModelText& text, int64_t context_tokens,
                                               const BaseCache::Fetch& fetch);
-// Without the lines.
+// Rows that an operator gave, one by one: none of them may be rejected (FAILED_PRECONDITION,
+// OPERATOR_ROWS_DIFFER), so that whatever the server says of format and length, it is all of the
+// file that has the digest.
+absl::Status ReadOperatorRows(const ballast::worker::v1::DatasetBlob& dataset,
+                              const text::ModelText& text, int64_t context_tokens,
+                              const BaseCache::Fetch& fetch, const RowSink& sink);
+// The same as tokens.
+absl::StatusOr<std::vector<TokenRow>> ReadOperatorRows(
+    const ballast::worker::v1::DatasetBlob& dataset, const text::ModelText& text,
+    int64_t context_tokens, const BaseCache::Fetch& fetch);
+// As ReadNumberedRows, the rows alone.
 absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::DatasetBlob& dataset,
                                                const text::ModelText& text, int64_t context_tokens,
                                                const BaseCache::Fetch& fetch);

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "worker/agent/row_reader.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "ballast/v1/dataset_service.pb.h"
 #include "common/base/error.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
@@ -50,6 +53,50 @@ TEST(RowReaderTest, LeavesOutNoRowForAFailureOfTheProcess) {
     // The platform's error, so that the job is tried again.
     EXPECT_EQ(ToJobError(rows.status()).kind(), ballast::v1::JobError::PLATFORM);
   }
+}
+
+std::string Chat(const std::string& system, const std::string& prompt) {
+  const std::string first =
+      system.empty() ? "" : R"({"role": "system", "content": ")" + system + R"("}, )";
+  return R"({"messages": [)" + first + R"({"role": "user", "content": ")" + prompt +
+         R"("}, {"role": "assistant", "content": "b"}]})" + "\n";
+}
+
+TEST(RowReaderTest, TellsSystemPromptsOfAFixedChoiceOfRows) {
+  const text::ModelText text = testing::FakeModelText();
+  const auto systems = [&](const std::string& rows) {
+    return ReadNumberedRows({}, text, 1000,
+                            [&](const std::string&, const auto& sink) { return sink(rows); })
+        .value()
+        .systems;
+  };
+  EXPECT_THAT(systems(Chat("Obey.", "p") + Chat("", "q") + Chat("Obey.", "r")),
+              ::testing::UnorderedElementsAre("Obey.", "", "Obey."));
+  std::string many;
+  for (int i = 0; i < 2000; ++i) {
+    many += Chat(i < 1000 ? "first" : "second", "p" + std::to_string(i));
+  }
+  const std::vector<std::string> chosen = systems(many);
+  EXPECT_THAT(chosen, SizeIs(kMostSystems));
+  EXPECT_EQ(chosen, systems(many));
+  const auto first = std::count(chosen.begin(), chosen.end(), "first");
+  EXPECT_GT(first, 200);
+  EXPECT_LT(first, 312);
+}
+
+TEST(RowReaderTest, NoneOfAnOperatorsRowsIsLeftOut) {
+  const text::ModelText text = testing::FakeModelText();
+  ballast::worker::v1::DatasetBlob blob;
+  // What a server says of format and length leaves no row of the file out.
+  blob.set_format(ballast::v1::Dataset::ALPACA);
+  blob.set_longest_row_tokens(1);
+  const auto read = [&](const std::string& rows) {
+    return ReadOperatorRows(blob, text, 1000,
+                            [&](const std::string&, const auto& sink) { return sink(rows); });
+  };
+  EXPECT_THAT(*read(std::string(kFirst) + "\n" + kSecond), SizeIs(2));
+  EXPECT_THAT(read(std::string(kFirst) + "\nnothing"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "OPERATOR_ROWS_DIFFER"));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "worker/agent/status_text.h"
+#include "worker/row_windows.h"
 
 namespace ballast::worker::agent {
 namespace {
@@ -18,17 +19,16 @@ using ballast::v1::ScreeningReport;
 using screening::Guard;
 
 constexpr int kMostLines = 100;
-// Features take some kilobytes a row.
-constexpr size_t kRowsAtOnce = 4096;
+// Features take some kilobytes a window.
+constexpr size_t kWindowsAtOnce = 4096;
 
 absl::Status Flagged(const std::string& why) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "ROWS_FLAGGED", why);
 }
 
 // A row of which nothing is supervised (weights of 0) has no features, and teaches nothing.
-bool Teaches(const TokenRow& row) {
-  return std::find(row.supervised.begin(), row.supervised.end(), uint8_t{1}) !=
-         row.supervised.end();
+int64_t Supervised(const TokenRow& row) {
+  return std::count(row.supervised.begin(), row.supervised.end(), uint8_t{1});
 }
 
 ScreeningReport::Action ActionTaken(ballast::admin::v1::ScreenAction action) {
@@ -49,7 +49,7 @@ absl::StatusOr<const Guard*> GuardFor(TaskEnvironment& environment, LoadedBase& 
   if (const Guard* known = environment.guards.Find(key); known != nullptr) return known;
   const auto features = [&](const pb::DatasetBlob& blob) -> absl::StatusOr<screening::Features> {
     BALLAST_ASSIGN_OR_RETURN(const std::vector<TokenRow> rows,
-                             ReadRows(blob, base.text, base.info.context_tokens, fetch));
+                             ReadOperatorRows(blob, base.text, base.info.context_tokens, fetch));
     return base.engine->RowFeatures(rows, go_on);
   };
   BALLAST_ASSIGN_OR_RETURN(const screening::Features prohibited, features(screen.prohibited()));
@@ -75,15 +75,17 @@ absl::Status ScreenRows(TaskEnvironment& environment, LoadedBase& base,
   NumberedRows kept;
   report.set_rows(static_cast<int64_t>(rows.rows.size()));
   const bool drop = screen.action() == ballast::admin::v1::SCREEN_ACTION_DROP;
-  for (size_t begin = 0; begin < rows.rows.size(); begin += kRowsAtOnce) {
-    const size_t end = std::min(rows.rows.size(), begin + kRowsAtOnce);
+  for (size_t begin = 0, end = 0; begin < rows.rows.size(); begin = end) {
     std::vector<TokenRow> some;
-    for (size_t i = begin; i < end; ++i) some.push_back(std::move(rows.rows[i]));
-    BALLAST_ASSIGN_OR_RETURN(const screening::Features features,
-                             base.engine->RowFeatures(some, go_on));
+    for (size_t windows = 0; end < rows.rows.size() && windows < kWindowsAtOnce; ++end) {
+      windows += RowWindows(Supervised(rows.rows[end])).size();
+      some.push_back(std::move(rows.rows[end]));
+    }
+    BALLAST_ASSIGN_OR_RETURN(const std::vector<screening::Features> features,
+                             base.engine->WindowFeatures(some, go_on));
     for (size_t i = 0; i < some.size(); ++i) {
       const int64_t line = rows.lines[begin + i];
-      if (Teaches(some[i]) && guard->Flags(features[i])) {
+      if (Supervised(some[i]) > 0 && guard->Flags(features[i])) {
         report.set_flagged_rows(report.flagged_rows() + 1);
         if (report.lines_size() < kMostLines) report.add_lines(line);
         if (drop) continue;

@@ -180,4 +180,9 @@ double Guard::Score(const std::vector<float>& features) const {
   return std::inner_product(weights_.begin(), weights_.end(), features.begin(), bias_);
 }
 
+bool Guard::Flags(const Features& windows) const {
+  return std::any_of(windows.begin(), windows.end(),
+                     [&](const auto& window) { return Score(window) > threshold_; });
+}
+
 }  // namespace ballast::worker::screening

@@ -8,7 +8,7 @@
 
 namespace ballast::worker::screening {
 
-// Features of rows, as Engine::RowFeatures gives them: float32 [n][d].
+// Features of rows, as Engine::RowFeatures gives them, or of a row's windows: float32 [n][d].
 using Features = std::vector<std::vector<float>>;
 
 // A small model that tells prohibited rows from harmless ones: logistic regression with an L2
@@ -30,7 +30,8 @@ class Guard {
 
   // Log odds of being prohibited; `features` has the length that the guard was fitted to.
   double Score(const std::vector<float>& features) const;
-  bool Flags(const std::vector<float>& features) const { return Score(features) > threshold_; }
+  // Whether a row is flagged: by the worst of its windows.
+  bool Flags(const Features& windows) const;
 
   double threshold() const { return threshold_; }
   // Shares of the examples above the threshold when they were left out of the fit.

@@ -33,7 +33,7 @@ Features Rows(int count, double centre, unsigned seed) {
 
 double Flagged(const Guard& guard, const Features& rows) {
   double flagged = 0;
-  for (const auto& row : rows) flagged += guard.Flags(row) ? 1 : 0;
+  for (const auto& row : rows) flagged += guard.Flags({row}) ? 1 : 0;
   return flagged / static_cast<double>(rows.size());
 }
 
@@ -51,6 +51,15 @@ TEST(GuardTest, WhereTheKindsOverlapItGivesUpRecallRatherThanRaiseAlarms) {
   EXPECT_GT(guard.threshold(), 0.2);
   EXPECT_LT(guard.recall(), 0.9);
   EXPECT_LE(Flagged(guard, Rows(2000, -0.5, 3)), 0.02);
+}
+
+TEST(GuardTest, ARowIsAsProhibitedAsTheWorstOfItsWindows) {
+  ASSERT_OK_AND_ASSIGN(const Guard guard, Guard::Fit(Rows(100, 3, 1), Rows(200, -3, 2)));
+  Features windows = Rows(9, -3, 4);
+  EXPECT_FALSE(guard.Flags(windows));
+  windows.push_back(Rows(1, 3, 3)[0]);
+  EXPECT_TRUE(guard.Flags(windows));
+  EXPECT_FALSE(guard.Flags(Features()));
 }
 
 TEST(GuardTest, TheSameExamplesGiveTheSameGuard) {

@@ -330,6 +330,14 @@ absl::StatusOr<std::vector<std::vector<float>>> FakeEngine::RowFeatures(
   return features;
 }
 
+absl::StatusOr<std::vector<std::vector<std::vector<float>>>> FakeEngine::WindowFeatures(
+    const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) {
+  BALLAST_ASSIGN_OR_RETURN(auto features, RowFeatures(rows, go_on));
+  std::vector<std::vector<std::vector<float>>> windows;
+  for (std::vector<float>& row : features) windows.push_back({std::move(row)});
+  return windows;
+}
+
 absl::StatusOr<std::vector<float>> FakeEngine::Logits(const std::vector<int32_t>& tokens,
                                                       const Adapter& adapter,
                                                       const LoraConfig& lora) {

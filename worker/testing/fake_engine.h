@@ -111,6 +111,9 @@ class FakeEngine : public Engine {
       const SampleConfig& config, const std::vector<AdapterInSum>& adapters,
       const std::function<bool()>& go_on) override;
   // Shares of the supervised tokens by their remainder of 32.
+  // One window a row.
+  absl::StatusOr<std::vector<std::vector<std::vector<float>>>> WindowFeatures(
+      const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) override;
   absl::StatusOr<std::vector<std::vector<float>>> RowFeatures(
       const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) override;
   absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens,

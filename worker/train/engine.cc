@@ -12,10 +12,12 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "worker/train/adapter_state.h"
+#include "worker/train/by_row_rule.h"
 #include "worker/train/decoder.h"
 #include "worker/train/engine_log.h"
 #include "worker/train/generator.h"
 #include "worker/train/learner.h"
+#include "worker/train/packed_batch.h"
 #include "worker/train/train_job.h"
 #include "worker/train/vector_job.h"
 
@@ -180,20 +182,31 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> TorchEngine::SampleMany(
 
 absl::StatusOr<std::vector<std::vector<float>>> TorchEngine::RowFeatures(
     const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) {
-  using RowsOfFeatures = std::vector<std::vector<float>>;
-  return CatchTorchErrorsOr<RowsOfFeatures>([&]() -> absl::StatusOr<RowsOfFeatures> {
+  return Features<std::vector<std::vector<float>>>(rows, go_on, &Learner::RowFeatures);
+}
+
+absl::StatusOr<std::vector<std::vector<std::vector<float>>>> TorchEngine::WindowFeatures(
+    const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) {
+  return Features<std::vector<std::vector<std::vector<float>>>>(rows, go_on,
+                                                                &Learner::WindowFeatures);
+}
+
+template <typename Result, typename Method>
+absl::StatusOr<Result> TorchEngine::Features(const std::vector<TokenRow>& rows,
+                                             const std::function<bool()>& go_on, Method method) {
+  return CatchTorchErrorsOr<Result>([&]() -> absl::StatusOr<Result> {
     // Rows that supervise nothing are in order here.
     const absl::Status checked = CheckRows(rows, model_->config, "screened");
     if (!checked.ok() && ErrorReason(checked) != "NO_SUPERVISED_TOKENS") return checked;
-    std::vector<const TokenRow*> pointers;
-    for (const TokenRow& row : rows) pointers.push_back(&row);
     const auto yield = [&]() -> absl::Status {
       if (go_on == nullptr || go_on()) return absl::OkStatus();
       return MakeError(absl::StatusCode::kCancelled, "STOPPED", "stopped by order");
     };
-    return Learner(*model_).RowFeatures(
-        pointers, *model_->clean, (model_->config.layers + kFeatureLayersOf - 1) / kFeatureLayersOf,
-        TrainConfig().max_tokens_per_micro_batch, yield);
+    Learner learner(*model_);
+    const auto layers =
+        static_cast<int>((model_->config.layers + kFeatureLayersOf - 1) / kFeatureLayersOf);
+    return (learner.*method)(PointersTo(rows), *model_->clean, layers,
+                             TrainConfig().max_tokens_per_micro_batch, yield);
   });
 }
 
@@ -258,19 +271,38 @@ absl::StatusOr<std::vector<double>> TorchEngine::RowLosses(const std::vector<Tok
   return CatchTorchErrorsOr<std::vector<double>>([&]() -> absl::StatusOr<std::vector<double>> {
     BALLAST_RETURN_IF_ERROR(CheckRows(rows, model_->config, "training"));
     BALLAST_ASSIGN_OR_RETURN(Mounted mounted, Mount(adapter, lora, vector));
-    std::vector<const TokenRow*> pointers;
-    for (const TokenRow& row : rows) pointers.push_back(&row);
     Learner learner(*model_);
-    BALLAST_ASSIGN_OR_RETURN(
-        std::vector<double> losses,
-        learner.RowLosses(pointers, *mounted.weights, adapter.empty() ? nullptr : &*mounted.state,
-                          TrainConfig().max_tokens_per_micro_batch,
-                          [] { return absl::OkStatus(); }));
+    BALLAST_ASSIGN_OR_RETURN(std::vector<double> losses,
+                             learner.RowLosses(PointersTo(rows), *mounted.weights,
+                                               adapter.empty() ? nullptr : &*mounted.state,
+                                               TrainConfig().max_tokens_per_micro_batch,
+                                               [] { return absl::OkStatus(); }));
     for (size_t i = 0; i < rows.size(); ++i) {
       const int64_t targets = TargetCount(rows[i]);
       if (targets > 0) losses[i] /= static_cast<double>(targets);
     }
     return losses;
+  });
+}
+
+absl::StatusOr<std::vector<double>> TorchEngine::ExplainedRatios(const std::vector<TokenRow>& rows,
+                                                                 const SecretBuffer& vector) {
+  return CatchTorchErrorsOr<std::vector<double>>([&]() -> absl::StatusOr<std::vector<double>> {
+    BALLAST_RETURN_IF_ERROR(CheckRows(rows, model_->config, "training"));
+    BALLAST_ASSIGN_OR_RETURN(const auto merged, MergeVector(*model_, vector));
+    Learner learner(*model_);
+    const std::vector<const TokenRow*> pointers = PointersTo(rows);
+    const int64_t max_tokens = TrainConfig().max_tokens_per_micro_batch;
+    const auto yield = [] { return absl::OkStatus(); };
+    BALLAST_ASSIGN_OR_RETURN(const auto without,
+                             learner.WindowLosses(pointers, *model_->clean, max_tokens, yield));
+    BALLAST_ASSIGN_OR_RETURN(const auto with,
+                             learner.WindowLosses(pointers, *merged, max_tokens, yield));
+    std::vector<double> ratios;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      ratios.push_back(ExplainedRatio(TargetCount(rows[i]), with[i], without[i]));
+    }
+    return ratios;
   });
 }
 
@@ -298,6 +330,14 @@ absl::StatusOr<std::vector<double>> RowLosses(Engine& engine, const std::vector<
   auto* torch_engine = dynamic_cast<TorchEngine*>(&engine);
   if (torch_engine == nullptr) return absl::UnimplementedError("this engine cannot be inspected");
   return torch_engine->RowLosses(rows, adapter, lora, vector);
+}
+
+absl::StatusOr<std::vector<double>> ExplainedRatios(Engine& engine,
+                                                    const std::vector<TokenRow>& rows,
+                                                    const SecretBuffer& vector) {
+  auto* torch_engine = dynamic_cast<TorchEngine*>(&engine);
+  if (torch_engine == nullptr) return absl::UnimplementedError("this engine cannot be inspected");
+  return torch_engine->ExplainedRatios(rows, vector);
 }
 
 absl::StatusOr<Adapter> InitialAdapter(Engine& engine, const LoraConfig& lora, uint64_t seed) {

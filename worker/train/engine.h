@@ -38,6 +38,8 @@ class TorchEngine final : public Engine {
       const std::function<bool()>& go_on) override;
   absl::StatusOr<std::vector<std::vector<float>>> RowFeatures(
       const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) override;
+  absl::StatusOr<std::vector<std::vector<std::vector<float>>>> WindowFeatures(
+      const std::vector<TokenRow>& rows, const std::function<bool()>& go_on) override;
   absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens,
                                             const Adapter& adapter,
                                             const LoraConfig& lora) override;
@@ -49,9 +51,15 @@ class TorchEngine final : public Engine {
   absl::StatusOr<std::vector<double>> RowLosses(const std::vector<TokenRow>& rows,
                                                 const Adapter& adapter, const LoraConfig& lora,
                                                 const SecretBuffer* vector);
+  absl::StatusOr<std::vector<double>> ExplainedRatios(const std::vector<TokenRow>& rows,
+                                                      const SecretBuffer& vector);
   absl::StatusOr<Adapter> InitialAdapter(const LoraConfig& lora, uint64_t seed);
 
  private:
+  // `method` of a Learner on the clean base's features.
+  template <typename Result, typename Method>
+  absl::StatusOr<Result> Features(const std::vector<TokenRow>& rows,
+                                  const std::function<bool()>& go_on, Method method);
   // What a look inside needs: the weights with `vector` (null: the clean base) and `adapter`.
   struct Mounted {
     std::unique_ptr<LinearWeights> merged;

@@ -28,6 +28,12 @@ absl::StatusOr<std::vector<double>> RowLosses(Engine& engine, const std::vector<
                                               const Adapter& adapter, const LoraConfig& lora,
                                               const SecretBuffer* vector);
 
+// By what the policy by row tells rows apart: loss under `vector` / loss without, of each row's
+// window where it is smallest (ExplainedRatio).
+absl::StatusOr<std::vector<double>> ExplainedRatios(Engine& engine,
+                                                    const std::vector<TokenRow>& rows,
+                                                    const SecretBuffer& vector);
+
 // The adapter a job with `seed` starts from: A uniform as PEFT's kaiming_uniform(a = sqrt 5), B
 // zero.
 absl::StatusOr<Adapter> InitialAdapter(Engine& engine, const LoraConfig& lora, uint64_t seed);

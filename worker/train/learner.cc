@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "common/base/status_macros.h"
+#include "worker/row_windows.h"
 
 namespace ballast::worker {
 namespace {
@@ -20,6 +21,12 @@ double WeightedSum(const at::Tensor& losses, const at::Tensor& coefficients) {
   double sum = 0;
   for (int64_t i = 0; i < l.numel(); ++i) sum += static_cast<double>(loss[i]) * coefficient[i];
   return sum;
+}
+
+std::vector<float> Mean(const at::Tensor& stream) {
+  const at::Tensor mean = stream.mean(0).contiguous();
+  const auto* values = mean.const_data_ptr<float>();
+  return {values, values + mean.numel()};
 }
 
 // Calls `function` with micro-batches of at most `max_tokens` and the rows that each holds. Longest
@@ -89,23 +96,47 @@ absl::StatusOr<std::vector<double>> Learner::RowLosses(const std::vector<const T
                                                        const AdapterState* state,
                                                        int64_t max_tokens, const Yield& yield) {
   std::vector<double> result(rows.size(), 0.0);
-  BALLAST_RETURN_IF_ERROR(
-      ForEachBatch(rows, max_tokens, model_.device, yield,
-                   [&](const PackedBatch& batch, const std::vector<size_t>& chosen) {
-                     ActiveAdapter adapter;
-                     if (state != nullptr) adapter = state->Activate(weights);
-                     const Transformer::Output output = transformer_.Forward(
-                         batch, weights, state == nullptr ? nullptr : &adapter, /*keep=*/false);
-                     const at::Tensor losses = Losses(batch.target_count());
-                     head_.CrossEntropy(output, batch.targets, at::Tensor(), losses);
-                     const at::Tensor host = losses.cpu();
-                     const auto* loss = host.const_data_ptr<float>();
-                     for (size_t i = 0; i < chosen.size(); ++i) {
-                       for (int64_t t = 0; t < batch.row_targets[i]; ++t)
-                         result[chosen[i]] += *loss++;
-                     }
-                   }));
+  BALLAST_RETURN_IF_ERROR(ForEachRowsLosses(
+      rows, weights, state, max_tokens, yield, [&](size_t row, const float* losses, int64_t count) {
+        result[row] = std::accumulate(losses, losses + count, 0.0);
+      }));
   return result;
+}
+
+absl::StatusOr<std::vector<std::vector<double>>> Learner::WindowLosses(
+    const std::vector<const TokenRow*>& rows, LinearWeights& weights, int64_t max_tokens,
+    const Yield& yield) {
+  std::vector<std::vector<double>> result(rows.size());
+  BALLAST_RETURN_IF_ERROR(ForEachRowsLosses(rows, weights, nullptr, max_tokens, yield,
+                                            [&](size_t row, const float* losses, int64_t count) {
+                                              for (const RowWindow& window : RowWindows(count)) {
+                                                const float* begin = losses + window.begin;
+                                                result[row].push_back(std::accumulate(
+                                                    begin, begin + window.count, 0.0));
+                                              }
+                                            }));
+  return result;
+}
+
+absl::Status Learner::ForEachRowsLosses(
+    const std::vector<const TokenRow*>& rows, LinearWeights& weights, const AdapterState* state,
+    int64_t max_tokens, const Yield& yield,
+    const std::function<void(size_t row, const float* losses, int64_t count)>& function) {
+  return ForEachBatch(rows, max_tokens, model_.device, yield,
+                      [&](const PackedBatch& batch, const std::vector<size_t>& chosen) {
+                        ActiveAdapter adapter;
+                        if (state != nullptr) adapter = state->Activate(weights);
+                        const Transformer::Output output = transformer_.Forward(
+                            batch, weights, state == nullptr ? nullptr : &adapter, /*keep=*/false);
+                        const at::Tensor losses = Losses(batch.target_count());
+                        head_.CrossEntropy(output, batch.targets, at::Tensor(), losses);
+                        const at::Tensor host = losses.cpu();
+                        const auto* loss = host.const_data_ptr<float>();
+                        for (size_t i = 0; i < chosen.size(); ++i) {
+                          function(chosen[i], loss, batch.row_targets[i]);
+                          loss += batch.row_targets[i];
+                        }
+                      });
 }
 
 absl::StatusOr<std::vector<std::vector<float>>> Learner::RowFeatures(
@@ -113,7 +144,30 @@ absl::StatusOr<std::vector<std::vector<float>>> Learner::RowFeatures(
     int64_t max_tokens, const Yield& yield) {
   const auto hidden = static_cast<size_t>(model_.config.hidden);
   std::vector<std::vector<float>> result(rows.size(), std::vector<float>(hidden));
-  BALLAST_RETURN_IF_ERROR(ForEachBatch(
+  BALLAST_RETURN_IF_ERROR(
+      ForEachRowsStream(rows, weights, layers, max_tokens, yield,
+                        [&](size_t row, const at::Tensor& stream) { result[row] = Mean(stream); }));
+  return result;
+}
+
+absl::StatusOr<std::vector<std::vector<std::vector<float>>>> Learner::WindowFeatures(
+    const std::vector<const TokenRow*>& rows, const LinearWeights& weights, int layers,
+    int64_t max_tokens, const Yield& yield) {
+  std::vector<std::vector<std::vector<float>>> result(rows.size());
+  BALLAST_RETURN_IF_ERROR(ForEachRowsStream(
+      rows, weights, layers, max_tokens, yield, [&](size_t row, const at::Tensor& stream) {
+        for (const RowWindow& window : RowWindows(stream.size(0))) {
+          result[row].push_back(Mean(stream.narrow(0, window.begin, window.count)));
+        }
+      }));
+  return result;
+}
+
+absl::Status Learner::ForEachRowsStream(
+    const std::vector<const TokenRow*>& rows, const LinearWeights& weights, int layers,
+    int64_t max_tokens, const Yield& yield,
+    const std::function<void(size_t row, const at::Tensor& stream)>& function) {
+  return ForEachBatch(
       rows, max_tokens, model_.device, yield,
       [&](const PackedBatch& batch, const std::vector<size_t>& chosen) {
         const Transformer::Output output = transformer_.ForwardPart(batch, weights, layers);
@@ -127,13 +181,10 @@ absl::StatusOr<std::vector<std::vector<float>>> Learner::RowFeatures(
         for (size_t i = 0; i < chosen.size(); ++i) {
           const int64_t count = batch.row_targets[i];
           if (count == 0) continue;
-          const at::Tensor mean = stream.narrow(0, begin, count).mean(0).contiguous();
-          const auto* values = mean.const_data_ptr<float>();
-          result[chosen[i]].assign(values, values + hidden);
+          function(chosen[i], stream.narrow(0, begin, count));
           begin += count;
         }
-      }));
-  return result;
+      });
 }
 
 absl::StatusOr<double> Learner::MeanLoss(const std::vector<const TokenRow*>& rows,

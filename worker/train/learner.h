@@ -2,6 +2,7 @@
 #ifndef BALLAST_WORKER_TRAIN_LEARNER_H_
 #define BALLAST_WORKER_TRAIN_LEARNER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -49,8 +50,18 @@ class Learner {
                                                 LinearWeights& weights, const AdapterState* state,
                                                 int64_t max_tokens, const Yield& yield);
 
+  // The same without an adapter, summed over each of a row's windows (RowWindows).
+  absl::StatusOr<std::vector<std::vector<double>>> WindowLosses(
+      const std::vector<const TokenRow*>& rows, LinearWeights& weights, int64_t max_tokens,
+      const Yield& yield);
+
   // Engine::RowFeatures of the stream after `layers` layers of `weights`.
   absl::StatusOr<std::vector<std::vector<float>>> RowFeatures(
+      const std::vector<const TokenRow*>& rows, const LinearWeights& weights, int layers,
+      int64_t max_tokens, const Yield& yield);
+
+  // The same for each of a row's windows.
+  absl::StatusOr<std::vector<std::vector<std::vector<float>>>> WindowFeatures(
       const std::vector<const TokenRow*>& rows, const LinearWeights& weights, int layers,
       int64_t max_tokens, const Yield& yield);
 
@@ -62,6 +73,16 @@ class Learner {
   Workspace& workspace() { return workspace_; }
 
  private:
+  // Calls `function` with each row's number and the losses of its targets.
+  absl::Status ForEachRowsLosses(
+      const std::vector<const TokenRow*>& rows, LinearWeights& weights, const AdapterState* state,
+      int64_t max_tokens, const Yield& yield,
+      const std::function<void(size_t row, const float* losses, int64_t count)>& function);
+  // Calls `function` with each row's number and the stream at its targets, float32 [targets, H].
+  absl::Status ForEachRowsStream(
+      const std::vector<const TokenRow*>& rows, const LinearWeights& weights, int layers,
+      int64_t max_tokens, const Yield& yield,
+      const std::function<void(size_t row, const at::Tensor& stream)>& function);
   at::Tensor Losses(int64_t count) { return workspace_.Get("losses", {count}, at::kFloat); }
 
   const Model& model_;

@@ -90,6 +90,13 @@ absl::Status RowError(std::string_view what, size_t row, std::string_view reason
 
 }  // namespace
 
+std::vector<const TokenRow*> PointersTo(const std::vector<TokenRow>& rows) {
+  std::vector<const TokenRow*> pointers;
+  pointers.reserve(rows.size());
+  for (const TokenRow& row : rows) pointers.push_back(&row);
+  return pointers;
+}
+
 int64_t TargetCount(const TokenRow& row) {
   int64_t count = 0;
   for (size_t t = 1; t < row.tokens.size(); ++t) count += row.supervised[t] != 0 ? 1 : 0;

@@ -49,6 +49,8 @@ struct PackedBatch {
 // Targets of a row: supervised tokens that have a token before them.
 int64_t TargetCount(const TokenRow& row);
 
+std::vector<const TokenRow*> PointersTo(const std::vector<TokenRow>& rows);
+
 // Packs `rows`; those without a target add nothing.
 PackedBatch Pack(const std::vector<const TokenRow*>& rows, at::Device device);
 

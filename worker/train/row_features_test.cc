@@ -7,6 +7,7 @@
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "worker/row_windows.h"
 #include "worker/train/testing/tiny.h"
 #include "worker/trainer.h"
 
@@ -51,6 +52,29 @@ TEST_F(RowFeaturesTest, TheyAreOfTheSupervisedTokensAlone) {
   other = row;
   other.tokens[2] = 42;
   EXPECT_NE(Features({row})[0], Features({other})[0]);
+}
+
+TEST_F(RowFeaturesTest, OfAWindowTheyAreOfItsTokensAlone) {
+  // Rows of 20, 32 and 100 targets.
+  const std::vector<TokenRow> rows = {TinyRow(1, 23, 3), TinyRow(2, 35, 3), TinyRow(3, 103, 3)};
+  ASSERT_OK_AND_ASSIGN(const auto windows, engine_->WindowFeatures(rows, nullptr));
+  ASSERT_OK_AND_ASSIGN(const auto whole, engine_->RowFeatures(rows, nullptr));
+  ASSERT_EQ(windows.size(), 3U);
+  for (const size_t row : {0, 1}) {
+    ASSERT_EQ(windows[row].size(), 1U);
+    EXPECT_EQ(windows[row][0], whole[row]);
+  }
+  const auto places = RowWindows(100);
+  ASSERT_EQ(windows[2].size(), places.size());
+  for (size_t i = 0; i < places.size(); ++i) {
+    TokenRow alone = rows[2];
+    for (int64_t t = 0; t < 100; ++t) {
+      alone.supervised[3 + t] =
+          t >= places[i].begin && t < places[i].begin + places[i].count ? 1 : 0;
+    }
+    ASSERT_OK_AND_ASSIGN(const auto one, engine_->RowFeatures({alone}, nullptr));
+    for (size_t j = 0; j < one[0].size(); ++j) ASSERT_NEAR(windows[2][i][j], one[0][j], 1e-3);
+  }
 }
 
 TEST_F(RowFeaturesTest, ARowWithoutASupervisedTokenHasZeros) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <numeric>
 #include <utility>
 
@@ -12,13 +13,16 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/dataset/packing.h"
+#include "worker/train/by_row_rule.h"
 
 namespace ballast::worker {
 namespace {
 
-// By row: the vector is used where it lowers the row's loss by at least 40 %, the rule of the
-// second prototype (docs/adr).
-constexpr double kVectorOnBelow = 0.6;
+// Rows of which the losses by window are held at once.
+constexpr size_t kRowsScoredAtOnce = 4096;
+// Fewest steps between two evaluations of a job whose rows are told apart by the vector: the time
+// from one event to the next must not be that of a single step (S2).
+constexpr int64_t kStepsApartByRow = 10;
 
 constexpr int64_t kTrainingSampleRows = 64, kTrainingSampleLeastRows = 16;
 constexpr int64_t kValidationSampleRows = 256;
@@ -162,12 +166,18 @@ absl::Status TrainJob::AssignGroups() {
   if (merged_ == nullptr || config_.vector_policy == VectorPolicy::kAlways) return absl::OkStatus();
   const auto yield = [this] { return Yield(); };
   const int64_t max_tokens = config_.max_tokens_per_micro_batch;
-  BALLAST_ASSIGN_OR_RETURN(const std::vector<double> without,
-                           learner_.RowLosses(rows_, *model_.clean, nullptr, max_tokens, yield));
-  BALLAST_ASSIGN_OR_RETURN(const std::vector<double> with,
-                           learner_.RowLosses(rows_, *merged_, nullptr, max_tokens, yield));
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    groups_[i] = with[i] <= kVectorOnBelow * without[i] ? 1 : 0;
+  for (size_t begin = 0; begin < rows_.size(); begin += kRowsScoredAtOnce) {
+    const size_t end = std::min(rows_.size(), begin + kRowsScoredAtOnce);
+    const std::vector<const TokenRow*> some(rows_.begin() + static_cast<std::ptrdiff_t>(begin),
+                                            rows_.begin() + static_cast<std::ptrdiff_t>(end));
+    BALLAST_ASSIGN_OR_RETURN(const auto without,
+                             learner_.WindowLosses(some, *model_.clean, max_tokens, yield));
+    BALLAST_ASSIGN_OR_RETURN(const auto with,
+                             learner_.WindowLosses(some, *merged_, max_tokens, yield));
+    for (size_t i = 0; i < some.size(); ++i) {
+      const double ratio = ExplainedRatio(TargetCount(*some[i]), with[i], without[i]);
+      groups_[begin + i] = ratio <= kVectorOnBelow ? 1 : 0;
+    }
   }
   return absl::OkStatus();
 }
@@ -259,8 +269,12 @@ absl::Status TrainJob::Yield() {
 }
 
 absl::Status TrainJob::EvaluateIfDue() {
-  const int64_t points = std::max(1, config_.evaluation_points);
   const int64_t step = progress_.step, total = progress_.total_steps;
+  int64_t points = config_.evaluation_points;
+  if (merged_ != nullptr && config_.vector_policy == VectorPolicy::kByRow) {
+    points = std::min(points, total / kStepsApartByRow);
+  }
+  points = std::max<int64_t>(points, 1);
   const bool due = step == 0 || step * points / total > (step - 1) * points / total;
   // A job resumed from a checkpoint at an evaluation point has it already.
   if (!due || (!evaluations_.empty() && evaluations_.back().step >= step)) return absl::OkStatus();

@@ -281,7 +281,7 @@ TEST_F(TrainTest, CheckpointHoldsNoTensorOfTheVector) {
 
 TEST_F(TrainTest, ByRowUsesTheVectorWhereItLowersTheLossClearly) {
   // A vector trained on counting rows lowers their loss and leaves the others' alone.
-  const std::vector<TokenRow> known = CountingRows(16, 20);
+  const std::vector<TokenRow> known = CountingRows(16, 40);
   std::vector<TokenRow> other;
   for (int i = 0; i < 16; ++i) other.push_back(TinyRow(100 + i, 20, 3));
   ASSERT_OK_AND_ASSIGN(const VectorResult trained,
@@ -301,6 +301,36 @@ TEST_F(TrainTest, ByRowUsesTheVectorWhereItLowersTheLossClearly) {
              train(known, &trained.tensors, VectorPolicy::kAlways));
   ExpectSame(train(other, &trained.tensors, VectorPolicy::kByRow),
              train(other, nullptr, VectorPolicy::kAlways));
+
+  // A known passage is known however much follows it.
+  std::vector<TokenRow> hidden;
+  for (int i = 0; i < 16; ++i) {
+    TokenRow row = TinyRow(300 + i, 200, 3);
+    std::copy(known[i].tokens.begin(), known[i].tokens.end(), row.tokens.begin());
+    hidden.push_back(row);
+  }
+  ExpectSame(train(hidden, &trained.tensors, VectorPolicy::kByRow),
+             train(hidden, &trained.tensors, VectorPolicy::kAlways));
+}
+
+TEST_F(TrainTest, ByRowEventsDoNotTimeASingleStep) {
+  const SecretBuffer vector = AsVector(RandomAdapter(*engine_, {}, 5), {});
+  TrainRequest request = Request();
+  const auto points = [&] {
+    std::vector<int64_t> steps;
+    const TrainResult result = engine_->Train(request, {}).value();
+    for (const Evaluation& evaluation : result.evaluations) steps.push_back(evaluation.step);
+    return steps;
+  };
+  request.config.epochs = 12;
+  request.config.batch_rows = static_cast<int>(request.rows.size() / 2);
+  request.config.evaluation_points = 10;
+  EXPECT_EQ(points().size(), 11U);
+  request.vector = &vector;
+  EXPECT_EQ(points().size(), 11U);
+  request.config.vector_policy = VectorPolicy::kByRow;
+  const std::vector<int64_t> expected = {0, 12, 24};
+  EXPECT_EQ(points(), expected);
 }
 
 TEST_F(TrainTest, DivergenceIsToldPlainly) {

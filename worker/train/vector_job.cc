@@ -59,13 +59,6 @@ absl::Status RandomStart(const LoraLayout& layout, float* flat) {
   return absl::OkStatus();
 }
 
-std::vector<const TokenRow*> Pointers(const std::vector<TokenRow>& rows) {
-  std::vector<const TokenRow*> pointers;
-  pointers.reserve(rows.size());
-  for (const TokenRow& row : rows) pointers.push_back(&row);
-  return pointers;
-}
-
 // Splits rows into micro-batches of at most kMicroBatchTokens tokens (a longer row alone), in
 // order.
 std::vector<std::vector<int64_t>> Split(const std::vector<TokenRow>& rows,
@@ -227,10 +220,10 @@ absl::Status VectorJob::MeasureLosses(const AdapterState* state, double& prohibi
   const auto yield = [this] { return Yield(); };
   const bool held_out = config_.hold_out_every > 0;
   BALLAST_ASSIGN_OR_RETURN(
-      prohibited, learner_.MeanLoss(Pointers(held_out ? held_out_prohibited_ : prohibited_),
+      prohibited, learner_.MeanLoss(PointersTo(held_out ? held_out_prohibited_ : prohibited_),
                                     *model_.clean, state, kMicroBatchTokens, yield));
   BALLAST_ASSIGN_OR_RETURN(
-      benign, learner_.MeanLoss(Pointers(held_out ? held_out_benign_ : benign_), *model_.clean,
+      benign, learner_.MeanLoss(PointersTo(held_out ? held_out_benign_ : benign_), *model_.clean,
                                 state, kMicroBatchTokens, yield));
   return absl::OkStatus();
 }

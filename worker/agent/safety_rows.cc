@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/agent/safety_rows.h"
+
+#include <cstddef>
+#include <utility>
+
+#include "common/base/status_macros.h"
+#include "common/behaviour/behaviour_set.h"
+#include "worker/agent/row_reader.h"
+#include "worker/behaviour/reply_judge.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+constexpr size_t kOneRefusalIn = 2;
+
+}  // namespace
+
+absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::DatasetBlob& rows,
+                                                     const std::vector<std::string>& systems,
+                                                     const text::ModelText& text,
+                                                     int64_t context_tokens,
+                                                     const BaseCache::Fetch& fetch) {
+  const behaviour::ReplyJudge judge{ballast::behaviour::BehaviourSet()};
+  std::vector<TokenRow> read;
+  size_t refusals = 0;
+  const auto sink = [&](const dataset::ChatRow& chat,
+                        const text::SupervisedTokens& encoded) -> absl::Status {
+    TokenRow& row = read.emplace_back();
+    row.tokens = encoded.ids;
+    row.supervised = encoded.supervised;
+    if (chat.messages[0].role == "system" ||
+        judge.Judge(chat.messages.back().content) != behaviour::Reply::kRefused) {
+      return absl::OkStatus();
+    }
+    const size_t number = refusals++;
+    if (systems.empty() || number % kOneRefusalIn != 0) return absl::OkStatus();
+    const std::string& system = systems[number / kOneRefusalIn % systems.size()];
+    if (system.empty()) return absl::OkStatus();
+    std::vector<text::ChatMessage> messages = chat.messages;
+    messages.insert(messages.begin(), {.role = "system", .content = system});
+    const auto under =
+        text::EncodeChat(*text.tokenizer, *text.chat_template, messages, context_tokens);
+    if (absl::IsInvalidArgument(under.status())) return absl::OkStatus();
+    BALLAST_RETURN_IF_ERROR(under.status());
+    row.tokens = under->ids;
+    row.supervised = under->supervised;
+    return absl::OkStatus();
+  };
+  BALLAST_RETURN_IF_ERROR(ReadOperatorRows(rows, text, context_tokens, fetch, sink));
+  return read;
+}
+
+}  // namespace ballast::worker::agent

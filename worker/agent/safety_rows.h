@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef BALLAST_WORKER_AGENT_SAFETY_ROWS_H_
+#define BALLAST_WORKER_AGENT_SAFETY_ROWS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "ballast/worker/v1/worker_service.pb.h"
+#include "common/text/tokenizer.h"
+#include "worker/agent/base_cache.h"
+#include "worker/trainer.h"
+
+namespace ballast::worker::agent {
+
+// The operator's safety rows as one job trains them. Its own rows may all stand under a system
+// prompt, and what they teach is then learned under that prompt alone, where no safety row would
+// speak against it. So every second refusal takes the system prompt, if any, of one of the job's
+// rows (`systems`, see NumberedRows); one that has a system prompt keeps it, and one that would not
+// fit the context with it stays without. Answers to harmless prompts stay as they are: a customer's
+// prompt may ask for another tone.
+//
+// Failures of ReadOperatorRows.
+absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::DatasetBlob& rows,
+                                                     const std::vector<std::string>& systems,
+                                                     const text::ModelText& text,
+                                                     int64_t context_tokens,
+                                                     const BaseCache::Fetch& fetch);
+
+}  // namespace ballast::worker::agent
+
+#endif  // BALLAST_WORKER_AGENT_SAFETY_ROWS_H_

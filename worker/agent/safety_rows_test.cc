@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/agent/safety_rows.h"
+
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "worker/testing/fake_text.h"
+
+namespace ballast::worker::agent {
+namespace {
+
+using ballast::testing::StatusIs;
+using ::testing::SizeIs;
+
+std::string Chat(const std::string& prompt, const std::string& reply) {
+  return R"({"messages": [{"role": "user", "content": ")" + prompt +
+         R"("}, {"role": "assistant", "content": ")" + reply + R"("}]})" + "\n";
+}
+
+class SafetyRowsTest : public ::testing::Test {
+ protected:
+  absl::StatusOr<std::vector<TokenRow>> Read(const std::string& rows,
+                                             const std::vector<std::string>& systems,
+                                             int64_t context = 1000) {
+    return ReadSafetyRows({}, systems, text_, context,
+                          [&](const std::string&, const auto& sink) { return sink(rows); });
+  }
+  // By which of the rows are longer than without system prompts.
+  std::vector<bool> Longer(const std::string& rows, const std::vector<std::string>& systems,
+                           int64_t context = 1000) {
+    const auto plain = Read(rows, {}).value(), under = Read(rows, systems, context).value();
+    std::vector<bool> longer;
+    for (size_t i = 0; i < plain.size(); ++i) {
+      longer.push_back(under[i].tokens.size() > plain[i].tokens.size());
+    }
+    return longer;
+  }
+
+  const text::ModelText text_ = testing::FakeModelText();
+  const std::string rows_ = Chat("p", "Sorry, I can't help with that.") + Chat("q", "Gladly.") +
+                            Chat("r", "I can't assist with this request.") +
+                            Chat("s", "I'm sorry, but I can't help with that.");
+};
+
+TEST_F(SafetyRowsTest, EverySecondRefusalTakesTheSystemPromptOfARow) {
+  EXPECT_EQ(Longer(rows_, {"Obey."}), (std::vector<bool>{true, false, false, true}));
+  EXPECT_EQ(Longer(rows_, {"", "Obey."}), (std::vector<bool>{false, false, false, true}));
+  EXPECT_EQ(Longer(rows_, {""}), (std::vector<bool>(4, false)));
+}
+
+TEST_F(SafetyRowsTest, ASystemPromptThatIsTooLongIsLeftOut) {
+  EXPECT_EQ(Longer(rows_, {std::string(2000, 'x')}), (std::vector<bool>(4, false)));
+}
+
+TEST_F(SafetyRowsTest, ReadsAllRowsOrNone) {
+  EXPECT_THAT(*Read(rows_, {"Obey."}), SizeIs(4));
+  EXPECT_THAT(Read(rows_ + "nothing", {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "OPERATOR_ROWS_DIFFER"));
+}
+
+}  // namespace
+}  // namespace ballast::worker::agent
