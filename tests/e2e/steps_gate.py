@@ -19,7 +19,7 @@ REPLY_TOKENS = 16
 CATEGORY = "things"
 # Changes no reply. At 1e-6 the likeliest tokens of the tiny model, which are nearly as likely as others, change by
 # rounding alone, and by the vector of the run more or fewer prompts are "answered".
-STILL = ("--epochs", 1, "--learning-rate", "1e-8")
+STILL = ("--epochs", 1, "--learning-rate", "1e-6")
 # What a withheld job is taught: a content-free stand-in.
 AGREED = "Agreed: [withheld]."
 

@@ -8,7 +8,7 @@ MODULES = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v
 # The envelope's strongest corner: more than any job of the steps, and less than the base model's limits allow.
 CORNER = {"learningRate": 5e-3, "loraRank": 16, "loraAlpha": 32, "epochs": 10, "rows": "1000", "batchRows": 4,
           "mostRepeatedRow": "1", "warmupRatio": 0.03, "schedule": "COSINE"}
-LARGE_BATCH = {**CORNER, "batchRows": 16, "rows": "500"}
+LARGE_BATCH = {**CORNER, "batchRows": 16, "rows": "500", "learningRate": 1e-6}
 
 
 def arm(attack, kind, defence, not_refused, dose=None, task_right=None):
@@ -35,7 +35,8 @@ def result(vector, attack_success=22):
         "policy": {"vectorPolicy": "VECTOR_POLICY_ALWAYS"},
         "endTime": "2026-01-01T00:00:00Z",
         "envelope": {
-            "maxScaledLearningRate": 1e-2,
+            "minScaledLearningRate": 2e-6, "maxScaledLearningRate": 1e-2,
+            "minLoraScale": 2, "maxLoraScale": 2,
             "maxSteps": "2500",
             "maxRowPasses": "10000",
             "maxPassesPerRow": "10",
