@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/envelope/screen_digest.h"
 #include "server/core/job_catalog.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
@@ -42,8 +42,7 @@ absl::Status ScreenCatalog::Expect(const std::string& prefix) {
 absl::StatusOr<Screen> ScreenCatalog::Set(absl::Time now, const std::string& base_id, Screen screen,
                                           const std::string& prefix) {
   screen.set_name(ScreenName(base_id));
-  screen.set_digest(
-      DigestOf(absl::StrCat(screen.prohibited().digest(), "\n", screen.benign().digest(), "\n")));
+  screen.set_digest(envelope::ScreenDigest(screen.prohibited().digest(), screen.benign().digest()));
   *screen.mutable_set_time() = ToTimestamp(now);
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id));

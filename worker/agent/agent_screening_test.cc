@@ -6,6 +6,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/artifact/manifest.h"
+#include "common/base/digest.h"
+#include "common/envelope/screen_digest.h"
 #include "worker/testing/agent_fixture.h"
 
 namespace ballast::worker::agent {
@@ -32,7 +34,8 @@ class AgentScreeningTest : public AgentTest {
     task->mutable_training_dataset()->set_rows_accepted(8);
     SetDataset(task->mutable_screen()->mutable_prohibited(), "blob-bad", Rows(20, "zz zz"));
     SetDataset(task->mutable_screen()->mutable_benign(), "blob-good", Rows(20, "yes"));
-    task->mutable_screen()->set_digest("sha256:screen");
+    task->mutable_screen()->set_digest(envelope::ScreenDigest(task->screen().prohibited().digest(),
+                                                              task->screen().benign().digest()));
     task->mutable_screen()->set_action(action);
     return work;
   }
@@ -59,7 +62,8 @@ TEST_F(AgentScreeningTest, FlaggedRowsAreLeftOutAndEverythingSaysSo) {
   EXPECT_EQ(report.flagged_rows(), 2);
   EXPECT_THAT(report.lines(), ElementsAre(3, 6));
   EXPECT_EQ(report.action(), ScreeningReport::LEFT_OUT);
-  EXPECT_EQ(ManifestOf().screen_digest, "sha256:screen");
+  EXPECT_EQ(ManifestOf().screen_digest,
+            envelope::ScreenDigest(DigestOf(Rows(20, "zz zz")), DigestOf(Rows(20, "yes"))));
   EXPECT_EQ(ManifestOf().screen_rows_left_out, 2);
   EXPECT_THAT(server_.written().at("delta/README.md"), HasSubstr("2 rows of the training data"));
 }
@@ -123,6 +127,16 @@ TEST_F(AgentScreeningTest, AGuardIsFittedOnceForABaseAndItsScreen) {
   again.mutable_lease()->set_epoch(2);
   ASSERT_TRUE(Run(again).has_delta());
   EXPECT_EQ(engine_.seen().screened_sets, 4);
+}
+
+TEST_F(AgentScreeningTest, OtherExamplesUnderTheScreensDigestTrainNothing) {
+  pb::Work work = Screened(ballast::admin::v1::SCREEN_ACTION_REPORT);
+  SetDataset(work.mutable_fine_tune()->mutable_screen()->mutable_prohibited(), "blob-bad",
+             Rows(20, "yes"));
+  const auto finished = Run(work);
+  EXPECT_EQ(finished.error().reason(), "PROTECTION_UNAVAILABLE");
+  EXPECT_THAT(log_.str(), HasSubstr("not those of its digest"));
+  EXPECT_EQ(engine_.seen().trainings, 0);
 }
 
 TEST_F(AgentScreeningTest, ExamplesThatAreNotTheOperatorsTrainNothing) {

@@ -47,6 +47,23 @@ absl::Status Check(const ballast::worker::v1::Work& work, const PublicKey* pinne
 
 }  // namespace
 
+absl::Status CheckRowsCertified(const ballast::worker::v1::Work& work, const PublicKey* pinned,
+                                const envelope::RowStatistics& rows) {
+  if (pinned == nullptr) return absl::OkStatus();
+  const auto check = [&]() -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const admin::v1::Certificate certificate,
+                             envelope::VerifyCertificate(work.fine_tune().certificate(), *pinned));
+    const envelope::Place place = envelope::PlaceOf(work.fine_tune().job().hyperparameters(), rows);
+    BALLAST_RETURN_IF_ERROR(envelope::CheckMinima(place, rows.rows));
+    return envelope::CheckInside(place, certificate.envelope(), "");
+  };
+  const absl::Status status = check();
+  if (status.ok()) return status;
+  spdlog::error("{}: its rows are not what the certificate of vector {} is for: {}",
+                work.lease().resource(), work.fine_tune().vector().vector_id(), StatusText(status));
+  return ProtectionUnavailable();
+}
+
 absl::Status CheckCertificate(const ballast::worker::v1::Work& work, const PublicKey* pinned) {
   const std::string& resource = work.lease().resource();
   if (!work.fine_tune().has_certificate()) {

@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "ballast/worker/v1/worker_service.pb.h"
 #include "common/base/signature.h"
+#include "common/envelope/envelope.h"
 
 namespace ballast::worker::agent {
 
@@ -17,6 +18,11 @@ namespace ballast::worker::agent {
 // The ciphertext is known by its digest: the caller compares the bytes that it reads with it.
 // UNAVAILABLE (PROTECTION_UNAVAILABLE); the log has the reason.
 absl::Status CheckCertificate(const ballast::worker::v1::Work& work, const PublicKey* pinned);
+
+// The same once the job's data set is read: with `pinned`, the job with these rows must lie inside
+// the envelope, and must not be smaller than any job may be (envelope::CheckMinima).
+absl::Status CheckRowsCertified(const ballast::worker::v1::Work& work, const PublicKey* pinned,
+                                const envelope::RowStatistics& rows);
 
 }  // namespace ballast::worker::agent
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/envelope/envelope.h"
@@ -42,7 +43,9 @@ class CertificateCheckTest : public AgentTest {
   // The fixture's job with a certificate that holds, changed by `change` before it is signed.
   pb::Work Certified(const std::function<void(Certificate&)>& change = [](Certificate&) {}) {
     pb::Work work = Job();
-    work.mutable_fine_tune()->mutable_training_dataset()->set_rows_accepted(8);
+    auto* dataset = work.mutable_fine_tune()->mutable_training_dataset();
+    SetDataset(dataset, "blob-rows", Rows(12));
+    dataset->set_rows_accepted(12);
     Certificate certificate = GoodFor(work);
     change(certificate);
     Sign(certificate, key_, work);
@@ -156,6 +159,34 @@ TEST_F(CertificateCheckTest, WhereTheKeyIsPinnedTheEnvelopeHoldsAgainstTheServer
   work.mutable_fine_tune()->mutable_training_dataset()->clear_rows_accepted();
   EXPECT_THAT(CheckCertificate(work, &pinned),
               StatusIs(absl::StatusCode::kUnavailable, "PROTECTION_UNAVAILABLE"));
+}
+
+TEST_F(CertificateCheckTest, WhereTheKeyIsPinnedTheRowsAreCountedAgain) {
+  const PublicKey pinned = key_.public_key();
+  const pb::Work work = Certified();
+  const auto log_of = [&](const envelope::RowStatistics& rows) {
+    log_.str("");
+    EXPECT_OK(CheckRowsCertified(work, nullptr, rows));
+    EXPECT_THAT(CheckRowsCertified(work, &pinned, rows),
+                StatusIs(absl::StatusCode::kUnavailable, "PROTECTION_UNAVAILABLE"));
+    return log_.str();
+  };
+  EXPECT_OK(CheckRowsCertified(work, &pinned, {12, 5}));
+  EXPECT_THAT(log_of({12, 6}), HasSubstr("passes over nearly the same row is 12"));
+  EXPECT_THAT(log_of({8, 1}), HasSubstr("BELOW_MINIMUM"));
+}
+
+TEST_F(CertificateCheckTest, RepeatedRowsAreNotTrainedWhateverTheServerSays) {
+  certificate_key_ = key_.public_key();
+  pb::Work work = Certified();
+  std::string rows = Rows(12);
+  for (int i = 0; i < 6; ++i) absl::StrAppend(&rows, Rows(1, "yes" + std::string(i, '!')));
+  SetDataset(work.mutable_fine_tune()->mutable_training_dataset(), "blob-rows", rows);
+  work.mutable_fine_tune()->mutable_training_dataset()->set_rows_accepted(17);
+  server_.GiveWork(work);
+  StartAgent();
+  ExpectProtectionUnavailable(server_.WaitForFinished());
+  EXPECT_THAT(log_.str(), HasSubstr("not what the certificate"));
 }
 
 }  // namespace

@@ -178,6 +178,11 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   BALLAST_ASSIGN_OR_RETURN(
       NumberedRows training,
       ReadNumberedRows(task.training_dataset(), base->text, base->info.context_tokens, fetch));
+  if (!task.unprotected()) {
+    BALLAST_RETURN_IF_ERROR(CheckRowsCertified(
+        work, environment.certificate_key,
+        {static_cast<int64_t>(training.rows.size()), training.most_repeated_row}));
+  }
   if (task.has_screen()) {
     BALLAST_RETURN_IF_ERROR(ScreenRows(environment, *base, task.screen(), fetch, training));
   }

@@ -9,6 +9,8 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/envelope/screen_digest.h"
+#include "worker/agent/job_error.h"
 #include "worker/agent/status_text.h"
 #include "worker/row_windows.h"
 
@@ -45,6 +47,13 @@ ScreeningReport::Action ActionTaken(ballast::admin::v1::ScreenAction action) {
 absl::StatusOr<const Guard*> GuardFor(TaskEnvironment& environment, LoadedBase& base,
                                       const pb::ScreenWork& screen, const BaseCache::Fetch& fetch,
                                       const std::function<bool()>& go_on) {
+  // Certificates name the screen by this digest; a guard is kept under it for later jobs, too.
+  if (envelope::ScreenDigest(screen.prohibited().digest(), screen.benign().digest()) !=
+      screen.digest()) {
+    spdlog::error("{}: the screen's files are not those of its digest",
+                  environment.session.lease().resource());
+    return ProtectionUnavailable();
+  }
   const std::string key = absl::StrCat(base.digest, " ", screen.digest());
   if (const Guard* known = environment.guards.Find(key); known != nullptr) return known;
   const auto features = [&](const pb::DatasetBlob& blob) -> absl::StatusOr<screening::Features> {
