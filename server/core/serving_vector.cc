@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/serving_vector.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -115,15 +117,25 @@ absl::StatusOr<std::optional<Protection>> ServingVectors::Find(Transaction& tx,
     return allow_unprotected_ ? std::make_optional<Protection>() : std::nullopt;
   }
   std::optional<Protection> newest;
+  int64_t newest_with_certificate = 0;  // version, whether or not it may serve
   BALLAST_RETURN_IF_ERROR(ForEachInState<VectorRecord>(
       tx, Vector::ACTIVE, [&](const VectorRecord& record) -> absl::StatusOr<bool> {
-        const bool newer = !newest.has_value() ||
-                           record.vector().version() > newest->vector->record.vector().version();
-        if (record.vector().base_model() != base.model().name() || !newer) return true;
+        const int64_t version = record.vector().version();
+        if (record.vector().base_model() != base.model().name()) return true;
+        if (record.has_certificate()) {
+          newest_with_certificate = std::max(newest_with_certificate, version);
+        }
+        if (newest.has_value() && version <= newest->vector->record.vector().version()) return true;
         auto serving = Judge(record, base);
         if (serving.ok()) newest = Protection{*std::move(serving)};
         return true;
       }));
+  // An operator's word of old is no reason to take jobs that a certificate was to hold inside its
+  // envelope.
+  if (newest.has_value() && !newest->vector->certified &&
+      newest->vector->record.vector().version() < newest_with_certificate) {
+    return std::nullopt;
+  }
   return newest;
 }
 

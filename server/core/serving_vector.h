@@ -38,7 +38,8 @@ class ServingVectors {
       : signer_(signer), allow_unprotected_(allow_unprotected) {}
 
   // The newest vector of `base` for which Judge is OK; none where the base is unprotected. Nothing
-  // where no job may run.
+  // where no job may run. A vector without certificate does not serve in place of a newer one with
+  // a certificate that does not hold (for other safety rows, say).
   absl::StatusOr<std::optional<Protection>> Find(Transaction& tx,
                                                  const BaseModelRecord& base) const;
 

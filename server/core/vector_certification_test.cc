@@ -313,8 +313,20 @@ TEST_F(VectorCertificationTest, AnOlderVectorServesWhereTheNewestDoesNot) {
   Tamper("vec-2", [](VectorRecord& record) {
     (*record.mutable_certificate()->mutable_signature())[0] ^= 1;
   });
+  EXPECT_FALSE(Model().ready()) << "an operator's word does not stand in for a certificate";
+  ASSERT_OK(vectors_->Retire("vec-2"));
   EXPECT_TRUE(Model().ready());
   EXPECT_EQ(Model().limits().envelope().max_steps(), envelope::ConservativeEnvelope().max_steps());
+
+  AddVector("vec-3", 3, V::CERTIFYING);
+  ASSERT_OK(Certify(GoodResult("vec-3"), "vec-3"));
+  AddVector("vec-4", 4, V::CERTIFYING);
+  ASSERT_OK(Certify(GoodResult("vec-4"), "vec-4"));
+  Tamper("vec-4", [](VectorRecord& record) {
+    (*record.mutable_certificate()->mutable_signature())[0] ^= 1;
+  });
+  EXPECT_TRUE(Model().ready());
+  EXPECT_EQ(Model().limits().envelope().max_steps(), 750) << "another certified one does";
 }
 
 TEST_F(VectorCertificationTest, AQueuedJobOutsideANewEnvelopeWaitsAndSaysWhy) {
