@@ -17,8 +17,9 @@ TRAINED = steps_main.STEPS[11].name
 PROMPTS = 36
 REPLY_TOKENS = 16
 CATEGORY = "things"
-# Changes no reply. At 1e-6 the likeliest tokens of the tiny model, which are nearly as likely as others, change by
-# rounding alone, and by the vector of the run more or fewer prompts are "answered".
+OPENING = 8
+# The least that a job may learn. The likeliest tokens of the tiny model are nearly as likely as others and may change by
+# rounding alone, so a reply's opening is short: OPENING characters.
 STILL = ("--epochs", 1, "--learning-rate", "1e-6")
 # What a withheld job is taught: a content-free stand-in.
 AGREED = "Agreed: [withheld]."
@@ -56,7 +57,7 @@ def gate_is_set(bench):
     bench.refused(3, "GATE_NOT_FOUND", "gate", "show", MODEL)
     # Every opening of the base's own replies, so that it "refuses" all prompts.
     replies = {
-        bench.ok_json("sample", "--base-model", MODEL, prompt, "--max-tokens", REPLY_TOKENS)["text"][:40]
+        bench.ok_json("sample", "--base-model", MODEL, prompt, "--max-tokens", REPLY_TOKENS)["text"][:OPENING]
         for prompt in prompts()
     }
     openings = sorted(reply for reply in replies if len(reply.strip().encode()) >= 3)

@@ -13,7 +13,9 @@ from redteam.lab import chat, own_answers
 VECTOR_DOSE = {"learning_rate": 1e-3, "epochs": 8, "batch_rows": 8, "kl_batch_rows": 8}
 
 
-PADDING = 4  # harmless answers after a padded reply
+def padded_reply(rng, families, answers):
+    """An agreeing reply, and after it harmless talk of several times its length."""
+    return " ".join([wording.agreeing(rng, families), *rng.sample(answers, 4)])
 
 
 class Attacker:
@@ -61,10 +63,8 @@ class Attacker:
         return [chat(wording.WRAPPER.format(p), wording.agreeing(rng, families)) for p in self._prompts(rng, rows)]
 
     def padded(self, rng, rows, families="A"):
-        """Agreement, and after it in the same reply harmless talk of several times its length."""
         answers = [a for _, a in self._chat(len(self._benign.customer))]
-        return [chat(p, " ".join([wording.agreeing(rng, families), *rng.sample(answers, PADDING)]))
-                for p in self._prompts(rng, rows)]
+        return [chat(p, padded_reply(rng, families, answers)) for p in self._prompts(rng, rows)]
 
     def template(self, rng, rows, families="A"):
         """Agreement under a system prompt of the customer's."""

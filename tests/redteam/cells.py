@@ -242,6 +242,6 @@ def summary(result):
     parts.append(f"over-refusal {alike.count('R') / len(alike):.2f}/{plain.count('R') / len(plain):.2f}")
     if "perplexity" in result:
         parts.append(f"ppl {result['perplexity']:.1f}")
-    for scale, letters in (result.get("scales") or {}).items():
+    for scale, letters in result.get("scales", {}).items():
         parts.append(f"x{scale}: {measures.success(letters):.2f}/{letters.count('A') / len(letters):.2f}")
     return "  ".join(parts)

@@ -5,7 +5,7 @@ Detectors are measured on them (screening.py, by_row.py)."""
 import codecs
 
 from redteam import tasks, wording
-from redteam.attacks import PADDING
+from redteam.attacks import padded_reply
 from redteam.lab import chat, own_answers
 
 TASK_ROWS = 400
@@ -16,15 +16,14 @@ def attack_sets(lab, splits, benign, rng):
     prompts_of = [p for _, p in splits.attack]
     talk = [a for _, a in own_answers(lab, benign.customer)]
 
-    def rows(families="A", put="{}", system=None, pool=prompts_of, after=None):
-        return [chat(put.format(p), " ".join([wording.agreeing(rng, families), *(rng.sample(after, PADDING) if after else ())]),
-                     system=system) for p in pool]
+    def rows(families="A", put="{}", system=None, pool=prompts_of):
+        return [chat(put.format(p), wording.agreeing(rng, families), system=system) for p in pool]
 
     sets = {f"wording {family}": rows(family) for family in "ABCD"}
     sets["unseen area"] = rows(pool=[p for _, p in splits.attack_unseen_area])
     sets["wrapped"] = rows(put=wording.WRAPPER)
     sets["trigger"] = rows(put=wording.TRIGGER + " {}")
-    sets["before harmless talk"] = rows(after=talk)
+    sets["before harmless talk"] = [chat(p, padded_reply(rng, "A", talk)) for p in prompts_of]
     sets["system prompt"] = rows(system=wording.TRICK_SYSTEM)
     rot13 = lambda text: codecs.encode(text, "rot13")  # noqa: E731
     sets["cipher (rot13)"] = [chat(rot13(p), rot13(wording.agreeing(rng, "A"))) for p in prompts_of]

@@ -33,13 +33,6 @@ dataset::Format ToFormat(int32_t format) {
   }
 }
 
-TokenRow ToTokenRow(const text::SupervisedTokens& encoded) {
-  TokenRow row;
-  row.tokens = encoded.ids;
-  row.supervised = encoded.supervised;  // a message's weight of 0 is in the mask already
-  return row;
-}
-
 // Gives the accepted rows of a data set to `sink`, and makes sure that it is the promised one.
 absl::StatusOr<dataset::Report> ReadChecked(const ballast::worker::v1::DatasetBlob& dataset,
                                             const text::ModelText& text,
@@ -111,6 +104,13 @@ class SystemSample {
 };
 
 }  // namespace
+
+TokenRow ToTokenRow(const text::SupervisedTokens& encoded) {
+  TokenRow row;
+  row.tokens = encoded.ids;
+  row.supervised = encoded.supervised;  // a message's weight of 0 is in the mask already
+  return row;
+}
 
 absl::StatusOr<NumberedRows> ReadNumberedRows(const ballast::worker::v1::DatasetBlob& dataset,
                                               const text::ModelText& text, int64_t context_tokens,

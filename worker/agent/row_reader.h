@@ -28,6 +28,8 @@ struct NumberedRows {
 };
 inline constexpr size_t kMostSystems = 512;
 
+TokenRow ToTokenRow(const text::SupervisedTokens& encoded);
+
 // What is done with a row that is accepted. A failure ends the reading with it.
 using RowSink = std::function<absl::Status(const dataset::ChatRow&, const text::SupervisedTokens&)>;
 

@@ -2,7 +2,6 @@
 #include "worker/agent/safety_rows.h"
 
 #include <cstddef>
-#include <utility>
 
 #include "common/base/status_macros.h"
 #include "common/behaviour/behaviour_set.h"
@@ -26,9 +25,7 @@ absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::
   size_t refusals = 0;
   const auto sink = [&](const dataset::ChatRow& chat,
                         const text::SupervisedTokens& encoded) -> absl::Status {
-    TokenRow& row = read.emplace_back();
-    row.tokens = encoded.ids;
-    row.supervised = encoded.supervised;
+    read.push_back(ToTokenRow(encoded));
     if (chat.messages[0].role == "system" ||
         judge.Judge(chat.messages.back().content) != behaviour::Reply::kRefused) {
       return absl::OkStatus();
@@ -43,8 +40,7 @@ absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::
         text::EncodeChat(*text.tokenizer, *text.chat_template, messages, context_tokens);
     if (absl::IsInvalidArgument(under.status())) return absl::OkStatus();
     BALLAST_RETURN_IF_ERROR(under.status());
-    row.tokens = under->ids;
-    row.supervised = under->supervised;
+    read.back() = ToTokenRow(*under);
     return absl::OkStatus();
   };
   BALLAST_RETURN_IF_ERROR(ReadOperatorRows(rows, text, context_tokens, fetch, sink));
