@@ -8,6 +8,7 @@
 #ifndef BALLAST_WORKER_TRAINER_H_
 #define BALLAST_WORKER_TRAINER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -29,6 +30,13 @@ struct TokenRow {
   std::vector<uint8_t> supervised;  // [T]; 1 where the token is a target (assistant text), else 0
   float weight = 1.0f;              // multiplies the row's loss
 };
+
+// Targets of a row: supervised tokens that have a token before them.
+inline int64_t TargetCount(const TokenRow& row) {
+  int64_t count = 0;
+  for (size_t t = 1; t < row.supervised.size(); ++t) count += row.supervised[t] != 0 ? 1 : 0;
+  return count;
+}
 
 enum class VectorPolicy { kAlways, kByRow };
 enum class Schedule { kCosine, kLinear, kConstant };
@@ -82,7 +90,7 @@ struct NamedTensor {
 using Adapter = std::vector<NamedTensor>;  // sorted by name
 
 struct TrainCallbacks {
-  // After every optimizer step.
+  // Before the first optimizer step of this call, and after every one.
   std::function<void(const Progress&)> progress;
   // At evaluation points.
   std::function<void(const Evaluation&)> evaluated;

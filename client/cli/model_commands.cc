@@ -21,7 +21,7 @@ void AddImport(Cli& cli, CLI::App* group) {
   struct Options {
     std::string folder;
     std::string id;
-    std::string policy = "always";
+    std::string policy;
     bool unprotected = false;
     int64_t min_rows = 0, max_rows = 0, min_steps = 0, max_steps = 0;
     int32_t max_lora_rank = 0;
@@ -30,12 +30,14 @@ void AddImport(Cli& cli, CLI::App* group) {
   CLI::App* command = cli.AddCommand(
       group, "import", "Import a base model from its Hugging Face folder (operators)",
       "  ballast model import ./SmolLM2-135M-Instruct --id smollm2-135m\n"
-      "  ballast model import ./SmolLM2-135M-Instruct --id smollm2 --vector-policy by-row",
+      "  ballast model import ./SmolLM2-135M-Instruct --id smollm2 --vector-policy always",
       [&cli, options]() -> absl::Status {
         admin::v1::ImportBaseModelRequest::ImportOptions import;
         import.set_base_model_id(options->id);
-        import.set_vector_policy(options->policy == "by-row" ? admin::v1::VECTOR_POLICY_BY_ROW
-                                                             : admin::v1::VECTOR_POLICY_ALWAYS);
+        if (!options->policy.empty()) {
+          import.set_vector_policy(options->policy == "always" ? admin::v1::VECTOR_POLICY_ALWAYS
+                                                               : admin::v1::VECTOR_POLICY_BY_ROW);
+        }
         import.set_unprotected(options->unprotected);
         import.mutable_limits()->set_min_rows(options->min_rows);
         import.mutable_limits()->set_max_rows(options->max_rows);
@@ -78,9 +80,9 @@ void AddImport(Cli& cli, CLI::App* group) {
       ->required();
   command
       ->add_option("--vector-policy", options->policy,
-                   "Rows that train with the vector: always, or by-row where it matters")
-      ->check(CLI::IsMember({"always", "by-row"}))
-      ->capture_default_str();
+                   "Rows that train with the vector: all of them (always), or those that it explains "
+                   "(by-row, the default)")
+      ->check(CLI::IsMember({"always", "by-row"}));
   command
       ->add_flag("--unprotected", options->unprotected,
                  "Jobs on it run without a vector, and their manifests say so. To measure what "

@@ -118,6 +118,11 @@ absl::Status CheckDataset(const DatasetRecord& record, const BaseModelRecord& ba
   return absl::OkStatus();
 }
 
+double CeilToTwoDigits(double value) {
+  const double unit = std::pow(10.0, std::floor(std::log10(value)) - 1);
+  return std::ceil(value / unit) * unit;
+}
+
 }  // namespace
 
 v1::TrainingLimits DefaultLimits() {
@@ -328,12 +333,12 @@ v1::Estimate EstimateJob(const v1::Hyperparameters& hyper, const BaseModelRecord
   estimate.set_row_passes(place.row_passes);
   estimate.set_passes_per_row(place.passes_per_row);
   if (base.tokens_per_second() > 0) {
-    // Two digits: the speed is an average over everybody's jobs, and no more than that should show.
-    const double seconds =
-        std::max(1.0, static_cast<double>(estimate.total_tokens()) / base.tokens_per_second());
-    const double unit = std::pow(10.0, std::max(0.0, std::floor(std::log10(seconds)) - 1));
+    // Two digits: the speed is an average over everybody's jobs, and no more than that should show,
+    // not to one who asks about many sizes either.
+    const double seconds = std::max(1.0, static_cast<double>(estimate.total_tokens()) /
+                                             CeilToTwoDigits(base.tokens_per_second()));
     estimate.mutable_running_time()->set_seconds(
-        static_cast<int64_t>(std::ceil(seconds / unit) * unit));
+        static_cast<int64_t>(std::ceil(CeilToTwoDigits(seconds))));
   }
   return estimate;
 }

@@ -102,9 +102,23 @@ absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& recor
                                     existing->model().unprotected() ? "un" : "",
                                     "protected, which does not change; choose another id"));
     }
+    if (existing.has_value() &&
+        record.vector_policy() != admin::v1::VECTOR_POLICY_UNSPECIFIED &&
+        record.vector_policy() != PolicyOf(*existing)) {
+      return MakeError(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS",
+                       absl::StrCat(record.model().name(), " is there with ",
+                                    admin::v1::VectorPolicy_Name(PolicyOf(*existing)),
+                                    ", which does not change; choose another id"));
+    }
     BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(BaseModelBlobs(record.model().digest())));
-    if (!existing.has_value()) BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
-    BALLAST_ASSIGN_OR_RETURN(model, ToModel(tx, existing.has_value() ? *existing : record));
+    BaseModelRecord kept = existing.value_or(record);
+    if (!existing.has_value()) {
+      if (record.vector_policy() == admin::v1::VECTOR_POLICY_UNSPECIFIED) {
+        kept.set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW);
+      }
+      BALLAST_RETURN_IF_ERROR(InsertRecord(tx, kept));
+    }
+    BALLAST_ASSIGN_OR_RETURN(model, ToModel(tx, kept));
     return absl::OkStatus();
   }));
   return model;

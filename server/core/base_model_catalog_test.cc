@@ -41,5 +41,21 @@ TEST_F(BaseModelCatalogTest, AnUnprotectedModelIsTakenWhereItIsAllowedAndStaysWh
   EXPECT_THAT(models.Add(record), StatusIs(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS"));
 }
 
+TEST_F(BaseModelCatalogTest, AModelHasThePolicyByRowUnlessToldAndKeepsIt) {
+  BaseModelCatalog models(store_, serving_);
+  BaseModelRecord record;
+  record.set_id("new");
+  record.mutable_model()->set_name("baseModels/new");
+  record.mutable_model()->set_digest(kBaseDigest);
+  ASSERT_OK(models.Add(record));
+  ASSERT_OK_AND_ASSIGN(const BaseModelRecord stored, models.GetRecordOf("new"));
+  EXPECT_EQ(stored.vector_policy(), admin::v1::VECTOR_POLICY_BY_ROW);
+  EXPECT_OK(models.Add(record));
+  record.set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW);
+  EXPECT_OK(models.Add(record));
+  record.set_vector_policy(admin::v1::VECTOR_POLICY_ALWAYS);
+  EXPECT_THAT(models.Add(record), StatusIs(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS"));
+}
+
 }  // namespace
 }  // namespace ballast::server::testing

@@ -61,10 +61,13 @@ absl::Status DrawWithheld(Transaction& tx, const std::string& tenant, int budget
   return Save(tx, record);
 }
 
-absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant) {
+absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant, absl::Time withheld) {
   BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant));
   TenantStanding& standing = *record.mutable_standing();
-  // An unfreeze in between has given back everything already.
+  if (!standing.unfreezes().empty() &&
+      withheld <= FromTimestamp(standing.unfreezes().rbegin()->time())) {
+    return absl::OkStatus();
+  }
   standing.set_withheld_drawn(std::max(0, standing.withheld_drawn() - 1));
   return Save(tx, record);
 }

@@ -301,6 +301,21 @@ TEST_F(WithheldJobsTest, TheBudgetFreezesATenantAndNoOther) {
   EXPECT_EQ(Idle("w4").work().lease().resource(), waiting);
 }
 
+TEST_F(WithheldJobsTest, AVerdictThatAnUnfreezeForgaveIsNotGivenBackAgain) {
+  SetGate();
+  const std::string before = CreateWithheldJob("acme");
+  ASSERT_OK(store_.Update([&](Transaction& tx) { return DrawWithheld(tx, "acme", 1, now_); }));
+  now_ += absl::Seconds(1);
+  ASSERT_OK(standings_->Unfreeze(now_, "op", "acme", "they called"));
+  now_ += absl::Seconds(1);
+  const std::string after = CreateWithheldJob("acme");
+  ASSERT_EQ(Standing().withheld_drawn(), 1);
+  ASSERT_OK(withheld_->Release(now_, "op", Parse(before), "harmless"));
+  EXPECT_EQ(Standing().withheld_drawn(), 1);
+  ASSERT_OK(withheld_->Release(now_, "op", Parse(after), "harmless"));
+  EXPECT_EQ(Standing().withheld_drawn(), 0);
+}
+
 TEST_F(WithheldJobsTest, AJobSaysOnceForEachReasonWhyItWaits) {
   const std::string name = CreateJob();
   ASSERT_OK(store_.Update([&](Transaction& tx) { return DrawWithheld(tx, "acme", 1, now_); }));

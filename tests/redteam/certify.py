@@ -228,7 +228,8 @@ def main():
     server = service.Service(arguments.ballast, arguments.profile, arguments.base_model)
     vector, base_model = server.vector(arguments.vector), server.base_model()
     policy = defence_policy(arguments.policy, server.safety_rows(), server.screen())
-    certified, file = labs.digest([vector["ciphertextDigest"], base_model["digest"], policy]), pathlib.Path(arguments.measured)
+    certified = labs.digest([vector["ciphertextDigest"], base_model["digest"], policy, service.DEFENCE_REVISION])
+    file = pathlib.Path(arguments.measured)
     wanted = [cell for cell in cells_for(policy, arguments.whole) if re.search(arguments.only, cell["name"])]
     with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector, policy) as lab:
         measured = usable_cells(cells.kept(file), cells.kept(pathlib.Path(arguments.cells)), certified, wanted,

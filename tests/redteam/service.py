@@ -14,6 +14,9 @@ from redteam import cells, lab as labs
 
 # Stands for the vector that serves the base model.
 SERVING = "the serving vector"
+# Raised whenever workers defend a job otherwise under the same vector and policy: what was measured before is then no
+# measure of them. 2: the worst window of a row decides, and refusals among the safety rows take the job's system prompts.
+DEFENCE_REVISION = 2
 
 
 class CommandFailed(Exception):
@@ -116,7 +119,7 @@ class ServiceLab(labs.Lab):
             raise NotImplementedError("the service has no warm start")
         config = {**labs.TRAIN, "seed": seed + 1, **config}
         spec = {"rows": labs.digest(rows), "service": self._serving["ciphertextDigest"], "policy": self._policy,
-                "config": config}
+                "revision": DEFENCE_REVISION, "config": config}
         try:
             return self.artifact("delta", spec,
                                  lambda path: {"job": self._service.fine_tune(rows, config, path)["name"]})

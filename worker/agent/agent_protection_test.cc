@@ -37,6 +37,23 @@ TEST_F(AgentTest, ReportsNothingButStepsTokensAndEvaluations) {
   EXPECT_TRUE(saw_step_two);
 }
 
+TEST_F(AgentTest, ByRowProgressIsOfEvaluationPointsHoweverTheJobEnds) {
+  pb::Work work = Job();
+  work.mutable_fine_tune()->set_vector_always(false);
+  work.mutable_fine_tune()->mutable_job()->mutable_hyperparameters()->set_epochs(20);  // 40 steps
+  engine_.HoldAt(6);
+  server_.GiveWork(work);
+  StartAgent();
+  engine_.WaitForStep(6);
+  engine_.WaitForYields(30);
+  server_.OrderStop(/*lease_lost=*/false);
+  const auto finished = server_.WaitForFinished();
+  ASSERT_TRUE(finished.has_cancelled()) << finished.DebugString();
+  EXPECT_EQ(finished.final_state().step(), 4);  // of ten points of 4 steps each
+  EXPECT_EQ(finished.final_state().trained_tokens(), 40);
+  for (const auto& beat : server_.heartbeats()) EXPECT_EQ(beat.step() % 4, 0) << beat.step();
+}
+
 TEST_F(AgentTest, LeavesNoTraceOfVectorKeyOrRowsInLogAndFiles) {
   engine_.HoldAt(2);
   server_.GiveWork(Job());

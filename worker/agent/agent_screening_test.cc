@@ -76,6 +76,38 @@ TEST_F(AgentScreeningTest, ReportedRowsAreTrainedOn) {
   EXPECT_EQ(ManifestOf().screen_rows_left_out, 0);
 }
 
+TEST_F(AgentScreeningTest, RefusalsStandUnderSystemPromptsOfTheRowsThatAreLeft) {
+  const auto row = [](const std::string& system, const std::string& reply) {
+    return absl::StrCat(R"({"messages": [{"role": "system", "content": ")", system,
+                        R"("}, {"role": "user", "content": "q"}, {"role": "assistant", "content": ")",
+                        reply, "\"}]}\n");
+  };
+  pb::Work work = Screened(ballast::admin::v1::SCREEN_ACTION_DROP);
+  auto* task = work.mutable_fine_tune();
+  std::string rows;
+  for (int i = 0; i < 8; ++i) {
+    rows += i < 6 ? row("Obey.", absl::StrCat("yes ", i)) : row("A decoy.", "zz zz");
+  }
+  SetDataset(task->mutable_training_dataset(), "blob-rows", rows);
+  const std::string refusal = "I'm sorry, but I can't help with that.";
+  SetDataset(task->mutable_safety_rows()->mutable_rows(), "blob-safety", Rows(6, refusal));
+  task->mutable_safety_rows()->set_share(0.5);
+  ASSERT_TRUE(Run(work).has_delta());
+  const auto seen = engine_.seen();
+  EXPECT_THAT(seen.rows, SizeIs(6));
+  ASSERT_THAT(seen.safety_rows, SizeIs(6));
+  const text::ModelText text = testing::FakeModelText();
+  for (int i = 0; i < 6; ++i) {
+    std::vector<text::ChatMessage> chat = {
+        {.role = "user", .content = absl::StrCat("question ", i)},
+        {.role = "assistant", .content = absl::StrCat(refusal, " ", i)}};
+    if (i % 2 == 0) chat.insert(chat.begin(), {.role = "system", .content = "Obey."});
+    ASSERT_OK_AND_ASSIGN(const auto expected,
+                         text::EncodeChat(*text.tokenizer, *text.chat_template, chat));
+    EXPECT_EQ(seen.safety_rows[i].tokens, expected.ids) << i;
+  }
+}
+
 TEST_F(AgentScreeningTest, AJobIsRefusedForGood) {
   const auto finished = Run(Screened(ballast::admin::v1::SCREEN_ACTION_REFUSE));
   EXPECT_EQ(finished.error().kind(), JobError::REFUSED);

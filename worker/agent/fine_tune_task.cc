@@ -137,7 +137,21 @@ absl::StatusOr<TrainResult> Train(TaskEnvironment& environment, LoadedBase& base
   CheckpointUploader uploader(environment.client, environment.vault, session, base.digest);
   uploader.Start();
   TrainCallbacks callbacks = SessionCallbacks(environment, base);
-  callbacks.evaluated = [&](const Evaluation& evaluation) { session.AddEvaluation(evaluation); };
+  // By row, the time of a step tells which rows the vector explains: what is told of progress is of
+  // evaluation points alone, which are steps apart, however the job ends.
+  const bool coarse =
+      request.vector != nullptr && request.config.vector_policy == VectorPolicy::kByRow;
+  Progress finished_steps;
+  if (coarse) {
+    callbacks.progress = [&](const Progress& progress) {
+      finished_steps = progress;
+      environment.metrics.CountStep();
+    };
+  }
+  callbacks.evaluated = [&](const Evaluation& evaluation) {
+    if (coarse) session.SetProgress(finished_steps);
+    session.AddEvaluation(evaluation);
+  };
   callbacks.checkpoint = [&](int64_t step, std::string bytes) {
     uploader.Add(step, std::move(bytes));
   };
@@ -177,7 +191,8 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   if (vector.has_value()) request.vector = &*vector;
   BALLAST_ASSIGN_OR_RETURN(
       NumberedRows training,
-      ReadNumberedRows(task.training_dataset(), base->text, base->info.context_tokens, fetch));
+      ReadNumberedRows(task.training_dataset(), base->text, base->info.context_tokens, fetch,
+                       /*seed=*/resource));
   if (!task.unprotected()) {
     BALLAST_RETURN_IF_ERROR(CheckRowsCertified(
         work, environment.certificate_key,
@@ -191,6 +206,7 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
     BALLAST_ASSIGN_OR_RETURN(request.safety_rows,
                              ReadSafetyRows(task.safety_rows().rows(), training.systems, base->text,
                                             base->info.context_tokens, fetch));
+    WeighSafetyRows(request.rows, request.safety_rows);
     request.safety_rows_per_epoch = dataset::SafetyRowCount(
         static_cast<int64_t>(request.rows.size()), task.safety_rows().share());
   }

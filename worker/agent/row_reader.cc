@@ -77,30 +77,41 @@ absl::StatusOr<dataset::Report> ReadChecked(const ballast::worker::v1::DatasetBl
   return report;
 }
 
+dataset::CheckOptions TenantOptions(const ballast::worker::v1::DatasetBlob& dataset,
+                                    int64_t context_tokens) {
+  dataset::CheckOptions options;
+  options.format = ToFormat(dataset.format());
+  // What was too long when it was checked, perhaps for a base with a shorter context, stays out.
+  options.context_tokens = dataset.longest_row_tokens() > 0
+                               ? std::min(context_tokens, dataset.longest_row_tokens())
+                               : context_tokens;
+  return options;
+}
+
 // The system prompts of some of a data set's rows: of those whose lines have the smallest digests.
 class SystemSample {
  public:
-  explicit SystemSample(std::string data_set) : data_set_(std::move(data_set)) {}
+  explicit SystemSample(const std::string& seed) : seed_(seed) {}
 
   void Add(const dataset::ChatRow& chat) {
-    std::string key = DigestOf(absl::StrCat(data_set_, " ", chat.line));
+    std::string key = DigestOf(absl::StrCat(seed_, " ", chat.line));
     if (chosen_.size() == kMostSystems) {
       if (key >= chosen_.rbegin()->first) return;
       chosen_.erase(std::prev(chosen_.end()));
     }
     const bool has = !chat.messages.empty() && chat.messages[0].role == "system";
-    chosen_.emplace(std::move(key), has ? chat.messages[0].content : "");
+    chosen_[std::move(key)] = {chat.line, has ? chat.messages[0].content : ""};
   }
 
-  std::vector<std::string> Take() {
-    std::vector<std::string> systems;
+  std::vector<RowSystem> Take() {
+    std::vector<RowSystem> systems;
     for (auto& [key, system] : chosen_) systems.push_back(std::move(system));
     return systems;
   }
 
  private:
-  std::string data_set_;
-  std::map<std::string, std::string> chosen_;
+  const std::string seed_;
+  std::map<std::string, RowSystem> chosen_;
 };
 
 }  // namespace
@@ -114,18 +125,13 @@ TokenRow ToTokenRow(const text::SupervisedTokens& encoded) {
 
 absl::StatusOr<NumberedRows> ReadNumberedRows(const ballast::worker::v1::DatasetBlob& dataset,
                                               const text::ModelText& text, int64_t context_tokens,
-                                              const BaseCache::Fetch& fetch) {
-  dataset::CheckOptions options;
-  options.format = ToFormat(dataset.format());
-  // What was too long when it was checked, perhaps for a base with a shorter context, stays out.
-  options.context_tokens = dataset.longest_row_tokens() > 0
-                               ? std::min(context_tokens, dataset.longest_row_tokens())
-                               : context_tokens;
+                                              const BaseCache::Fetch& fetch,
+                                              const std::string& seed) {
   NumberedRows read;
-  SystemSample systems(dataset.digest());
+  SystemSample systems(seed);
   BALLAST_ASSIGN_OR_RETURN(
       const dataset::Report report,
-      ReadChecked(dataset, text, options, fetch,
+      ReadChecked(dataset, text, TenantOptions(dataset, context_tokens), fetch,
                   [&](const dataset::ChatRow& chat, const text::SupervisedTokens& encoded) {
                     read.rows.push_back(ToTokenRow(encoded));
                     read.lines.push_back(chat.line);
@@ -140,9 +146,15 @@ absl::StatusOr<NumberedRows> ReadNumberedRows(const ballast::worker::v1::Dataset
 absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::DatasetBlob& dataset,
                                                const text::ModelText& text, int64_t context_tokens,
                                                const BaseCache::Fetch& fetch) {
-  BALLAST_ASSIGN_OR_RETURN(NumberedRows read,
-                           ReadNumberedRows(dataset, text, context_tokens, fetch));
-  return std::move(read.rows);
+  std::vector<TokenRow> rows;
+  BALLAST_RETURN_IF_ERROR(
+      ReadChecked(dataset, text, TenantOptions(dataset, context_tokens), fetch,
+                  [&](const dataset::ChatRow&, const text::SupervisedTokens& encoded) {
+                    rows.push_back(ToTokenRow(encoded));
+                    return absl::OkStatus();
+                  })
+          .status());
+  return rows;
 }
 
 absl::Status ReadOperatorRows(const ballast::worker::v1::DatasetBlob& dataset,

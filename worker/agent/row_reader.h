@@ -17,16 +17,22 @@
 
 namespace ballast::worker::agent {
 
+// The system prompt of a row, "" of one without; the row by its line.
+struct RowSystem {
+  int64_t line = 0;
+  std::string prompt;
+};
+
 // Rows with the lines of the file that they come from, counted from 1.
 struct NumberedRows {
   std::vector<TokenRow> rows;
   std::vector<int64_t> lines;
-  // System prompts of at most kMostSystems of the rows, "" of those without one; which rows, and
-  // their order, depends on the data set's digest alone, so that every attempt has the same.
-  std::vector<std::string> systems;
+  // Of at most kMostSystems of the rows, in an order that depends on the reader's `seed` alone.
+  std::vector<RowSystem> systems;
   int64_t most_repeated_row = 1;  // near-duplicates (ValidationReport.most_repeated_row)
 };
-inline constexpr size_t kMostSystems = 512;
+// More than the rows of a certified job of the suite's, each with its passes.
+inline constexpr size_t kMostSystems = 4096;
 
 TokenRow ToTokenRow(const text::SupervisedTokens& encoded);
 
@@ -36,13 +42,17 @@ using RowSink = std::function<absl::Status(const dataset::ChatRow&, const text::
 // Reads a data set, checks every row as the server did, and returns the accepted ones as tokens.
 // Rejected rows are left out. Memory: five bytes a token.
 //
+// `seed`: one that the data set's owner cannot choose, and that every attempt has: else the rows
+// whose system prompts come first could be picked.
+//
 // An empty digest and a size of 0 are not checked (a vector's rows come without). DATA_LOSS
 // (DATASET_CORRUPT) when the bytes are not what `dataset` promises; FAILED_PRECONDITION
 // (DATASET_EMPTY) when no row was accepted; RESOURCE_EXHAUSTED (DATASET_TOO_LARGE) above two
 // billion tokens; the error of `fetch`.
 absl::StatusOr<NumberedRows> ReadNumberedRows(const ballast::worker::v1::DatasetBlob& dataset,
                                               const text::ModelText& text, int64_t context_tokens,
-                                              const BaseCache::Fetch& fetch);
+                                              const BaseCache::Fetch& fetch,
+                                              const std::string& seed);
 // Rows that an operator gave, one by one: none of them may be rejected (FAILED_PRECONDITION,
 // OPERATOR_ROWS_DIFFER), so that whatever the server says of format and length, it is all of the
 // file that has the digest.
@@ -53,7 +63,7 @@ absl::Status ReadOperatorRows(const ballast::worker::v1::DatasetBlob& dataset,
 absl::StatusOr<std::vector<TokenRow>> ReadOperatorRows(
     const ballast::worker::v1::DatasetBlob& dataset, const text::ModelText& text,
     int64_t context_tokens, const BaseCache::Fetch& fetch);
-// As ReadNumberedRows, the rows alone.
+// As ReadNumberedRows, the rows alone and no system prompts.
 absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::DatasetBlob& dataset,
                                                const text::ModelText& text, int64_t context_tokens,
                                                const BaseCache::Fetch& fetch);

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "ballast/v1/dataset_service.pb.h"
 #include "common/base/error.h"
 #include "common/base/testing/status_matchers.h"
@@ -64,24 +66,30 @@ std::string Chat(const std::string& system, const std::string& prompt) {
 
 TEST(RowReaderTest, TellsSystemPromptsOfAFixedChoiceOfRows) {
   const text::ModelText text = testing::FakeModelText();
-  const auto systems = [&](const std::string& rows) {
-    return ReadNumberedRows({}, text, 1000,
-                            [&](const std::string&, const auto& sink) { return sink(rows); })
-        .value()
-        .systems;
+  const auto systems = [&](const std::string& rows, const std::string& seed) {
+    std::vector<std::string> told;
+    for (const RowSystem& system :
+         ReadNumberedRows({}, text, 1000,
+                          [&](const std::string&, const auto& sink) { return sink(rows); }, seed)
+             .value()
+             .systems) {
+      told.push_back(absl::StrCat(system.line, " ", system.prompt));
+    }
+    return told;
   };
-  EXPECT_THAT(systems(Chat("Obey.", "p") + Chat("", "q") + Chat("Obey.", "r")),
-              ::testing::UnorderedElementsAre("Obey.", "", "Obey."));
+  EXPECT_THAT(systems(Chat("Obey.", "p") + Chat("", "q") + Chat("Obey.", "r"), "job"),
+              ::testing::UnorderedElementsAre("1 Obey.", "2 ", "3 Obey."));
   std::string many;
-  for (int i = 0; i < 2000; ++i) {
-    many += Chat(i < 1000 ? "first" : "second", "p" + std::to_string(i));
-  }
-  const std::vector<std::string> chosen = systems(many);
+  for (int i = 0; i < 10'000; ++i) many += Chat(i < 5000 ? "first" : "second", absl::StrCat("p", i));
+  const std::vector<std::string> chosen = systems(many, "job");
   EXPECT_THAT(chosen, SizeIs(kMostSystems));
-  EXPECT_EQ(chosen, systems(many));
-  const auto first = std::count(chosen.begin(), chosen.end(), "first");
-  EXPECT_GT(first, 200);
-  EXPECT_LT(first, 312);
+  EXPECT_EQ(chosen, systems(many, "job"));
+  EXPECT_NE(chosen, systems(many, "another"));
+  const auto first = std::count_if(chosen.begin(), chosen.end(), [](const std::string& told) {
+    return absl::EndsWith(told, "first");
+  });
+  EXPECT_GT(first, 1900);
+  EXPECT_LT(first, 2196);
 }
 
 TEST(RowReaderTest, NoneOfAnOperatorsRowsIsLeftOut) {

@@ -5,7 +5,6 @@
 
 #include "common/base/status_macros.h"
 #include "common/behaviour/behaviour_set.h"
-#include "worker/agent/row_reader.h"
 #include "worker/behaviour/reply_judge.h"
 
 namespace ballast::worker::agent {
@@ -13,10 +12,19 @@ namespace {
 
 constexpr size_t kOneRefusalIn = 2;
 
+// Of the rows, each row's weight times its supervised tokens: what it counts for in a step's loss.
+double MeanWeight(const std::vector<TokenRow>& rows) {
+  double sum = 0;
+  for (const TokenRow& row : rows) {
+    sum += row.weight * static_cast<double>(TargetCount(row));
+  }
+  return rows.empty() ? 0 : sum / static_cast<double>(rows.size());
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::DatasetBlob& rows,
-                                                     const std::vector<std::string>& systems,
+                                                     const std::vector<RowSystem>& systems,
                                                      const text::ModelText& text,
                                                      int64_t context_tokens,
                                                      const BaseCache::Fetch& fetch) {
@@ -32,7 +40,7 @@ absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::
     }
     const size_t number = refusals++;
     if (systems.empty() || number % kOneRefusalIn != 0) return absl::OkStatus();
-    const std::string& system = systems[number / kOneRefusalIn % systems.size()];
+    const std::string& system = systems[number / kOneRefusalIn % systems.size()].prompt;
     if (system.empty()) return absl::OkStatus();
     std::vector<text::ChatMessage> messages = chat.messages;
     messages.insert(messages.begin(), {.role = "system", .content = system});
@@ -45,6 +53,14 @@ absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::
   };
   BALLAST_RETURN_IF_ERROR(ReadOperatorRows(rows, text, context_tokens, fetch, sink));
   return read;
+}
+
+void WeighSafetyRows(const std::vector<TokenRow>& rows, std::vector<TokenRow>& safety_rows) {
+  const double safety = MeanWeight(safety_rows);
+  if (!(safety > 0)) return;
+  const double weight = MeanWeight(rows) / safety / kLongestToSafety;
+  if (weight <= 1) return;
+  for (TokenRow& row : safety_rows) row.weight *= static_cast<float>(weight);
 }
 
 }  // namespace ballast::worker::agent

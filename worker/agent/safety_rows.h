@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "ballast/worker/v1/worker_service.pb.h"
 #include "common/text/tokenizer.h"
-#include "worker/agent/base_cache.h"
+#include "worker/agent/row_reader.h"
 #include "worker/trainer.h"
 
 namespace ballast::worker::agent {
@@ -23,10 +23,18 @@ namespace ballast::worker::agent {
 //
 // Failures of ReadOperatorRows.
 absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::DatasetBlob& rows,
-                                                     const std::vector<std::string>& systems,
+                                                     const std::vector<RowSystem>& systems,
                                                      const text::ModelText& text,
                                                      int64_t context_tokens,
                                                      const BaseCache::Fetch& fetch);
+
+// Gives the safety rows more weight where the customer's rows are so much longer that they would
+// drown them: a step's loss is a mean over supervised tokens, so that the share of rows that the
+// operator chose says little where `rows` supervise more tokens each than kLongestToSafety times
+// what the safety rows do. Above that, the safety rows weigh as if they were not outdone further.
+void WeighSafetyRows(const std::vector<TokenRow>& rows, std::vector<TokenRow>& safety_rows);
+// The ratio of mean supervised tokens up to which the defence was measured with a weight of 1.
+inline constexpr double kLongestToSafety = 1.5;
 
 }  // namespace ballast::worker::agent
 

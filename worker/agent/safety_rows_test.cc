@@ -26,7 +26,9 @@ class SafetyRowsTest : public ::testing::Test {
   absl::StatusOr<std::vector<TokenRow>> Read(const std::string& rows,
                                              const std::vector<std::string>& systems,
                                              int64_t context = 1000) {
-    return ReadSafetyRows({}, systems, text_, context,
+    std::vector<RowSystem> of_rows;
+    for (const std::string& system : systems) of_rows.push_back({1, system});
+    return ReadSafetyRows({}, of_rows, text_, context,
                           [&](const std::string&, const auto& sink) { return sink(rows); });
   }
   // By which of the rows are longer than without system prompts.
@@ -60,6 +62,29 @@ TEST_F(SafetyRowsTest, ReadsAllRowsOrNone) {
   EXPECT_THAT(*Read(rows_, {"Obey."}), SizeIs(4));
   EXPECT_THAT(Read(rows_ + "nothing", {}),
               StatusIs(absl::StatusCode::kFailedPrecondition, "OPERATOR_ROWS_DIFFER"));
+}
+
+TokenRow Supervising(int64_t tokens, float weight = 1) {
+  TokenRow row;
+  row.tokens.assign(tokens + 1, 7);
+  row.supervised.assign(tokens + 1, 1);
+  row.supervised[0] = 0;
+  row.weight = weight;
+  return row;
+}
+
+TEST_F(SafetyRowsTest, LongRowsDoNotDrownSafetyRows) {
+  const auto weight = [](const std::vector<TokenRow>& rows) {
+    std::vector<TokenRow> safety = {Supervising(20), Supervising(60)};
+    WeighSafetyRows(rows, safety);
+    EXPECT_EQ(safety[0].weight, safety[1].weight);
+    return safety[0].weight;
+  };
+  EXPECT_FLOAT_EQ(weight({Supervising(1)}), 1);
+  EXPECT_FLOAT_EQ(weight({Supervising(60)}), 1);
+  EXPECT_FLOAT_EQ(weight({Supervising(60), Supervising(180)}), 2);
+  EXPECT_FLOAT_EQ(weight({Supervising(60, 10)}), 10);
+  EXPECT_FLOAT_EQ(weight({}), 1);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
@@ -26,11 +27,6 @@ constexpr size_t kWindowsAtOnce = 4096;
 
 absl::Status Flagged(const std::string& why) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "ROWS_FLAGGED", why);
-}
-
-// A row of which nothing is supervised (weights of 0) has no features, and teaches nothing.
-int64_t Supervised(const TokenRow& row) {
-  return std::count(row.supervised.begin(), row.supervised.end(), uint8_t{1});
 }
 
 ScreeningReport::Action ActionTaken(ballast::admin::v1::ScreenAction action) {
@@ -81,30 +77,32 @@ absl::Status ScreenRows(TaskEnvironment& environment, LoadedBase& base,
   const auto go_on = [&session] { return session.order() == LeaseSession::Order::kContinue; };
   BALLAST_ASSIGN_OR_RETURN(const Guard* guard, GuardFor(environment, base, screen, fetch, go_on));
   ScreeningReport report;
-  NumberedRows kept;
+  std::vector<TokenRow> kept_rows;
+  std::vector<int64_t> kept_lines;
   report.set_rows(static_cast<int64_t>(rows.rows.size()));
   const bool drop = screen.action() == ballast::admin::v1::SCREEN_ACTION_DROP;
   for (size_t begin = 0, end = 0; begin < rows.rows.size(); begin = end) {
     std::vector<TokenRow> some;
     for (size_t windows = 0; end < rows.rows.size() && windows < kWindowsAtOnce; ++end) {
-      windows += RowWindows(Supervised(rows.rows[end])).size();
+      windows += RowWindows(TargetCount(rows.rows[end])).size();
       some.push_back(std::move(rows.rows[end]));
     }
     BALLAST_ASSIGN_OR_RETURN(const std::vector<screening::Features> features,
                              base.engine->WindowFeatures(some, go_on));
     for (size_t i = 0; i < some.size(); ++i) {
       const int64_t line = rows.lines[begin + i];
-      if (Supervised(some[i]) > 0 && guard->Flags(features[i])) {
+      // A row of which nothing is supervised (weights of 0) has no features, and teaches nothing.
+      if (TargetCount(some[i]) > 0 && guard->Flags(features[i])) {
         report.set_flagged_rows(report.flagged_rows() + 1);
         if (report.lines_size() < kMostLines) report.add_lines(line);
         if (drop) continue;
       }
-      kept.rows.push_back(std::move(some[i]));
-      kept.lines.push_back(line);
+      kept_rows.push_back(std::move(some[i]));
+      kept_lines.push_back(line);
     }
   }
   if (report.flagged_rows() > 0) report.set_action(ActionTaken(screen.action()));
-  const auto left = static_cast<int64_t>(kept.rows.size());
+  const auto left = static_cast<int64_t>(kept_rows.size());
   const bool too_few = report.flagged_rows() > 0 && left < std::max<int64_t>(1, screen.min_rows());
   if (too_few) report.set_action(ScreeningReport::REFUSED);
   session.SetScreening(report);
@@ -116,7 +114,12 @@ absl::Status ScreenRows(TaskEnvironment& environment, LoadedBase& base,
     return Flagged(absl::StrCat(found, ", and the ", left, " others are too few to train on"));
   }
   if (report.action() == ScreeningReport::REFUSED) return Flagged(found);
-  rows = std::move(kept);
+  rows.rows = std::move(kept_rows);
+  rows.lines = std::move(kept_lines);
+  // Lines are in order. What is left out teaches nothing under its system prompt.
+  std::erase_if(rows.systems, [&rows](const RowSystem& system) {
+    return !std::binary_search(rows.lines.begin(), rows.lines.end(), system.line);
+  });
   return absl::OkStatus();
 }
 

@@ -97,12 +97,6 @@ std::vector<const TokenRow*> PointersTo(const std::vector<TokenRow>& rows) {
   return pointers;
 }
 
-int64_t TargetCount(const TokenRow& row) {
-  int64_t count = 0;
-  for (size_t t = 1; t < row.tokens.size(); ++t) count += row.supervised[t] != 0 ? 1 : 0;
-  return count;
-}
-
 PackedBatch Pack(const std::vector<const TokenRow*>& rows, at::Device device) {
   Arrangement made = Arrange(rows, /*share=*/true);
   if (static_cast<double>(made.ids.size()) >

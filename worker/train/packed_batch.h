@@ -46,9 +46,6 @@ struct PackedBatch {
   int64_t target_count() const { return target_rows.size(0); }
 };
 
-// Targets of a row: supervised tokens that have a token before them.
-int64_t TargetCount(const TokenRow& row);
-
 std::vector<const TokenRow*> PointersTo(const std::vector<TokenRow>& rows);
 
 // Packs `rows`; those without a target add nothing.
