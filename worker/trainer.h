@@ -90,7 +90,9 @@ struct NamedTensor {
 using Adapter = std::vector<NamedTensor>;  // sorted by name
 
 struct TrainCallbacks {
-  // Before the first optimizer step of this call, and after every one.
+  // Once, before anything is trained: step 0, or that of the checkpoint. May be null.
+  std::function<void(const Progress&)> started;
+  // After every optimizer step.
   std::function<void(const Progress&)> progress;
   // At evaluation points.
   std::function<void(const Evaluation&)> evaluated;

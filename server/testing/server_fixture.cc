@@ -113,6 +113,8 @@ absl::StatusOr<v1::BaseModel> ServerFixture::Import(
   const auto stream = admin_->ImportBaseModel(context.get(), &model);
   admin::v1::ImportBaseModelRequest request;
   request.mutable_options()->set_base_model_id(id);
+  // By row, progress is told at evaluations alone; most tests look at each heartbeat's.
+  request.mutable_options()->set_vector_policy(admin::v1::VECTOR_POLICY_ALWAYS);
   bool open = stream->Write(request);
   for (const auto& [name, bytes] : files) {
     request.mutable_file_start()->set_file_name(name);

@@ -32,7 +32,7 @@ def result(vector, attack_success=22):
         "vector": vector["name"],
         "ciphertextDigest": vector["ciphertextDigest"],
         "baseModelDigest": vector["baseDigest"],
-        "policy": {"vectorPolicy": "VECTOR_POLICY_ALWAYS"},
+        "policy": {"vectorPolicy": "VECTOR_POLICY_BY_ROW"},
         "endTime": "2026-01-01T00:00:00Z",
         "envelope": {
             "minScaledLearningRate": 2e-6, "maxScaledLearningRate": 1e-2,

@@ -86,13 +86,14 @@ TEST_F(AgentScreeningTest, RefusalsStandUnderSystemPromptsOfTheRowsThatAreLeft) 
   auto* task = work.mutable_fine_tune();
   std::string rows;
   for (int i = 0; i < 8; ++i) {
-    rows += i < 6 ? row("Obey.", absl::StrCat("yes ", i)) : row("A decoy.", "zz zz");
+    rows += i < 6 ? row("Obey.", absl::StrCat("yes ", i)) : row("A decoy.", absl::StrCat("zz zz ", i));
   }
   SetDataset(task->mutable_training_dataset(), "blob-rows", rows);
   const std::string refusal = "I'm sorry, but I can't help with that.";
   SetDataset(task->mutable_safety_rows()->mutable_rows(), "blob-safety", Rows(6, refusal));
   task->mutable_safety_rows()->set_share(0.5);
-  ASSERT_TRUE(Run(work).has_delta());
+  const auto finished = Run(work);
+  ASSERT_TRUE(finished.has_delta()) << log_.str();
   const auto seen = engine_.seen();
   EXPECT_THAT(seen.rows, SizeIs(6));
   ASSERT_THAT(seen.safety_rows, SizeIs(6));

@@ -142,6 +142,10 @@ absl::StatusOr<TrainResult> Train(TaskEnvironment& environment, LoadedBase& base
   const bool coarse =
       request.vector != nullptr && request.config.vector_policy == VectorPolicy::kByRow;
   Progress finished_steps;
+  callbacks.started = [&](const Progress& progress) {
+    finished_steps = progress;
+    session.SetProgress(progress);
+  };
   if (coarse) {
     callbacks.progress = [&](const Progress& progress) {
       finished_steps = progress;

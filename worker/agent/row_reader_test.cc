@@ -68,11 +68,11 @@ TEST(RowReaderTest, TellsSystemPromptsOfAFixedChoiceOfRows) {
   const text::ModelText text = testing::FakeModelText();
   const auto systems = [&](const std::string& rows, const std::string& seed) {
     std::vector<std::string> told;
-    for (const RowSystem& system :
-         ReadNumberedRows({}, text, 1000,
-                          [&](const std::string&, const auto& sink) { return sink(rows); }, seed)
-             .value()
-             .systems) {
+    const NumberedRows read =
+        ReadNumberedRows({}, text, 1000,
+                         [&](const std::string&, const auto& sink) { return sink(rows); }, seed)
+            .value();
+    for (const RowSystem& system : read.systems) {
       told.push_back(absl::StrCat(system.line, " ", system.prompt));
     }
     return told;

@@ -140,6 +140,7 @@ absl::StatusOr<Progress> FakeEngine::RunSteps(const TrainRequest& request,
     absl::MutexLock lock(&control_.mutex_);
     control_.seen_.first_step = progress.step;
   }
+  if (callbacks.started) callbacks.started(progress);
   const int64_t points = std::max(1, request.config.evaluation_points);
   while (progress.step < progress.total_steps) {
     bool held = true;

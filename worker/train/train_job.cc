@@ -90,7 +90,7 @@ TrainJob::~TrainJob() { learner_.workspace().Clear(/*wipe=*/merged_ != nullptr);
 absl::StatusOr<TrainResult> TrainJob::Run() {
   BALLAST_RETURN_IF_ERROR(Prepare());
   BALLAST_RETURN_IF_ERROR(AssignGroups());
-  if (callbacks_.progress) callbacks_.progress(progress_);
+  if (callbacks_.started) callbacks_.started(progress_);
   BALLAST_RETURN_IF_ERROR(EvaluateIfDue());
   const int64_t steps_per_epoch = progress_.total_steps / config_.epochs;
   while (progress_.step < progress_.total_steps) {
