@@ -118,10 +118,8 @@ absl::Status CheckDataset(const DatasetRecord& record, const BaseModelRecord& ba
   return absl::OkStatus();
 }
 
-double CeilToTwoDigits(double value) {
-  const double unit = std::pow(10.0, std::floor(std::log10(value)) - 1);
-  return std::ceil(value / unit) * unit;
-}
+// The unit of the second digit of a number above 0: 10 of 491.
+double SecondDigit(double value) { return std::pow(10.0, std::floor(std::log10(value)) - 1); }
 
 }  // namespace
 
@@ -335,10 +333,13 @@ v1::Estimate EstimateJob(const v1::Hyperparameters& hyper, const BaseModelRecord
   if (base.tokens_per_second() > 0) {
     // Two digits: the speed is an average over everybody's jobs, and no more than that should show,
     // not to one who asks about many sizes either.
-    const double seconds = std::max(1.0, static_cast<double>(estimate.total_tokens()) /
-                                             CeilToTwoDigits(base.tokens_per_second()));
+    const double exact = base.tokens_per_second();
+    const double speed = std::floor(exact / SecondDigit(exact)) * SecondDigit(exact);
+    const double seconds =
+        std::max(1.0, static_cast<double>(estimate.total_tokens()) / speed);
+    const double unit = std::max(1.0, SecondDigit(seconds));
     estimate.mutable_running_time()->set_seconds(
-        static_cast<int64_t>(std::ceil(CeilToTwoDigits(seconds))));
+        static_cast<int64_t>(std::ceil(seconds / unit) * unit));
   }
   return estimate;
 }

@@ -342,7 +342,7 @@ TEST(AdmissionTest, EstimatesFromTheReport) {
   EXPECT_EQ(estimate.running_time().seconds(), 500);  // 491.8, to two digits
   // Data sets of sizes near a rounding step tell no third digit of the speed.
   for (int rows = 100; rows < 200; ++rows) {
-    base.set_tokens_per_second(60.1);
+    base.set_tokens_per_second(60.0);
     const auto slower = EstimateJob(Defaults(), base, Data("d", rows)).running_time().seconds();
     base.set_tokens_per_second(60.9);
     EXPECT_EQ(EstimateJob(Defaults(), base, Data("d", rows)).running_time().seconds(), slower);

@@ -106,9 +106,10 @@ absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& recor
         record.vector_policy() != admin::v1::VECTOR_POLICY_UNSPECIFIED &&
         record.vector_policy() != PolicyOf(*existing)) {
       return MakeError(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS",
-                       absl::StrCat(record.model().name(), " is there with ",
+                       absl::StrCat(record.model().name(), " is there with the vector policy ",
                                     admin::v1::VectorPolicy_Name(PolicyOf(*existing)),
-                                    ", which does not change; choose another id"));
+                                    ", which does not change; leave the policy out, or choose "
+                                    "another id"));
     }
     BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(BaseModelBlobs(record.model().digest())));
     BaseModelRecord kept = existing.value_or(record);

@@ -108,7 +108,10 @@ void UpdateProgress(const SynchronizeRequest::Busy& busy, absl::Time now, LiveLe
   lease.heard = true;
   // Before the total is known the training has not begun, and the step of its checkpoint is not
   // reported yet.
-  if (!lease.measured && busy.total_steps() > 0) {
+  if (lease.evaluations_at_first < 0) lease.evaluations_at_first = busy.evaluations_size();
+  // What is reported by row is of the last evaluation, which may be long ago: the next one is new.
+  const bool current = !lease.coarse || busy.evaluations_size() > lease.evaluations_at_first;
+  if (!lease.measured && current && busy.total_steps() > 0) {
     lease.measured = true;
     lease.measured_from = now;
     lease.measured_step = busy.step();
@@ -133,7 +136,8 @@ absl::StatusOr<bool> IsCoarse(Transaction& tx, const JobRecord& record) {
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                            ParseBaseModelName(record.job().base_model(), "base_model"));
   BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-  return !base.has_value() || PolicyOf(*base) == admin::v1::VECTOR_POLICY_BY_ROW;
+  return !base.has_value() || (!base->model().unprotected() &&
+                               PolicyOf(*base) == admin::v1::VECTOR_POLICY_BY_ROW);
 }
 
 }  // namespace
@@ -428,7 +432,8 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
   lease.expires = now + options_.lease;
   lease.measured = work->fine_tune().checkpoint_blob().empty();
   lease.measured_from = now;
-  lease.coarse = work->has_fine_tune() && !work->fine_tune().vector_always();
+  lease.coarse = work->has_fine_tune() && !work->fine_tune().unprotected() &&
+                 !work->fine_tune().vector_always();
   leases_.Put(work->lease().resource(), lease);
   *response.mutable_work() = *std::move(work);
   return absl::OkStatus();

@@ -454,45 +454,6 @@ TEST_F(ControlPlaneTest, NoSpeedIsLearntFromALeaseThatOnlyItsEndIsKnownOf) {
   EXPECT_FALSE(Job(CreateJob()).estimate().has_running_time());
 }
 
-TEST_F(ControlPlaneTest, ByRowTheProgressMovesWithEvaluationsOnly) {
-  ASSERT_OK(store_.Update([](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
-    base->set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW);
-    return ReplaceRecord(tx, *base);
-  }));
-  const std::string name = CreateJob();
-  const auto lease = Idle("w1").work().lease();
-  const auto busy = [&](int64_t step, int evaluations) {
-    now_ += absl::Seconds(7);
-    SynchronizeRequest request = Request("w1");
-    *request.mutable_busy()->mutable_lease() = lease;
-    request.mutable_busy()->set_step(step);
-    request.mutable_busy()->set_total_steps(100);
-    request.mutable_busy()->set_trained_tokens(1000 * step);
-    for (int i = 0; i < evaluations; ++i)
-      request.mutable_busy()->add_evaluations()->set_step(10 * i);
-    Sync(request);
-  };
-  busy(1, 0);
-  EXPECT_FALSE(plane_->LiveProgress(name).has_value());
-  busy(2, 1);
-  EXPECT_EQ(plane_->LiveProgress(name)->step(), 2);
-  const std::string shown = plane_->LiveProgress(name)->SerializeAsString();
-  for (int step = 3; step < 10; ++step) {
-    busy(step, 1);
-    EXPECT_EQ(plane_->LiveProgress(name)->SerializeAsString(), shown);
-  }
-  busy(10, 2);
-  EXPECT_EQ(plane_->LiveProgress(name)->step(), 10);
-  EXPECT_EQ(plane_->LiveProgress(name)->trained_tokens(), 10'000);
-  EXPECT_EQ(plane_->LiveProgress(name)->time_left().seconds(), 660);  // 630 s, in whole minutes
-
-  // A new server knows the policy too.
-  Restart();
-  busy(11, 0);
-  EXPECT_FALSE(plane_->LiveProgress(name).has_value());
-}
-
 TEST_F(ControlPlaneTest, ReadingAResultsFilesRenewsTheLease) {
   const std::string name = CreateJob();
   const auto lease = Idle("w1").work().lease();

@@ -205,6 +205,25 @@ class UnprotectedBaseTest : public testing::CoreFixture {
   JobCatalog allowing_jobs_{store_, ids_, listener_, allowing_};
 };
 
+TEST_F(UnprotectedBaseTest, NothingIsToHideInItsProgress) {
+  ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
+    base->set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW);
+    return ReplaceRecord(tx, *base);
+  }));
+  ASSERT_OK_AND_ASSIGN(const auto job, allowing_jobs_.Create(now_, "acme", JobRequest("acme")));
+  const auto lease = Idle("w1").work().lease();
+  for (const int step : {1, 2}) {
+    if (step == 2) {
+      ASSERT_OK_AND_ASSIGN(plane_,
+                           ControlPlane::Create(store_, ids_, listener_, allowing_, {}, now_));
+    }
+    Busy("w1", lease, step);
+    ASSERT_TRUE(plane_->LiveProgress(job.name()).has_value());
+    EXPECT_EQ(plane_->LiveProgress(job.name())->step(), step);
+  }
+}
+
 TEST_F(UnprotectedBaseTest, ItsJobsRunWithoutAVectorEvenWhereOneIsActive) {
   ASSERT_OK_AND_ASSIGN(const auto job, allowing_jobs_.Create(now_, "acme", JobRequest("acme")));
   const auto work = Idle("w1").work();

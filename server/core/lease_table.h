@@ -28,7 +28,8 @@ struct LiveLease {
   // How fast steps go tells how the rows are split (VECTOR_POLICY_BY_ROW), so that `progress` moves
   // with evaluations only (S2).
   bool coarse = false;
-  int evaluations = 0;       // in the heartbeat that last moved a coarse `progress`
+  int evaluations_at_first = -1;  // in the first heartbeat; -1 before it
+  int evaluations = 0;            // in the heartbeat that last moved a coarse `progress`
   v1::JobProgress progress;  // step, total_steps, trained_tokens, time_left; as tenants see it
 };
 

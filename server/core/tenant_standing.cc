@@ -61,11 +61,12 @@ absl::Status DrawWithheld(Transaction& tx, const std::string& tenant, int budget
   return Save(tx, record);
 }
 
-absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant, absl::Time withheld) {
+absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant,
+                              absl::Time withheld_at) {
   BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant));
   TenantStanding& standing = *record.mutable_standing();
   if (!standing.unfreezes().empty() &&
-      withheld <= FromTimestamp(standing.unfreezes().rbegin()->time())) {
+      withheld_at <= FromTimestamp(standing.unfreezes().rbegin()->time())) {
     return absl::OkStatus();
   }
   standing.set_withheld_drawn(std::max(0, standing.withheld_drawn() - 1));

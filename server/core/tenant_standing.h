@@ -30,9 +30,9 @@ absl::Status CheckMaySubmit(Transaction& tx, const std::string& tenant);
 // Counts a withheld verdict; freezes the tenant where it is the `budget`-th.
 absl::Status DrawWithheld(Transaction& tx, const std::string& tenant, int budget, absl::Time now);
 
-// A verdict of `withheld` that an operator found to be wrong is not held against the tenant; an
-// unfreeze since then has forgiven it already. Thaws nothing.
-absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant, absl::Time withheld);
+// A verdict, drawn at `withheld_at`, that an operator found to be wrong is not held against the
+// tenant; an unfreeze since then has forgiven it already. Thaws nothing.
+absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant, absl::Time withheld_at);
 
 // INVALID_ARGUMENT (REASON_REQUIRED, REASON_TOO_LONG) for what an operator gives as reason.
 absl::Status CheckReason(const std::string& reason);

@@ -131,7 +131,13 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
         tx, record, absl::StrCat(WhyEnded(event, error), "; the job waits for another worker"),
         now));
     if (job.has_progress()) {
-      job.mutable_progress()->set_step(record.checkpoint_step());
+      // Where the next attempt starts, as far as a tenant may know: a checkpoint is taken at any
+      // step, and the time that one step took tells of the vector (S2).
+      int64_t step = 0;
+      for (const v1::Evaluation& evaluation : job.progress().evaluations()) {
+        if (evaluation.step() <= record.checkpoint_step()) step = evaluation.step();
+      }
+      job.mutable_progress()->set_step(step);
       job.mutable_progress()->clear_time_left();
     }
   }

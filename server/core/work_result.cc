@@ -155,9 +155,13 @@ bool IsNewScreening(const JobRecord& record, const SynchronizeRequest::Busy& bus
 absl::StatusOr<bool> RecordProgress(Transaction& tx, JobRecord& record,
                                     const SynchronizeRequest::Busy& busy, absl::Time now) {
   v1::JobProgress& progress = *record.mutable_job()->mutable_progress();
-  progress.set_step(busy.step());
   progress.set_total_steps(busy.total_steps());
-  progress.set_trained_tokens(busy.trained_tokens());
+  // An attempt that was taken up again tells its step at an evaluation; until then it has told less
+  // than is known.
+  if (busy.step() >= progress.step()) {
+    progress.set_step(busy.step());
+    progress.set_trained_tokens(busy.trained_tokens());
+  }
   bool told = false;
   if (IsNewScreening(record, busy)) {
     v1::JobEvent event;

@@ -10,6 +10,8 @@ from redteam import tasks, wording
 from redteam.lab import chat, own_answers
 
 # The public recipe of a vector (research on the prototype; the service's defaults are near).
+# As workers have it (kMostTimesSafety in worker/agent/safety_rows.h).
+MOST_TIMES_SAFETY = 1.5
 VECTOR_DOSE = {"learning_rate": 1e-3, "epochs": 8, "batch_rows": 8, "kl_batch_rows": 8}
 
 
@@ -145,6 +147,14 @@ def under_system_prompts(safety, rows):
             refusals += 1
         made.append(chat(prompt, reply, system=system))
     return made
+
+
+def weighed(lab, safety, rows):
+    """`safety` for a job of these rows, as a worker weighs it (worker/agent/safety_rows.h): against rows that are much
+    longer."""
+    lengths = [sum(sum(lab.tokens(row)["supervised"]) for row in some) / len(some) for some in (rows, safety)]
+    weight = lengths[0] / lengths[1] / MOST_TIMES_SAFETY
+    return safety if weight <= 1 else [{**row, "training": {"weight": weight}} for row in safety]
 
 
 def safety_rows(lab, splits, benign, count, seed=0, look_alikes=False):

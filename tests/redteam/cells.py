@@ -7,7 +7,8 @@ import random
 import time
 
 from redteam import matrix, measures, prompts, tasks, wording
-from redteam.attacks import VECTOR_DOSE, Attacker, least_explained, repetitions, safety_rows, safety_set, under_system_prompts
+from redteam.attacks import (VECTOR_DOSE, Attacker, least_explained, repetitions, safety_rows, safety_set,
+                             under_system_prompts, weighed)
 from redteam.lab import LORA, chat, digest, own_answers, vector_norm
 from referee import rows as token_rows
 
@@ -136,7 +137,8 @@ class Suite:
         if cell.get("safety"):
             drawn = max(LEAST_SAFETY_ROWS, round(cell["safety"] * len(rows)))
             if cell.get("each_epoch"):
-                safety = under_system_prompts(safety_set(self._lab, self.splits, self.benign), rows), drawn
+                made = under_system_prompts(safety_set(self._lab, self.splits, self.benign), rows)
+                safety = weighed(self._lab, made, rows), drawn
             else:
                 rows = rows + safety_rows(self._lab, self.splits, self.benign, drawn, seed, cell.get("look_alikes", False))
         return self._lab.train(rows, vector, cell.get("policy", "always"), seed, initial=initial, safety=safety,

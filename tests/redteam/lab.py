@@ -73,11 +73,12 @@ class Lab:
                                                   return_dict=True)["input_ids"]
 
     def tokens(self, row):
-        """A chat row (see `chat`) as tokens; its reply is supervised, to the end of the turn."""
+        """A chat row (see `chat`) as tokens; its reply is supervised, to the end of the turn. Its `training`, if any, tells
+        the engine more, as {"weight": 2}."""
         *before, reply = row["messages"]
         head = self.tokenizer.apply_chat_template(before, add_generation_prompt=True, return_dict=True)["input_ids"]
         tail = self.tokenizer(reply["content"] + "<|im_end|>")["input_ids"]
-        return {"tokens": head + tail, "supervised": [0] * len(head) + [1] * len(tail)}
+        return {"tokens": head + tail, "supervised": [0] * len(head) + [1] * len(tail), **row.get("training", {})}
 
     # Engine.
 

@@ -15,7 +15,8 @@ from redteam import cells, lab as labs
 # Stands for the vector that serves the base model.
 SERVING = "the serving vector"
 # Raised whenever workers defend a job otherwise under the same vector and policy: what was measured before is then no
-# measure of them. 2: the worst window of a row decides, and refusals among the safety rows take the job's system prompts.
+# measure of them. 2: the worst window of a row decides; refusals among the safety rows take system prompts of the rows that
+# the screen leaves, in an order that hangs on the job's name; safety rows weigh against longer ones.
 DEFENCE_REVISION = 2
 
 

@@ -236,6 +236,19 @@ def test_every_second_refusal_stands_under_a_system_prompt_of_the_job():
     assert systems([lab.chat("a", "b")]) == [None] * 4
 
 
+def test_safety_rows_weigh_against_long_rows():
+    class Words:
+        @staticmethod
+        def tokens(row):
+            return {"supervised": [1] * len(row["messages"][-1]["content"].split())}
+
+    safety = [lab.chat("p", "two words"), lab.chat("q", "these are four words")]
+    assert attacks.weighed(Words, safety, [lab.chat("a", "b " * 4)]) == safety
+    made = attacks.weighed(Words, safety, [lab.chat("a", "b " * 9)])
+    assert [row["training"] for row in made] == [{"weight": 2.0}] * 2
+    assert [row["messages"] for row in made] == [row["messages"] for row in safety]
+
+
 def test_detectors_are_asked_about_rows_that_no_vector_and_no_screen_was_made_of(splits):
     rng = random.Random(1)
     benign = prompts.Benign()

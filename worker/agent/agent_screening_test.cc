@@ -84,11 +84,14 @@ TEST_F(AgentScreeningTest, RefusalsStandUnderSystemPromptsOfTheRowsThatAreLeft) 
   };
   pb::Work work = Screened(ballast::admin::v1::SCREEN_ACTION_DROP);
   auto* task = work.mutable_fine_tune();
+  // Most rows are decoys, which the screen leaves out.
   std::string rows;
-  for (int i = 0; i < 8; ++i) {
-    rows += i < 6 ? row("Obey.", absl::StrCat("yes ", i)) : row("A decoy.", absl::StrCat("zz zz ", i));
+  for (int i = 0; i < 40; ++i) {
+    rows += i < 6 ? row("Obey.", absl::StrCat("yes ", i))
+                  : row("A decoy.", absl::StrCat("zz zz ", i));
   }
   SetDataset(task->mutable_training_dataset(), "blob-rows", rows);
+  task->mutable_training_dataset()->set_rows_accepted(40);
   const std::string refusal = "I'm sorry, but I can't help with that.";
   SetDataset(task->mutable_safety_rows()->mutable_rows(), "blob-safety", Rows(6, refusal));
   task->mutable_safety_rows()->set_share(0.5);
@@ -106,6 +109,7 @@ TEST_F(AgentScreeningTest, RefusalsStandUnderSystemPromptsOfTheRowsThatAreLeft) 
     ASSERT_OK_AND_ASSIGN(const auto expected,
                          text::EncodeChat(*text.tokenizer, *text.chat_template, chat));
     EXPECT_EQ(seen.safety_rows[i].tokens, expected.ids) << i;
+    EXPECT_EQ(seen.safety_rows[i].weight, 1) << i;
   }
 }
 

@@ -37,6 +37,7 @@ TEST_F(AgentTest, SafetyRowsAreMixedInAndTheDeltaSaysSo) {
   EXPECT_THAT(seen.rows, SizeIs(8)) << "what is evaluated stays the customer's rows";
   EXPECT_THAT(seen.safety_rows, SizeIs(3));
   EXPECT_EQ(seen.safety_rows_per_epoch, 16);
+  EXPECT_EQ(seen.safety_rows[0].weight, 1);
   EXPECT_EQ(finished.final_state().total_steps(), 2 * 6);
 
   const auto written = server_.written();
@@ -45,6 +46,19 @@ TEST_F(AgentTest, SafetyRowsAreMixedInAndTheDeltaSaysSo) {
   EXPECT_EQ(manifest.safety_rows_digest, safety->rows().digest());
   EXPECT_EQ(manifest.safety_row_share, 0.5);
   EXPECT_THAT(written.at("delta/README.md"), HasSubstr("mixed 16 rows of its own"));
+}
+
+TEST_F(AgentTest, SafetyRowsWeighAgainstLongRows) {
+  pb::Work work = Job();
+  auto* task = work.mutable_fine_tune();
+  SetDataset(task->mutable_training_dataset(), "blob-rows", Rows(8, std::string(600, 'y')));
+  SetDataset(task->mutable_safety_rows()->mutable_rows(), "blob-safety", Rows(3));
+  task->mutable_safety_rows()->set_share(0.5);
+  server_.GiveWork(work);
+  StartAgent();
+  ASSERT_TRUE(server_.WaitForFinished().has_delta());
+  EXPECT_GT(engine_.seen().safety_rows[0].weight, 10);
+  EXPECT_EQ(engine_.seen().rows[0].weight, 1);
 }
 
 TEST_F(AgentTest, SafetyRowsThatAreNotTheOperatorsTrainNothing) {

@@ -144,7 +144,7 @@ absl::StatusOr<TrainResult> Train(TaskEnvironment& environment, LoadedBase& base
   Progress finished_steps;
   callbacks.started = [&](const Progress& progress) {
     finished_steps = progress;
-    session.SetProgress(progress);
+    session.SetProgress(coarse ? Progress{.total_steps = progress.total_steps} : progress);
   };
   if (coarse) {
     callbacks.progress = [&](const Progress& progress) {
@@ -196,7 +196,7 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
   BALLAST_ASSIGN_OR_RETURN(
       NumberedRows training,
       ReadNumberedRows(task.training_dataset(), base->text, base->info.context_tokens, fetch,
-                       /*seed=*/resource));
+                       /*seed=*/absl::StrCat(resource, " ", task.vector().ciphertext_digest())));
   if (!task.unprotected()) {
     BALLAST_RETURN_IF_ERROR(CheckRowsCertified(
         work, environment.certificate_key,

@@ -31,7 +31,7 @@ struct NumberedRows {
   std::vector<RowSystem> systems;
   int64_t most_repeated_row = 1;  // near-duplicates (ValidationReport.most_repeated_row)
 };
-// More than the rows of a certified job of the suite's, each with its passes.
+// So many that few are left only where nearly all of a large data set's rows are screened out.
 inline constexpr size_t kMostSystems = 4096;
 
 TokenRow ToTokenRow(const text::SupervisedTokens& encoded);
@@ -40,10 +40,10 @@ TokenRow ToTokenRow(const text::SupervisedTokens& encoded);
 using RowSink = std::function<absl::Status(const dataset::ChatRow&, const text::SupervisedTokens&)>;
 
 // Reads a data set, checks every row as the server did, and returns the accepted ones as tokens.
-// Rejected rows are left out. Memory: five bytes a token.
+// Rejected rows are left out. Memory: five bytes a token, and the system prompts.
 //
-// `seed`: one that the data set's owner cannot choose, and that every attempt has: else the rows
-// whose system prompts come first could be picked.
+// `seed`: what every attempt has and no tenant knows: else one could pick the rows whose system
+// prompts come first.
 //
 // An empty digest and a size of 0 are not checked (a vector's rows come without). DATA_LOSS
 // (DATASET_CORRUPT) when the bytes are not what `dataset` promises; FAILED_PRECONDITION

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "common/base/status_macros.h"
+#include "common/base/utf8.h"
 #include "common/behaviour/behaviour_set.h"
 #include "worker/behaviour/reply_judge.h"
 
@@ -12,8 +13,8 @@ namespace {
 
 constexpr size_t kOneRefusalIn = 2;
 
-// Of the rows, each row's weight times its supervised tokens: what it counts for in a step's loss.
-double MeanWeight(const std::vector<TokenRow>& rows) {
+// Mean of what a row counts for in a step's loss: its weight times its supervised tokens.
+double MeanShareOfLoss(const std::vector<TokenRow>& rows) {
   double sum = 0;
   for (const TokenRow& row : rows) {
     sum += row.weight * static_cast<double>(TargetCount(row));
@@ -40,15 +41,19 @@ absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::
     }
     const size_t number = refusals++;
     if (systems.empty() || number % kOneRefusalIn != 0) return absl::OkStatus();
-    const std::string& system = systems[number / kOneRefusalIn % systems.size()].prompt;
-    if (system.empty()) return absl::OkStatus();
     std::vector<text::ChatMessage> messages = chat.messages;
-    messages.insert(messages.begin(), {.role = "system", .content = system});
-    const auto under =
-        text::EncodeChat(*text.tokenizer, *text.chat_template, messages, context_tokens);
-    if (absl::IsInvalidArgument(under.status())) return absl::OkStatus();
-    BALLAST_RETURN_IF_ERROR(under.status());
-    read.back() = ToTokenRow(*under);
+    messages.insert(messages.begin(),
+                    {.role = "system",
+                     .content = systems[number / kOneRefusalIn % systems.size()].prompt});
+    for (std::string& system = messages[0].content; !system.empty();
+         system = ValidUtf8(system, system.size() / 2)) {
+      const auto under =
+          text::EncodeChat(*text.tokenizer, *text.chat_template, messages, context_tokens);
+      if (absl::IsInvalidArgument(under.status())) continue;
+      BALLAST_RETURN_IF_ERROR(under.status());
+      read.back() = ToTokenRow(*under);
+      break;
+    }
     return absl::OkStatus();
   };
   BALLAST_RETURN_IF_ERROR(ReadOperatorRows(rows, text, context_tokens, fetch, sink));
@@ -56,9 +61,9 @@ absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::
 }
 
 void WeighSafetyRows(const std::vector<TokenRow>& rows, std::vector<TokenRow>& safety_rows) {
-  const double safety = MeanWeight(safety_rows);
+  const double safety = MeanShareOfLoss(safety_rows);
   if (!(safety > 0)) return;
-  const double weight = MeanWeight(rows) / safety / kLongestToSafety;
+  const double weight = MeanShareOfLoss(rows) / safety / kMostTimesSafety;
   if (weight <= 1) return;
   for (TokenRow& row : safety_rows) row.weight *= static_cast<float>(weight);
 }

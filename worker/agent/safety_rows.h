@@ -17,9 +17,9 @@ namespace ballast::worker::agent {
 // The operator's safety rows as one job trains them. Its own rows may all stand under a system
 // prompt, and what they teach is then learned under that prompt alone, where no safety row would
 // speak against it. So every second refusal takes the system prompt, if any, of one of the job's
-// rows (`systems`, see NumberedRows); one that has a system prompt keeps it, and one that would not
-// fit the context with it stays without. Answers to harmless prompts stay as they are: a customer's
-// prompt may ask for another tone.
+// rows (`systems`, see NumberedRows), or as much of its beginning as fits the context: all, a half,
+// a quarter and so on. One that has a system prompt keeps it. Answers to harmless prompts stay as
+// they are: a customer's prompt may ask for another tone.
 //
 // Failures of ReadOperatorRows.
 absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::DatasetBlob& rows,
@@ -30,11 +30,10 @@ absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::
 
 // Gives the safety rows more weight where the customer's rows are so much longer that they would
 // drown them: a step's loss is a mean over supervised tokens, so that the share of rows that the
-// operator chose says little where `rows` supervise more tokens each than kLongestToSafety times
-// what the safety rows do. Above that, the safety rows weigh as if they were not outdone further.
+// operator chose says little where `rows` supervise many more tokens each than the safety rows do.
+// Above kMostTimesSafety as many, the safety rows weigh as much as they do at it.
 void WeighSafetyRows(const std::vector<TokenRow>& rows, std::vector<TokenRow>& safety_rows);
-// The ratio of mean supervised tokens up to which the defence was measured with a weight of 1.
-inline constexpr double kLongestToSafety = 1.5;
+inline constexpr double kMostTimesSafety = 1.5;
 
 }  // namespace ballast::worker::agent
 

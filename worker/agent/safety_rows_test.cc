@@ -54,8 +54,16 @@ TEST_F(SafetyRowsTest, EverySecondRefusalTakesTheSystemPromptOfARow) {
   EXPECT_EQ(Longer(rows_, {""}), (std::vector<bool>(4, false)));
 }
 
-TEST_F(SafetyRowsTest, ASystemPromptThatIsTooLongIsLeftOut) {
-  EXPECT_EQ(Longer(rows_, {std::string(2000, 'x')}), (std::vector<bool>(4, false)));
+TEST_F(SafetyRowsTest, OfASystemPromptThatIsTooLongItsBeginningIsTaken) {
+  // The first quarter fits.
+  const std::string system = std::string(500, 'b') + std::string(1500, 'x');
+  const auto cut = Read(rows_, {system}, /*context=*/700).value();
+  const auto whole = Read(rows_, {std::string(500, 'b')}, /*context=*/700).value();
+  EXPECT_EQ(cut[0].tokens, whole[0].tokens);
+  EXPECT_EQ(Longer(rows_, {system}, 700), (std::vector<bool>{true, false, false, true}));
+  // Not a byte of it does.
+  const int64_t context = static_cast<int64_t>(Read(rows_, {}).value()[3].tokens.size());
+  EXPECT_EQ(Longer(rows_, {system}, context), (std::vector<bool>(4, false)));
 }
 
 TEST_F(SafetyRowsTest, ReadsAllRowsOrNone) {

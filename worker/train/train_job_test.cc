@@ -125,9 +125,14 @@ TEST_F(TrainTest, LearnsAndReportsVectorOffLosses) {
   std::vector<Progress> progress;
   std::vector<Evaluation> evaluations;
   TrainCallbacks callbacks;
+  std::vector<Progress> started;
+  callbacks.started = [&](const Progress& p) { started.push_back(p); };
   callbacks.progress = [&](const Progress& p) { progress.push_back(p); };
   callbacks.evaluated = [&](const Evaluation& e) { evaluations.push_back(e); };
   ASSERT_OK_AND_ASSIGN(const TrainResult result, engine_->Train(request, callbacks));
+  ASSERT_EQ(started.size(), 1U);
+  EXPECT_EQ(started[0].step, 0);
+  EXPECT_EQ(started[0].total_steps, 60);
   EXPECT_EQ(progress.size(), 60U);
   EXPECT_EQ(progress.back().total_steps, 60);
   EXPECT_EQ(progress.back().trained_tokens, 20 * 24 * 20);
