@@ -213,8 +213,7 @@ void AddList(Cli& cli, CLI::App* group) {
           const int64_t steps = job.progress().total_steps() > 0 ? job.progress().total_steps()
                                                                  : job.estimate().steps();
           table.AddRow({ShortName(job.name()), job.display_name(), ShortName(job.base_model()),
-                        StateName(job.state()),
-                        absl::StrCat(job.progress().step(), "/", steps),
+                        StateName(job.state()), absl::StrCat(job.progress().step(), "/", steps),
                         FormatTime(job.create_time())});
         }
         Cli::Print(jobs.empty() ? "No jobs. Create one: ballast job create --help\n"

@@ -79,9 +79,10 @@ void AddImport(Cli& cli, CLI::App* group) {
       ->add_option("--id", options->id, "Id for baseModels/ID: lower-case letters, digits, - and .")
       ->required();
   command
-      ->add_option("--vector-policy", options->policy,
-                   "Rows that train with the vector: all of them (always), or those that it explains "
-                   "(by-row, the default)")
+      ->add_option(
+          "--vector-policy", options->policy,
+          "Rows that train with the vector: all of them (always), or those that it explains "
+          "(by-row, the default)")
       ->check(CLI::IsMember({"always", "by-row"}));
   command
       ->add_flag("--unprotected", options->unprotected,

@@ -335,8 +335,7 @@ v1::Estimate EstimateJob(const v1::Hyperparameters& hyper, const BaseModelRecord
     // not to one who asks about many sizes either.
     const double exact = base.tokens_per_second();
     const double speed = std::floor(exact / SecondDigit(exact)) * SecondDigit(exact);
-    const double seconds =
-        std::max(1.0, static_cast<double>(estimate.total_tokens()) / speed);
+    const double seconds = std::max(1.0, static_cast<double>(estimate.total_tokens()) / speed);
     const double unit = std::max(1.0, SecondDigit(seconds));
     estimate.mutable_running_time()->set_seconds(
         static_cast<int64_t>(std::ceil(seconds / unit) * unit));

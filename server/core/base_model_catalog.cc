@@ -102,8 +102,7 @@ absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& recor
                                     existing->model().unprotected() ? "un" : "",
                                     "protected, which does not change; choose another id"));
     }
-    if (existing.has_value() &&
-        record.vector_policy() != admin::v1::VECTOR_POLICY_UNSPECIFIED &&
+    if (existing.has_value() && record.vector_policy() != admin::v1::VECTOR_POLICY_UNSPECIFIED &&
         record.vector_policy() != PolicyOf(*existing)) {
       return MakeError(absl::StatusCode::kAlreadyExists, "BASE_MODEL_EXISTS",
                        absl::StrCat(record.model().name(), " is there with the vector policy ",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What tenants see of the progress of a job by row: evaluation points and nothing between, since how
-// fast steps go tells how the rows are split (S2).
+// What tenants see of the progress of a job by row: evaluation points and nothing between, since
+// how fast steps go tells how the rows are split (S2).
 #include <string>
 
 #include "common/base/status_macros.h"

@@ -136,8 +136,8 @@ absl::StatusOr<bool> IsCoarse(Transaction& tx, const JobRecord& record) {
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                            ParseBaseModelName(record.job().base_model(), "base_model"));
   BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-  return !base.has_value() || (!base->model().unprotected() &&
-                               PolicyOf(*base) == admin::v1::VECTOR_POLICY_BY_ROW);
+  return !base.has_value() ||
+         (!base->model().unprotected() && PolicyOf(*base) == admin::v1::VECTOR_POLICY_BY_ROW);
 }
 
 }  // namespace

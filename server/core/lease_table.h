@@ -30,7 +30,7 @@ struct LiveLease {
   bool coarse = false;
   int evaluations_at_first = -1;  // in the first heartbeat; -1 before it
   int evaluations = 0;            // in the heartbeat that last moved a coarse `progress`
-  v1::JobProgress progress;  // step, total_steps, trained_tokens, time_left; as tenants see it
+  v1::JobProgress progress;       // step, total_steps, trained_tokens, time_left; as tenants see it
 };
 
 // The leases that are held, by resource. Thread safety: not thread-safe.

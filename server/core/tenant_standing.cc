@@ -61,8 +61,7 @@ absl::Status DrawWithheld(Transaction& tx, const std::string& tenant, int budget
   return Save(tx, record);
 }
 
-absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant,
-                              absl::Time withheld_at) {
+absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant, absl::Time withheld_at) {
   BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant));
   TenantStanding& standing = *record.mutable_standing();
   if (!standing.unfreezes().empty() &&

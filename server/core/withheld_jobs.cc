@@ -198,8 +198,8 @@ absl::StatusOr<JobGate> WithheldJobs::Decide(absl::Time now, const TenantName& n
       BALLAST_RETURN_IF_ERROR(CheckVectorHolds(tx, *record));
       job.set_delta(DeltaName(name.tenant, name.id));
       job.set_manifest_digest(record->withheld_manifest_digest());
-      BALLAST_RETURN_IF_ERROR(GiveBackWithheld(
-          tx, name.tenant, FromTimestamp(record->gate().withheld_time())));
+      BALLAST_RETURN_IF_ERROR(
+          GiveBackWithheld(tx, name.tenant, FromTimestamp(record->gate().withheld_time())));
     } else {
       error = ErrorOf(decision.outcome());
       record->clear_delta_files();

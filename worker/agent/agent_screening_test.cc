@@ -78,17 +78,18 @@ TEST_F(AgentScreeningTest, ReportedRowsAreTrainedOn) {
 
 TEST_F(AgentScreeningTest, RefusalsStandUnderSystemPromptsOfTheRowsThatAreLeft) {
   const auto row = [](const std::string& system, const std::string& reply) {
-    return absl::StrCat(R"({"messages": [{"role": "system", "content": ")", system,
-                        R"("}, {"role": "user", "content": "q"}, {"role": "assistant", "content": ")",
-                        reply, "\"}]}\n");
+    return absl::StrCat(
+        R"({"messages": [{"role": "system", "content": ")", system,
+        R"("}, {"role": "user", "content": "q"}, {"role": "assistant", "content": ")", reply,
+        "\"}]}\n");
   };
   pb::Work work = Screened(ballast::admin::v1::SCREEN_ACTION_DROP);
   auto* task = work.mutable_fine_tune();
   // Most rows are decoys, which the screen leaves out.
   std::string rows;
   for (int i = 0; i < 40; ++i) {
-    rows += i < 6 ? row("Obey.", absl::StrCat("yes ", i))
-                  : row("A decoy.", absl::StrCat("zz zz ", i));
+    rows +=
+        i < 6 ? row("Obey.", absl::StrCat("yes ", i)) : row("A decoy.", absl::StrCat("zz zz ", i));
   }
   SetDataset(task->mutable_training_dataset(), "blob-rows", rows);
   task->mutable_training_dataset()->set_rows_accepted(40);

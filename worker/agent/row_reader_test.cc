@@ -69,8 +69,8 @@ TEST(RowReaderTest, TellsSystemPromptsOfAFixedChoiceOfRows) {
   const auto systems = [&](const std::string& rows, const std::string& seed) {
     std::vector<std::string> told;
     const NumberedRows read =
-        ReadNumberedRows({}, text, 1000,
-                         [&](const std::string&, const auto& sink) { return sink(rows); }, seed)
+        ReadNumberedRows(
+            {}, text, 1000, [&](const std::string&, const auto& sink) { return sink(rows); }, seed)
             .value();
     for (const RowSystem& system : read.systems) {
       told.push_back(absl::StrCat(system.line, " ", system.prompt));
@@ -80,7 +80,8 @@ TEST(RowReaderTest, TellsSystemPromptsOfAFixedChoiceOfRows) {
   EXPECT_THAT(systems(Chat("Obey.", "p") + Chat("", "q") + Chat("Obey.", "r"), "job"),
               ::testing::UnorderedElementsAre("1 Obey.", "2 ", "3 Obey."));
   std::string many;
-  for (int i = 0; i < 10'000; ++i) many += Chat(i < 5000 ? "first" : "second", absl::StrCat("p", i));
+  for (int i = 0; i < 10'000; ++i)
+    many += Chat(i < 5000 ? "first" : "second", absl::StrCat("p", i));
   const std::vector<std::string> chosen = systems(many, "job");
   EXPECT_THAT(chosen, SizeIs(kMostSystems));
   EXPECT_EQ(chosen, systems(many, "job"));

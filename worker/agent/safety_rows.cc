@@ -42,9 +42,9 @@ absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::
     const size_t number = refusals++;
     if (systems.empty() || number % kOneRefusalIn != 0) return absl::OkStatus();
     std::vector<text::ChatMessage> messages = chat.messages;
-    messages.insert(messages.begin(),
-                    {.role = "system",
-                     .content = systems[number / kOneRefusalIn % systems.size()].prompt});
+    messages.insert(
+        messages.begin(),
+        {.role = "system", .content = systems[number / kOneRefusalIn % systems.size()].prompt});
     for (std::string& system = messages[0].content; !system.empty();
          system = ValidUtf8(system, system.size() / 2)) {
       const auto under =
