@@ -36,7 +36,7 @@ class ByRowProgressTest : public CoreFixture {
     busy.set_step(step);
     busy.set_total_steps(100);
     busy.set_trained_tokens(1000 * step);
-    for (int i = 0; i < evaluations; ++i) busy.add_evaluations()->set_step(10 * i);
+    for (int i = 0; i < evaluations; ++i) busy.add_evaluations()->set_step(int64_t{10} * i);
   }
 
   void Busy(int64_t step, int evaluations, const std::string& worker = "w1") {
