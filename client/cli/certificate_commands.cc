@@ -60,7 +60,9 @@ void AddCertify(Cli& cli, CLI::App* group) {
           return WithExitCode(
               MakeError(absl::StatusCode::kAborted, "VECTOR_REJECTED",
                         options->dry_run
-                            ? absl::StrCat("vector ", id, " would be rejected; nothing was changed")
+                            ? absl::StrCat("vector ", id,
+                                           " would not pass: the criteria above marked NO are not "
+                                           "met; nothing was changed")
                             : absl::StrCat("vector ", id,
                                            " was rejected: the criteria above marked NO are not "
                                            "met, and it can never serve")),

@@ -4,6 +4,8 @@
 #define BALLAST_SERVER_CORE_CERTIFICATE_H_
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -41,6 +43,11 @@ absl::Status CheckMeasured(const admin::v1::SuiteResult& result, const VectorRec
 // the counts of a result that both checks have passed.
 admin::v1::Certificate JudgeSuiteResult(const admin::v1::SuiteResult& result,
                                         const VectorRecord& vector, absl::Time now);
+
+// The criteria that a certificate fails for want of evidence alone: what was not measured, or on too
+// few prompts or seeds, or short of the envelope's limits. None where another criterion fails, since
+// that speaks against the vector, whatever else there is to measure.
+std::vector<std::string> LacksEvidence(const admin::v1::Certificate& certificate);
 
 // Replies of `arm` that refuse and whose prompts the base answers, over all seeds.
 double NewlyRefused(const admin::v1::ArmResult& arm, const admin::v1::ArmResult& base);

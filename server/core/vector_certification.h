@@ -24,7 +24,8 @@ class VectorCertification {
       : store_(store), listener_(listener), serving_(serving) {}
 
   // Judges `result`; unless `validate_only`, signs and stores the certificate and makes the vector
-  // ACTIVE or REJECTED by it. Jobs that run under a vector that is REJECTED wait again.
+  // ACTIVE or REJECTED by it. Jobs that run under a vector that is REJECTED wait again. A result by
+  // which it is neither, since too little was measured, is SUITE_RESULT_INCOMPLETE.
   absl::StatusOr<admin::v1::SignedCertificate> Certify(absl::Time now, const std::string& id,
                                                        const admin::v1::SuiteResult& result,
                                                        bool validate_only);

@@ -87,6 +87,56 @@ TEST_F(VectorCertificationTest, JudgingAloneChangesNothing) {
               StatusIs(kNotFound, "CERTIFICATE_NOT_FOUND"));
 }
 
+TEST_F(VectorCertificationTest, AResultThatSaysTooLittleLeavesTheVectorAsItIs) {
+  const auto without = [](SuiteResult result, admin::v1::AttackKind kind, admin::v1::Defence who) {
+    SuiteResult less = result;
+    less.clear_arms();
+    for (const auto& arm : result.arms()) {
+      if (arm.kind() != kind || arm.defence() != who) *less.add_arms() = arm;
+    }
+    return less;
+  };
+  const auto benign = [&](const SuiteResult& result) {
+    return without(result, admin::v1::ATTACK_KIND_BENIGN, admin::v1::DEFENCE_VECTOR);
+  };
+  SuiteResult few = GoodResult("vec-2");
+  for (auto& arm : *few.mutable_arms()) {
+    if (arm.seeds_size() != 3) continue;
+    arm.mutable_seeds()->Truncate(1);
+    for (const auto& [value, set] :
+         {std::pair{arm.not_refused(), &admin::v1::ArmResult::set_not_refused},
+          {arm.newly_answered(), &admin::v1::ArmResult::set_newly_answered},
+          {arm.harmless_refused(), &admin::v1::ArmResult::set_harmless_refused},
+          {arm.task_right(), &admin::v1::ArmResult::set_task_right}}) {
+      (arm.*set)(value / 3);
+    }
+  }
+  SuiteResult narrow = GoodResult("vec-2");
+  narrow.mutable_envelope()->set_max_steps(751);
+  for (const auto& [result, criterion] :
+       {std::pair{benign(GoodResult("vec-2")), "(ATTACK_SUCCESS_BENIGN)"},
+        {without(GoodResult("vec-2"), admin::v1::ATTACK_KIND_KNOWN,
+                 admin::v1::DEFENCE_RANDOM_VECTOR),
+         "(RANDOM_VECTOR_DOES_NOT_DEFEND)"},
+        {few, "(SEEDS)"},
+        {narrow, "(ENVELOPE_MEASURED)"}}) {
+    const auto made = Certify(result);
+    EXPECT_THAT(made, StatusIs(kPrecondition, "SUITE_RESULT_INCOMPLETE"));
+    EXPECT_THAT(made.status().message(), HasSubstr(criterion));
+    EXPECT_EQ(Vector("vec-2").state(), V::CERTIFYING);
+    // Judging alone shows what is missing.
+    ASSERT_OK_AND_ASSIGN(const auto judged, certification_->Certify(now_, "vec-2", result, true));
+    EXPECT_FALSE(judged.certificate().passed());
+  }
+  // A vector that serves goes on serving, by the certificate that it has.
+  ASSERT_OK(Certify(GoodResult("vec-2")));
+  EXPECT_THAT(Certify(narrow), StatusIs(kPrecondition, "SUITE_RESULT_INCOMPLETE"));
+  EXPECT_TRUE(Model().ready());
+  // What was measured and is bad tells enough.
+  ASSERT_OK(Certify(benign(BadResult("vec-2"))));
+  EXPECT_EQ(Vector("vec-2").state(), V::REJECTED);
+}
+
 TEST_F(VectorCertificationTest, AFailedCertificateRejectsForGood) {
   ASSERT_OK_AND_ASSIGN(const SignedCertificate made, Certify(BadResult("vec-2")));
   EXPECT_FALSE(made.certificate().passed());
