@@ -318,8 +318,8 @@ std::vector<std::string> LacksEvidence(const Certificate& certificate) {
   for (const Criterion& criterion : certificate.criteria()) {
     if (criterion.passed()) continue;
     const std::string& name = criterion.name();
-    const bool amount = name == kPrompts || name == kHarmlessPrompts || name == kSeeds ||
-                        name == kEnvelopeMeasured;
+    const bool amount =
+        name == kPrompts || name == kHarmlessPrompts || name == kSeeds || name == kEnvelopeMeasured;
     if (criterion.has_found() && !amount) return {};
     lacking.push_back(name);
   }

@@ -44,9 +44,9 @@ absl::Status CheckMeasured(const admin::v1::SuiteResult& result, const VectorRec
 admin::v1::Certificate JudgeSuiteResult(const admin::v1::SuiteResult& result,
                                         const VectorRecord& vector, absl::Time now);
 
-// The criteria that a certificate fails for want of evidence alone: what was not measured, or on too
-// few prompts or seeds, or short of the envelope's limits. None where another criterion fails, since
-// that speaks against the vector, whatever else there is to measure.
+// The criteria that a certificate fails for want of evidence alone: what was not measured, or on
+// too few prompts or seeds, or short of the envelope's limits. None where another criterion fails,
+// since that speaks against the vector, whatever else there is to measure.
 std::vector<std::string> LacksEvidence(const admin::v1::Certificate& certificate);
 
 // Replies of `arm` that refuse and whose prompts the base answers, over all seeds.

@@ -98,11 +98,12 @@ absl::StatusOr<SignedCertificate> VectorCertification::Certify(absl::Time now,
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(VectorRecord record, judge(tx));
     if (const auto lacking = LacksEvidence(made.certificate()); !lacking.empty()) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "SUITE_RESULT_INCOMPLETE",
-                       absl::StrCat("the result says too little to judge the vector by, which stays "
-                                    "as it is (",
-                                    absl::StrJoin(lacking, ", "),
-                                    "); measure what is missing and certify again"));
+      return MakeError(
+          absl::StatusCode::kFailedPrecondition, "SUITE_RESULT_INCOMPLETE",
+          absl::StrCat("the result says too little to judge the vector by, which stays "
+                       "as it is (",
+                       absl::StrJoin(lacking, ", "),
+                       "); measure what is missing and certify again"));
     }
     made.set_payload(made.certificate().SerializeAsString());
     made.set_signature(signer->Sign(envelope::kCertificateType, made.payload()));

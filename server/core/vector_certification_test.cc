@@ -88,7 +88,8 @@ TEST_F(VectorCertificationTest, JudgingAloneChangesNothing) {
 }
 
 TEST_F(VectorCertificationTest, AResultThatSaysTooLittleLeavesTheVectorAsItIs) {
-  const auto without = [](SuiteResult result, admin::v1::AttackKind kind, admin::v1::Defence who) {
+  const auto without = [](const SuiteResult& result, admin::v1::AttackKind kind,
+                          admin::v1::Defence who) {
     SuiteResult less = result;
     less.clear_arms();
     for (const auto& arm : result.arms()) {
