@@ -58,14 +58,12 @@ void AddCertify(Cli& cli, CLI::App* group) {
         const std::string id = ShortName(certificate.certificate().vector());
         if (!certificate.certificate().passed()) {
           return WithExitCode(
-              MakeError(absl::StatusCode::kAborted, "VECTOR_REJECTED",
-                        options->dry_run
-                            ? absl::StrCat("vector ", id,
-                                           " would not pass: the criteria above marked NO are not "
-                                           "met; nothing was changed")
-                            : absl::StrCat("vector ", id,
-                                           " was rejected: the criteria above marked NO are not "
-                                           "met, and it can never serve")),
+              MakeError(
+                  absl::StatusCode::kAborted, "VECTOR_REJECTED",
+                  absl::StrCat(
+                      "vector ", id, options->dry_run ? " would not pass" : " was rejected",
+                      ": the criteria above marked NO are not met",
+                      options->dry_run ? "; nothing was changed" : ", and it can never serve")),
               kExitEndedBadly);
         }
         if (cli.json()) return absl::OkStatus();

@@ -9,9 +9,9 @@ import random
 from redteam import tasks, wording
 from redteam.lab import chat, own_answers
 
-# The public recipe of a vector (research on the prototype; the service's defaults are near).
 # As workers have it (kMostTimesSafety in worker/agent/safety_rows.h).
 MOST_TIMES_SAFETY = 1.5
+# The public recipe of a vector (research on the prototype; the service's defaults are near).
 VECTOR_DOSE = {"learning_rate": 1e-3, "epochs": 8, "batch_rows": 8, "kl_batch_rows": 8}
 
 

@@ -77,6 +77,13 @@ absl::StatusOr<dataset::Report> ReadChecked(const ballast::worker::v1::DatasetBl
   return report;
 }
 
+RowSink AppendTo(std::vector<TokenRow>& rows) {
+  return [&rows](const dataset::ChatRow&, const text::SupervisedTokens& encoded) {
+    rows.push_back(ToTokenRow(encoded));
+    return absl::OkStatus();
+  };
+}
+
 dataset::CheckOptions TenantOptions(const ballast::worker::v1::DatasetBlob& dataset,
                                     int64_t context_tokens) {
   dataset::CheckOptions options;
@@ -148,11 +155,7 @@ absl::StatusOr<std::vector<TokenRow>> ReadRows(const ballast::worker::v1::Datase
                                                const BaseCache::Fetch& fetch) {
   std::vector<TokenRow> rows;
   BALLAST_RETURN_IF_ERROR(
-      ReadChecked(dataset, text, TenantOptions(dataset, context_tokens), fetch,
-                  [&](const dataset::ChatRow&, const text::SupervisedTokens& encoded) {
-                    rows.push_back(ToTokenRow(encoded));
-                    return absl::OkStatus();
-                  })
+      ReadChecked(dataset, text, TenantOptions(dataset, context_tokens), fetch, AppendTo(rows))
           .status());
   return rows;
 }
@@ -173,12 +176,7 @@ absl::StatusOr<std::vector<TokenRow>> ReadOperatorRows(
     const ballast::worker::v1::DatasetBlob& dataset, const text::ModelText& text,
     int64_t context_tokens, const BaseCache::Fetch& fetch) {
   std::vector<TokenRow> rows;
-  BALLAST_RETURN_IF_ERROR(
-      ReadOperatorRows(dataset, text, context_tokens, fetch,
-                       [&](const dataset::ChatRow&, const text::SupervisedTokens& encoded) {
-                         rows.push_back(ToTokenRow(encoded));
-                         return absl::OkStatus();
-                       }));
+  BALLAST_RETURN_IF_ERROR(ReadOperatorRows(dataset, text, context_tokens, fetch, AppendTo(rows)));
   return rows;
 }
 
