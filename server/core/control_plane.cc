@@ -9,19 +9,19 @@
 #include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 #include "common/base/utf8.h"
-#include "server/core/gate_result.h"
 #include "server/core/hand_out.h"
+#include "server/core/leased_job.h"
+#include "server/core/leased_work.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 #include "server/core/serving_vector.h"
 #include "server/core/transitions.h"
-#include "server/core/work_result.h"
 
 namespace ballast::server {
 
 // What to tell the listener once the lock is released.
 struct ControlPlane::Notices {
-  std::vector<std::string> changed_jobs;
+  std::vector<std::string> changed;
   bool work_added = false;
   bool garbage_added = false;
 };
@@ -34,16 +34,19 @@ using worker::v1::SynchronizeRequest;
 using worker::v1::SynchronizeResponse;
 
 constexpr absl::Duration kWorkerMemory = absl::Hours(1);
-// Weight of the newest job in the moving average of a base's speed.
-constexpr double kSpeedWeight = 0.3;
-// To which the time left is rounded where running time depends on the rows (S2).
-constexpr absl::Duration kCoarseTimeLeft = absl::Minutes(1);
 
 absl::Status LeaseLost(const worker::v1::Lease& lease) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "LEASE_LOST",
                    absl::StrCat("the lease on ", lease.resource(), " with epoch ", lease.epoch(),
                                 " is not held by this worker any more; drop the work"),
                    {{"resource", lease.resource()}});
+}
+
+worker::v1::Lease ToWire(const std::string& resource, int64_t epoch) {
+  worker::v1::Lease wire;
+  wire.set_resource(resource);
+  wire.set_epoch(epoch);
+  return wire;
 }
 
 absl::Status CheckWorkerId(const std::string& id) {
@@ -54,12 +57,6 @@ absl::Status CheckWorkerId(const std::string& id) {
   if (ok) return absl::OkStatus();
   return FieldError("worker_id", "WORKER_ID_INVALID",
                     "worker_id must be 1 to 63 letters, digits, \"-\", \"_\" and \".\"");
-}
-
-// True when the stored lease is the one that is spoken of.
-bool Holds(const LeaseRecord& record, const worker::v1::Lease& lease,
-           const std::string& worker_id) {
-  return record.epoch() == lease.epoch() && record.worker_id() == worker_id;
 }
 
 // The event that an outcome is; `cancelling` when the owner has asked for a cancel.
@@ -79,65 +76,6 @@ WorkEvent EventOf(const SynchronizeRequest::Finished& finished, const LeaseRecor
     default:
       return WorkEvent::kResult;
   }
-}
-
-// Speed of the job that has just succeeded, into its base's moving average.
-absl::Status LearnSpeed(Transaction& tx, const JobRecord& record, const LiveLease& lease,
-                        absl::Time now) {
-  if (!lease.measured) return absl::OkStatus();
-  const double seconds = absl::ToDoubleSeconds(now - lease.measured_from);
-  const auto tokens =
-      static_cast<double>(record.job().progress().trained_tokens() - lease.measured_tokens);
-  if (seconds <= 0 || tokens <= 0) return absl::OkStatus();
-  BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
-                           ParseBaseModelName(record.job().base_model(), "base_model"));
-  BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-  if (!base.has_value()) return absl::OkStatus();
-  const double speed = tokens / seconds;
-  const double before = base->tokens_per_second();
-  base->set_tokens_per_second(before == 0 ? speed : before + kSpeedWeight * (speed - before));
-  return ReplaceRecord(tx, *base);
-}
-
-void SetReport(const SynchronizeRequest::VectorResult& result, Vector& vector) {
-  vector.set_ciphertext_digest(result.ciphertext_digest());
-  *vector.mutable_report() = result.report();
-}
-
-void UpdateProgress(const SynchronizeRequest::Busy& busy, absl::Time now, LiveLease& lease) {
-  lease.heard = true;
-  // Before the total is known the training has not begun, and the step of its checkpoint is not
-  // reported yet.
-  if (lease.evaluations_at_first < 0) lease.evaluations_at_first = busy.evaluations_size();
-  // What is reported by row is of the last evaluation, which may be long ago: the next one is new.
-  const bool current = !lease.coarse || busy.evaluations_size() > lease.evaluations_at_first;
-  if (!lease.measured && current && busy.total_steps() > 0) {
-    lease.measured = true;
-    lease.measured_from = now;
-    lease.measured_step = busy.step();
-    lease.measured_tokens = busy.trained_tokens();
-  }
-  if (lease.coarse && busy.evaluations_size() <= lease.evaluations) return;
-  lease.evaluations = busy.evaluations_size();
-  lease.progress.set_step(busy.step());
-  lease.progress.set_total_steps(busy.total_steps());
-  lease.progress.set_trained_tokens(busy.trained_tokens());
-  const int64_t done = busy.step() - lease.measured_step;
-  if (lease.measured && done > 0 && busy.total_steps() >= busy.step()) {
-    const absl::Duration per_step = (now - lease.measured_from) / done;
-    absl::Duration left = per_step * (busy.total_steps() - busy.step());
-    if (lease.coarse) left = absl::Ceil(left, kCoarseTimeLeft);
-    lease.progress.mutable_time_left()->set_seconds(absl::ToInt64Seconds(left));
-  }
-}
-
-// Whether tenants see the job's progress at evaluations only.
-absl::StatusOr<bool> IsCoarse(Transaction& tx, const JobRecord& record) {
-  BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
-                           ParseBaseModelName(record.job().base_model(), "base_model"));
-  BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
-  return !base.has_value() ||
-         (!base->model().unprotected() && PolicyOf(*base) == admin::v1::VECTOR_POLICY_BY_ROW);
 }
 
 }  // namespace
@@ -166,7 +104,7 @@ absl::Status ControlPlane::Restore(absl::Time now) {
     for (const auto state : {FineTuningJob::RUNNING, FineTuningJob::CANCELLING}) {
       BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
           tx, state, [&](const JobRecord& record) -> absl::StatusOr<bool> {
-            BALLAST_ASSIGN_OR_RETURN(const bool coarse, IsCoarse(tx, record));
+            BALLAST_ASSIGN_OR_RETURN(const bool coarse, LeasedJob(tx, record).IsCoarse());
             restore(record.job().name(), record.lease(), coarse);
             return true;
           }));
@@ -180,7 +118,7 @@ absl::Status ControlPlane::Restore(absl::Time now) {
 }
 
 void ControlPlane::Tell(const Notices& notices) {
-  for (const std::string& name : notices.changed_jobs) {
+  for (const std::string& name : notices.changed) {
     if (const auto parsed = ParseJobName(name, "name"); parsed.ok()) {
       listener_.JobChanged(parsed->tenant, parsed->id);
     }
@@ -214,28 +152,16 @@ absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
 
 absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resource,
                                         const LiveLease& lease, Notices& notices) {
-  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(resource));
-  worker::v1::Lease wire;
-  wire.set_epoch(lease.epoch);
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    if (leased.is_vector) {
-      BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", leased.id));
-      if (!record.has_value() || !Holds(record->lease(), wire, lease.worker_id)) {
-        return absl::OkStatus();
-      }
-      return MoveVector(tx, *record, EventOfExpiry(record->lease(), options_.max_attempts), {},
-                        now);
-    }
-    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
-    if (!record.has_value() || !Holds(record->lease(), wire, lease.worker_id)) {
-      return absl::OkStatus();
-    }
-    return MoveJob(tx, *record, EventOfExpiry(record->lease(), options_.max_attempts), {}, now);
+    BALLAST_ASSIGN_OR_RETURN(
+        auto work, LeasedWork::LoadHeld(tx, ToWire(resource, lease.epoch), lease.worker_id));
+    if (work == nullptr) return absl::OkStatus();
+    return work->Move(EventOfExpiry(work->lease(), options_.max_attempts), {}, now);
   }));
   leases_.Erase(resource);
   ++leases_lost_;
   notices.work_added = notices.garbage_added = true;
-  if (!leased.is_vector) notices.changed_jobs.push_back(resource);
+  notices.changed.push_back(resource);
   return absl::OkStatus();
 }
 
@@ -295,37 +221,27 @@ absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequ
     response.mutable_stop()->set_lease_lost(true);
     return absl::OkStatus();
   }
-  UpdateProgress(busy, now, *lease);
+  lease->Hear(busy, now);
   response.mutable_proceed();
-  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(busy.lease().resource()));
-  if (leased.is_vector) return absl::OkStatus();
-
   bool news = false;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
-    if (!record.has_value() || !Holds(record->lease(), busy.lease(), request.worker_id())) {
-      return LeaseLost(busy.lease());
-    }
-    if (record->job().state() == FineTuningJob::CANCELLING) {
-      response.mutable_stop()->set_lease_lost(false);
-    }
-    news = IsNewScreening(*record, busy);
-    for (const auto& evaluation : busy.evaluations()) {
-      news = news || evaluation.step() >= record->evaluated_until_step();
-    }
+    BALLAST_ASSIGN_OR_RETURN(const auto work,
+                             LeasedWork::LoadHeld(tx, busy.lease(), request.worker_id()));
+    if (work == nullptr) return LeaseLost(busy.lease());
+    if (work->IsCancelling()) response.mutable_stop()->set_lease_lost(false);
+    news = work->HasNews(busy);
     return absl::OkStatus();
   }));
   if (news) {
     BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
-      if (!record.has_value() || !Holds(record->lease(), busy.lease(), request.worker_id())) {
-        return LeaseLost(busy.lease());
-      }
-      BALLAST_RETURN_IF_ERROR(RecordProgress(tx, *record, busy, now).status());
-      return ReplaceRecord(tx, *record);
+      BALLAST_ASSIGN_OR_RETURN(const auto work,
+                               LeasedWork::LoadHeld(tx, busy.lease(), request.worker_id()));
+      if (work == nullptr) return LeaseLost(busy.lease());
+      BALLAST_RETURN_IF_ERROR(work->TakeProgress(busy, now));
+      return work->Store();
     }));
   }
-  notices.changed_jobs.push_back(busy.lease().resource());
+  notices.changed.push_back(busy.lease().resource());
   return absl::OkStatus();
 }
 
@@ -334,54 +250,33 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
   const SynchronizeRequest::Finished& finished = request.finished();
   const worker::v1::Lease& wire = finished.lease();
   const std::string& worker_id = request.worker_id();
-  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(wire.resource()));
-  BALLAST_ASSIGN_OR_RETURN(const auto files, FilesOfResult(finished));
   const LiveLease* live = leases_.Find(wire, worker_id);
   bool repeated = false;
-  // Whether this epoch's end is known already; when not, it must be the one that is held.
-  const auto claim = [&](LeaseRecord& lease) -> absl::Status {
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto work, LeasedWork::Load(tx, wire.resource()));
+    if (work == nullptr) return LeaseLost(wire);
+    LeaseRecord& lease = work->lease();
     repeated = lease.finished_epoch() == wire.epoch() && lease.finished_by() == worker_id;
     if (repeated) return absl::OkStatus();
-    if (live == nullptr || !Holds(lease, wire, worker_id)) return LeaseLost(wire);
+    if (live == nullptr || !work->IsHeld(wire, worker_id)) return LeaseLost(wire);
+    BALLAST_ASSIGN_OR_RETURN(const auto files, work->FilesOfResult(finished));
     lease.set_finished_epoch(wire.epoch());
     lease.set_finished_by(worker_id);
-    return absl::OkStatus();
-  };
-  v1::JobError error;
-  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    if (leased.is_vector) {
-      BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", leased.id));
-      if (!record.has_value()) return LeaseLost(wire);
-      BALLAST_RETURN_IF_ERROR(claim(*record->mutable_lease()));
-      if (repeated) return absl::OkStatus();
-      const WorkEvent event =
-          EventOf(finished, record->lease(), false, options_.max_attempts, error);
-      if (event == WorkEvent::kResult) {
-        SetReport(finished.vector(), *record->mutable_vector());
-        record->set_sealed_blob(files[0].blob());
-      }
-      return MoveVector(tx, *record, event, error, now);
-    }
-    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
-    if (!record.has_value()) return LeaseLost(wire);
-    BALLAST_RETURN_IF_ERROR(claim(*record->mutable_lease()));
-    if (repeated) return absl::OkStatus();
     if (finished.has_final_state()) {
-      BALLAST_RETURN_IF_ERROR(RecordProgress(tx, *record, finished.final_state(), now).status());
+      BALLAST_RETURN_IF_ERROR(work->TakeProgress(finished.final_state(), now));
     }
-    const bool cancelling = record->job().state() == FineTuningJob::CANCELLING;
-    WorkEvent event = EventOf(finished, record->lease(), cancelling, options_.max_attempts, error);
+    v1::JobError error;
+    WorkEvent event = EventOf(finished, lease, work->IsCancelling(), options_.max_attempts, error);
     if (event == WorkEvent::kResult) {
       BALLAST_ASSIGN_OR_RETURN(
-          event, TakeDelta(tx, *record, finished.delta(), files, options_.withheld_budget, now));
-      BALLAST_RETURN_IF_ERROR(LearnSpeed(tx, *record, *live, now));
+          event, work->TakeResult(finished, files, *live, options_.withheld_budget, now));
     }
-    return MoveJob(tx, *record, event, error, now);
+    return work->Move(event, error, now);
   }));
   if (repeated) return absl::OkStatus();
   leases_.Erase(wire.resource());
   notices.work_added = notices.garbage_added = true;
-  if (!leased.is_vector) notices.changed_jobs.push_back(wire.resource());
+  notices.changed.push_back(wire.resource());
   return absl::OkStatus();
 }
 
@@ -395,24 +290,11 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
       BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, lease, notices));
       continue;
     }
-    BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(resource));
-    worker::v1::Lease wire;
-    wire.set_epoch(lease.epoch);
     BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-      if (leased.is_vector) {
-        BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<VectorRecord>(tx, "", leased.id));
-        if (!record.has_value() || !Holds(record->lease(), wire, worker_id)) {
-          return absl::OkStatus();
-        }
-        BALLAST_ASSIGN_OR_RETURN(*response.mutable_work(), WorkOf(tx, *record));
-      } else {
-        BALLAST_ASSIGN_OR_RETURN(const auto record,
-                                 GetRecord<JobRecord>(tx, leased.tenant, leased.id));
-        if (!record.has_value() || !Holds(record->lease(), wire, worker_id)) {
-          return absl::OkStatus();
-        }
-        BALLAST_ASSIGN_OR_RETURN(*response.mutable_work(), WorkOf(tx, *record));
-      }
+      BALLAST_ASSIGN_OR_RETURN(const auto work,
+                               LeasedWork::LoadHeld(tx, ToWire(resource, lease.epoch), worker_id));
+      if (work == nullptr) return absl::OkStatus();
+      BALLAST_ASSIGN_OR_RETURN(*response.mutable_work(), work->ToWork());
       return absl::OkStatus();
     }));
     if (response.has_work()) return absl::OkStatus();
@@ -420,20 +302,20 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
     leases_.Erase(resource);
   }
   std::optional<worker::v1::Work> work;
+  LiveLease lease;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(work,
-                             TakeNext(tx, worker_id, now, ids_, serving_, notices.changed_jobs));
+    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, serving_, notices.changed));
+    if (!work.has_value()) return absl::OkStatus();
+    BALLAST_ASSIGN_OR_RETURN(const auto taken, LeasedWork::Load(tx, work->lease().resource()));
+    BALLAST_ASSIGN_OR_RETURN(lease.coarse, taken->IsCoarse());
     return absl::OkStatus();
   }));
   if (!work.has_value()) return absl::OkStatus();
-  LiveLease lease;
   lease.epoch = work->lease().epoch();
   lease.worker_id = worker_id;
   lease.expires = now + options_.lease;
   lease.measured = work->fine_tune().checkpoint_blob().empty();
   lease.measured_from = now;
-  lease.coarse = work->has_fine_tune() && !work->fine_tune().unprotected() &&
-                 !work->fine_tune().vector_always();
   leases_.Put(work->lease().resource(), lease);
   *response.mutable_work() = *std::move(work);
   return absl::OkStatus();
@@ -442,19 +324,11 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
 absl::StatusOr<worker::v1::Work> ControlPlane::LeasedWorkLocked(const std::string& worker_id,
                                                                 const worker::v1::Lease& wire) {
   if (leases_.Find(wire, worker_id) == nullptr) return LeaseLost(wire);
-  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(wire.resource()));
   worker::v1::Work work;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    if (leased.is_vector) {
-      BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<VectorRecord>(tx, "", leased.id));
-      if (!record.has_value()) return LeaseLost(wire);
-      BALLAST_ASSIGN_OR_RETURN(work, WorkOf(tx, *record));
-    } else {
-      BALLAST_ASSIGN_OR_RETURN(const auto record,
-                               GetRecord<JobRecord>(tx, leased.tenant, leased.id));
-      if (!record.has_value()) return LeaseLost(wire);
-      BALLAST_ASSIGN_OR_RETURN(work, WorkOf(tx, *record));
-    }
+    BALLAST_ASSIGN_OR_RETURN(const auto held, LeasedWork::LoadHeld(tx, wire, worker_id));
+    if (held == nullptr) return LeaseLost(wire);
+    BALLAST_ASSIGN_OR_RETURN(work, held->ToWork());
     return absl::OkStatus();
   }));
   return work;
@@ -484,7 +358,15 @@ absl::StatusOr<std::string> ControlPlane::BlobToWrite(absl::Time now,
   BALLAST_RETURN_IF_ERROR(Enter(now));
   absl::MutexLock lock(&mutex_);
   if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
-  return BlobOfWrite(first);
+  std::string blob;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto work,
+                             LeasedWork::LoadHeld(tx, first.lease(), first.worker_id()));
+    if (work == nullptr) return LeaseLost(first.lease());
+    BALLAST_ASSIGN_OR_RETURN(blob, work->BlobOfWrite(first));
+    return absl::OkStatus();
+  }));
+  return blob;
 }
 
 absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlobRequest& first,
@@ -497,30 +379,32 @@ absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlo
   if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
   BALLAST_RETURN_IF_ERROR(commit());
   if (!first.has_checkpoint_step()) return absl::OkStatus();
-  BALLAST_ASSIGN_OR_RETURN(const Leased leased, ParseLeased(first.lease().resource()));
   return store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, leased.tenant, leased.id));
-    if (!record.has_value() || !Holds(record->lease(), first.lease(), first.worker_id())) {
-      return LeaseLost(first.lease());
-    }
-    if (!record->checkpoint_blob().empty() && record->checkpoint_blob() != blob) {
-      BALLAST_RETURN_IF_ERROR(tx.AddGarbage(record->checkpoint_blob()));
-    }
-    record->set_checkpoint_blob(blob);
-    record->set_checkpoint_step(first.checkpoint_step());
-    return ReplaceRecord(tx, *record);
+    BALLAST_ASSIGN_OR_RETURN(const auto work,
+                             LeasedWork::LoadHeld(tx, first.lease(), first.worker_id()));
+    if (work == nullptr) return LeaseLost(first.lease());
+    BALLAST_RETURN_IF_ERROR(work->TakeCheckpoint(blob, first.checkpoint_step()));
+    return work->Store();
   });
 }
 
 absl::StatusOr<std::vector<BlobFile>> ControlPlane::ResultBlobs(absl::Time now,
                                                                 const SynchronizeRequest& request) {
   absl::MutexLock lock(&mutex_);
-  LiveLease* lease = leases_.Find(request.finished().lease(), request.worker_id());
+  const worker::v1::Lease& wire = request.finished().lease();
+  LiveLease* lease = leases_.Find(wire, request.worker_id());
+  std::vector<BlobFile> files;
   // A stale or repeated report has no files to check: Synchronize answers it.
-  if (lease == nullptr) return std::vector<BlobFile>();
+  if (lease == nullptr) return files;
   // Renewed before the files are read, which may take longer than what is left of it.
   lease->expires = now + options_.lease;
-  return FilesOfResult(request.finished());
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto work, LeasedWork::LoadHeld(tx, wire, request.worker_id()));
+    if (work == nullptr) return absl::OkStatus();
+    BALLAST_ASSIGN_OR_RETURN(files, work->FilesOfResult(request.finished()));
+    return absl::OkStatus();
+  }));
+  return files;
 }
 
 std::optional<v1::JobProgress> ControlPlane::LiveProgress(const std::string& resource) {

@@ -31,6 +31,9 @@ struct LiveLease {
   int evaluations_at_first = -1;  // in the first heartbeat; -1 before it
   int evaluations = 0;            // in the heartbeat that last moved a coarse `progress`
   v1::JobProgress progress;       // step, total_steps, trained_tokens, time_left; as tenants see it
+
+  // Takes a heartbeat over.
+  void Hear(const worker::v1::SynchronizeRequest::Busy& busy, absl::Time now);
 };
 
 // The leases that are held, by resource. Thread safety: not thread-safe.
