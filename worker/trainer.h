@@ -38,6 +38,11 @@ inline int64_t TargetCount(const TokenRow& row) {
   return count;
 }
 
+// What a row counts for in the weighted mean that is a step's loss.
+inline double LossWeight(const TokenRow& row) {
+  return row.weight * static_cast<double>(TargetCount(row));
+}
+
 enum class VectorPolicy { kAlways, kByRow };
 enum class Schedule { kCosine, kLinear, kConstant };
 // kAuto: bf16 where the processor is fast with it, else fp32.

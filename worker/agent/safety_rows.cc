@@ -13,12 +13,9 @@ namespace {
 
 constexpr size_t kOneRefusalIn = 2;
 
-// Mean of what a row counts for in a step's loss: its weight times its supervised tokens.
-double MeanShareOfLoss(const std::vector<TokenRow>& rows) {
+double MeanLossWeight(const std::vector<TokenRow>& rows) {
   double sum = 0;
-  for (const TokenRow& row : rows) {
-    sum += row.weight * static_cast<double>(TargetCount(row));
-  }
+  for (const TokenRow& row : rows) sum += LossWeight(row);
   return rows.empty() ? 0 : sum / static_cast<double>(rows.size());
 }
 
@@ -61,9 +58,9 @@ absl::StatusOr<std::vector<TokenRow>> ReadSafetyRows(const ballast::worker::v1::
 }
 
 void WeighSafetyRows(const std::vector<TokenRow>& rows, std::vector<TokenRow>& safety_rows) {
-  const double safety = MeanShareOfLoss(safety_rows);
+  const double safety = MeanLossWeight(safety_rows);
   if (!(safety > 0)) return;
-  const double weight = MeanShareOfLoss(rows) / safety / kMostTimesSafety;
+  const double weight = MeanLossWeight(rows) / safety / kMostTimesSafety;
   if (weight <= 1) return;
   for (TokenRow& row : safety_rows) row.weight *= static_cast<float>(weight);
 }

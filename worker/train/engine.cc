@@ -254,7 +254,7 @@ absl::StatusOr<LossAndGradients> TorchEngine::ComputeGradients(const std::vector
     double total_weight = 0;
     for (const TokenRow& row : rows) {
       pointers.push_back(&row);
-      total_weight += row.weight * static_cast<double>(TargetCount(row));
+      total_weight += LossWeight(row);
     }
     Learner learner(*model_);
     AdapterState& state = *mounted.state;

@@ -144,7 +144,7 @@ absl::Status CheckRows(const std::vector<TokenRow>& rows, const artifact::ModelC
             "it has a token outside the model's vocabulary; use the model's own tokenizer");
       }
     }
-    supervised += row.weight * static_cast<double>(TargetCount(row));
+    supervised += LossWeight(row);
   }
   if (!(supervised > 0)) {
     return MakeError(absl::StatusCode::kInvalidArgument, "NO_SUPERVISED_TOKENS",

@@ -230,8 +230,7 @@ absl::Status TrainJob::TrainStep(const std::vector<std::vector<const TokenRow*>>
                                  const std::vector<int>& groups) {
   double total_weight = 0;
   for (const auto& rows : micro_batches) {
-    for (const TokenRow* row : rows)
-      total_weight += row->weight * static_cast<double>(TargetCount(*row));
+    for (const TokenRow* row : rows) total_weight += LossWeight(*row);
   }
   state_->ClearGradients();
   for (size_t i = 0; i < micro_batches.size(); ++i) {

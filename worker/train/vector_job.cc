@@ -87,9 +87,7 @@ PackedBatch PackRows(const std::vector<TokenRow>& rows, const std::vector<int64_
 
 double TotalWeight(const std::vector<TokenRow>& rows, const std::vector<int64_t>& chosen) {
   double total = 0;
-  for (const int64_t row : chosen) {
-    total += rows[row].weight * static_cast<double>(TargetCount(rows[row]));
-  }
+  for (const int64_t row : chosen) total += LossWeight(rows[row]);
   return total;
 }
 
