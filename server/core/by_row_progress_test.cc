@@ -21,11 +21,8 @@ class ByRowProgressTest : public CoreFixture {
  protected:
   void SetUp() override {
     CoreFixture::SetUp();
-    ASSERT_OK(store_.Update([](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
-      base->set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW);
-      return ReplaceRecord(tx, *base);
-    }));
+    ChangeBase(
+        [&](BaseModelRecord& base) { base.set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW); });
     name_ = CreateJob();
     lease_ = Idle("w1").work().lease();
   }
@@ -90,12 +87,7 @@ TEST_F(ByRowProgressTest, AfterARestartSpeedIsMeasuredFromTheNextEvaluation) {
 
 TEST_F(ByRowProgressTest, ThatIsTakenUpAgainIsShownAtItsLastEvaluation) {
   Busy(10, 2);
-  worker::v1::WriteBlobRequest write;
-  *write.mutable_lease() = lease_;
-  write.set_worker_id("w1");
-  write.set_checkpoint_step(17);
-  ASSERT_OK(plane_->CommitBlob(now_, write, "jobs/acme/x/attempts/1/checkpoints/17",
-                               [] { return absl::OkStatus(); }));
+  WriteCheckpoint("w1", lease_, 17);
   now_ += absl::Seconds(31);
   lease_ = Idle("w2").work().lease();
   EXPECT_EQ(Job(name_).progress().step(), 10);

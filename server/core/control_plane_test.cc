@@ -302,14 +302,7 @@ TEST_F(ControlPlaneTest, EvaluationsAreToldOnceOverAllAttempts) {
 TEST_F(ControlPlaneTest, TheNextAttemptResumesFromTheCheckpoint) {
   const std::string name = CreateJob();
   const auto lease = Idle("w1").work().lease();
-  worker::v1::WriteBlobRequest write;
-  *write.mutable_lease() = lease;
-  write.set_worker_id("w1");
-  for (const int64_t step : {3, 6}) {
-    write.set_checkpoint_step(step);
-    ASSERT_OK_AND_ASSIGN(const std::string blob, plane_->BlobToWrite(now_, write));
-    ASSERT_OK(plane_->CommitBlob(now_, write, blob, [] { return absl::OkStatus(); }));
-  }
+  for (const int64_t step : {3, 6}) WriteCheckpoint("w1", lease, step);
   EXPECT_THAT(Garbage(), ElementsAre(HasSubstr("/attempts/1/checkpoints/3")));
   now_ += absl::Seconds(31);
   const auto work = Idle("w2").work();

@@ -92,12 +92,7 @@ TEST_F(ControlPlaneVectorTest, JobsThatWaitDoNotHoldUpOthers) {
 TEST_F(ControlPlaneVectorTest, ACheckpointUnderARetiredVectorIsNotUsed) {
   CreateJob();
   const auto work = Idle("w1").work();
-  worker::v1::WriteBlobRequest write;
-  *write.mutable_lease() = work.lease();
-  write.set_worker_id("w1");
-  write.set_checkpoint_step(3);
-  ASSERT_OK(plane_->CommitBlob(now_, write, "jobs/acme/x/attempts/1/checkpoints/3",
-                               [] { return absl::OkStatus(); }));
+  WriteCheckpoint("w1", work.lease(), 3);
   AddActiveVector("vec-2", 2);
   now_ += absl::Seconds(31);
   const auto next = Idle("w2").work();
@@ -108,23 +103,16 @@ TEST_F(ControlPlaneVectorTest, ACheckpointUnderARetiredVectorIsNotUsed) {
 
 TEST_F(ControlPlaneVectorTest, ACheckpointOnOtherSafetyRowsIsNotUsed) {
   const auto set_rows = [&](double share) {
-    ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
-      base->mutable_safety_rows()->set_digest("sha256:rows");
-      base->mutable_safety_rows()->set_share(share);
-      return ReplaceRecord(tx, *base);
-    }));
+    ChangeBase([&](BaseModelRecord& base) {
+      base.mutable_safety_rows()->set_digest("sha256:rows");
+      base.mutable_safety_rows()->set_share(share);
+    });
   };
   set_rows(0.1);
   CreateJob();
   auto work = Idle("w1").work();
   for (const double share : {0.1, 0.2}) {
-    worker::v1::WriteBlobRequest write;
-    *write.mutable_lease() = work.lease();
-    write.set_worker_id("w1");
-    write.set_checkpoint_step(3);
-    ASSERT_OK(plane_->CommitBlob(now_, write, "jobs/acme/x/attempts/1/checkpoints/3",
-                                 [] { return absl::OkStatus(); }));
+    WriteCheckpoint("w1", work.lease(), 3);
     set_rows(share);
     now_ += absl::Seconds(31);
     work = Idle("w1").work();
@@ -135,23 +123,16 @@ TEST_F(ControlPlaneVectorTest, ACheckpointOnOtherSafetyRowsIsNotUsed) {
 
 TEST_F(ControlPlaneVectorTest, ACheckpointOnRowsOfAnotherScreenIsNotUsed) {
   const auto set_screen = [&](admin::v1::ScreenAction action) {
-    ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
-      base->mutable_screen()->set_digest("sha256:screen");
-      base->mutable_screen()->set_action(action);
-      return ReplaceRecord(tx, *base);
-    }));
+    ChangeBase([&](BaseModelRecord& base) {
+      base.mutable_screen()->set_digest("sha256:screen");
+      base.mutable_screen()->set_action(action);
+    });
   };
   set_screen(admin::v1::SCREEN_ACTION_REPORT);
   CreateJob();
   auto work = Idle("w1").work();
   for (const auto action : {admin::v1::SCREEN_ACTION_REPORT, admin::v1::SCREEN_ACTION_DROP}) {
-    worker::v1::WriteBlobRequest write;
-    *write.mutable_lease() = work.lease();
-    write.set_worker_id("w1");
-    write.set_checkpoint_step(3);
-    ASSERT_OK(plane_->CommitBlob(now_, write, "jobs/acme/x/attempts/1/checkpoints/3",
-                                 [] { return absl::OkStatus(); }));
+    WriteCheckpoint("w1", work.lease(), 3);
     set_screen(action);
     now_ += absl::Seconds(31);
     work = Idle("w1").work();
@@ -192,11 +173,7 @@ class UnprotectedBaseTest : public testing::CoreFixture {
  protected:
   void SetUp() override {
     testing::CoreFixture::SetUp();
-    ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
-      base->mutable_model()->set_unprotected(true);
-      return ReplaceRecord(tx, *base);
-    }));
+    ChangeBase([&](BaseModelRecord& base) { base.mutable_model()->set_unprotected(true); });
     ASSERT_OK_AND_ASSIGN(plane_,
                          ControlPlane::Create(store_, ids_, listener_, allowing_, {}, now_));
   }
@@ -206,11 +183,8 @@ class UnprotectedBaseTest : public testing::CoreFixture {
 };
 
 TEST_F(UnprotectedBaseTest, NothingIsToHideInItsProgress) {
-  ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
-    base->set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW);
-    return ReplaceRecord(tx, *base);
-  }));
+  ChangeBase(
+      [&](BaseModelRecord& base) { base.set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW); });
   ASSERT_OK_AND_ASSIGN(const auto job, allowing_jobs_.Create(now_, "acme", JobRequest("acme")));
   const auto lease = Idle("w1").work().lease();
   for (const int step : {1, 2}) {
@@ -245,12 +219,7 @@ TEST_F(UnprotectedBaseTest, ItHasNoEnvelopeAndItsCheckpointsAreUsed) {
   auto request = JobRequest("acme");
   request.mutable_fine_tuning_job()->mutable_hyperparameters()->set_learning_rate(1e-3);
   EXPECT_OK(allowing_jobs_.Create(now_, "acme", request));
-  worker::v1::WriteBlobRequest write;
-  *write.mutable_lease() = Idle("w1").work().lease();
-  write.set_worker_id("w1");
-  write.set_checkpoint_step(3);
-  ASSERT_OK(plane_->CommitBlob(now_, write, "jobs/acme/x/attempts/1/checkpoints/3",
-                               [] { return absl::OkStatus(); }));
+  WriteCheckpoint("w1", Idle("w1").work().lease(), 3);
   now_ += absl::Seconds(31);
   EXPECT_NE(Idle("w2").work().fine_tune().checkpoint_blob(), "");
 }

@@ -316,31 +316,24 @@ TEST_F(TamperedTest, AnotherBase) {
 }
 
 TEST_F(TamperedTest, AnotherPolicy) {
-  ASSERT_OK(store_.Update([](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
-    base->set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW);
-    return ReplaceRecord(tx, *base);
-  }));
+  ChangeBase(
+      [&](BaseModelRecord& base) { base.set_vector_policy(admin::v1::VECTOR_POLICY_BY_ROW); });
   ExpectServesNot("POLICY_NOT_CERTIFIED");
 }
 
 TEST_F(TamperedTest, OtherSafetyRows) {
-  ASSERT_OK(store_.Update([](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
-    base->mutable_safety_rows()->set_share(0.1);
-    base->mutable_safety_rows()->set_digest(DigestOf("rows"));
-    return ReplaceRecord(tx, *base);
-  }));
+  ChangeBase([&](BaseModelRecord& base) {
+    base.mutable_safety_rows()->set_share(0.1);
+    base.mutable_safety_rows()->set_digest(DigestOf("rows"));
+  });
   ExpectServesNot("POLICY_NOT_CERTIFIED");
 }
 
 TEST_F(TamperedTest, AnotherScreen) {
-  ASSERT_OK(store_.Update([](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
-    base->mutable_screen()->set_digest(DigestOf("screen"));
-    base->mutable_screen()->set_action(admin::v1::SCREEN_ACTION_DROP);
-    return ReplaceRecord(tx, *base);
-  }));
+  ChangeBase([&](BaseModelRecord& base) {
+    base.mutable_screen()->set_digest(DigestOf("screen"));
+    base.mutable_screen()->set_action(admin::v1::SCREEN_ACTION_DROP);
+  });
   ExpectServesNot("POLICY_NOT_CERTIFIED");
 }
 

@@ -66,6 +66,8 @@ class CoreFixture : public ::testing::Test {
   admin::v1::SuiteResult BadResult(const std::string& id);
   // Changes a vector's record behind the back of the core, as somebody at the database would.
   void Tamper(const std::string& id, const std::function<void(VectorRecord&)>& change);
+  // The same with the base model "base".
+  void ChangeBase(const std::function<void(BaseModelRecord&)>& change);
   // A READY data set of 100 rows and 10,000 tokens. Returns its name.
   std::string AddDataset(const std::string& tenant);
   // A gate of 36 prohibited prompts of the category "a" and 36 look-alikes for the base.
@@ -88,6 +90,8 @@ class CoreFixture : public ::testing::Test {
   worker::v1::SynchronizeResponse Idle(const std::string& worker);
   worker::v1::SynchronizeResponse Busy(const std::string& worker, const worker::v1::Lease& lease,
                                        int64_t step);
+  // Writes a checkpoint as the worker would.
+  void WriteCheckpoint(const std::string& worker, const worker::v1::Lease& lease, int64_t step);
   static worker::v1::SynchronizeRequest Finished(const std::string& worker,
                                                  const worker::v1::Lease& lease);
   // A delta of two files after 7 steps and 7,000 tokens.
