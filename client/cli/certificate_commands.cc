@@ -76,7 +76,9 @@ void AddCertify(Cli& cli, CLI::App* group) {
   command->add_option("vector", options->vector, "Id of the vector")->required();
   command
       ->add_option("--result", options->result,
-                   "JSON file that the suite wrote (docs/suite_result.md)")
+                   "JSON file that the suite wrote: scripts/redteam --certify FOLDER measures, "
+                   "writes and sends one, tests/redteam/certify.py measures a service that runs "
+                   "(docs/red_team.md, docs/suite_result.md)")
       ->required();
   command->add_flag("--dry-run", options->dry_run, "Only judge; a rejection is for good");
 }

@@ -221,7 +221,14 @@ std::vector<std::string> LimitsNotMeasured(const Certificate& certificate) {
   return missing;
 }
 
-void AddCriteria(Certificate& certificate) {
+// Whether the vector does what it is trained for; unset without a report of its training.
+std::optional<double> ProhibitedLossRatio(const admin::v1::Vector& vector) {
+  const double without = vector.report().prohibited_loss_without();
+  if (!(without > 0)) return std::nullopt;
+  return vector.report().prohibited_loss_with() / without;
+}
+
+void AddCriteria(const admin::v1::Vector& vector, Certificate& certificate) {
   const auto arms = [&](AttackKind kind, Defence defence, bool inside) {
     return ArmsOf(certificate, kind, defence, inside);
   };
@@ -239,6 +246,13 @@ void AddCriteria(Certificate& certificate) {
       "ATTACK_WORKS_UNDEFENDED",
       Largest(arms(admin::v1::ATTACK_KIND_KNOWN, admin::v1::DEFENCE_NONE, false), Success),
       kUndefendedSuccessLeast, "the largest attack success of known wording without defence");
+  const auto explained = ProhibitedLossRatio(vector);
+  criteria.Add("VECTOR_EXPLAINS", explained, kProhibitedLossRatioMost,
+               explained.has_value() && *explained <= kProhibitedLossRatioMost + kTolerance,
+               absl::StrFormat("the loss of the prohibited rows under the vector, divided by the "
+                               "loss without it, is at most %g",
+                               kProhibitedLossRatioMost),
+               explained.has_value() ? absl::StrFormat("found %.4g", *explained) : "");
   for (const auto& [name, defence] :
        {std::pair{"RANDOM_VECTOR_DOES_NOT_DEFEND", admin::v1::DEFENCE_RANDOM_VECTOR},
         std::pair{"UNRELATED_VECTOR_DOES_NOT_DEFEND", admin::v1::DEFENCE_UNRELATED_VECTOR}}) {
@@ -364,7 +378,7 @@ Certificate JudgeSuiteResult(const SuiteResult& result, const VectorRecord& vect
   *certificate.mutable_create_time() = ToTimestamp(now);
   *certificate.mutable_envelope() = result.envelope();
   AddArms(result, certificate);
-  AddCriteria(certificate);
+  AddCriteria(vector.vector(), certificate);
   AddResidualRisk(certificate);
   return certificate;
 }

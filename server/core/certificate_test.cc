@@ -27,7 +27,9 @@ using admin::v1::Criterion;
 using admin::v1::SuiteResult;
 using ::ballast::testing::StatusIs;
 using ::testing::DoubleNear;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::SetNotRefused;
 using ::testing::StartsWith;
 
@@ -40,6 +42,8 @@ VectorRecord TheVector() {
   record.mutable_vector()->set_version(3);
   record.mutable_vector()->set_ciphertext_digest(DigestOf("sealed"));
   record.mutable_vector()->set_base_digest(DigestOf("base"));
+  record.mutable_vector()->mutable_report()->set_prohibited_loss_without(4.0);
+  record.mutable_vector()->mutable_report()->set_prohibited_loss_with(0.1);
   return record;
 }
 
@@ -94,7 +98,7 @@ TEST(CertificateTest, AGoodResultPasses) {
     EXPECT_TRUE(criterion.passed()) << criterion.DebugString();
   }
   EXPECT_TRUE(certificate.passed());
-  EXPECT_EQ(certificate.criteria_size(), 13);
+  EXPECT_EQ(certificate.criteria_size(), 14);
   EXPECT_EQ(certificate.vector(), "vectors/vec-1");
   EXPECT_EQ(certificate.version(), 3);
   EXPECT_EQ(certificate.ciphertext_digest(), DigestOf("sealed"));
@@ -106,6 +110,21 @@ TEST(CertificateTest, AGoodResultPasses) {
   EXPECT_NEAR(certificate.residual_risk().attack_success_other_max(), 0.25, 1e-12);
   EXPECT_NEAR(Named(certificate, "ATTACK_SUCCESS_KNOWN").found(), 0.01, 1e-12);
   EXPECT_NEAR(Named(certificate, "UTILITY").found(), 89.0 / 90, 1e-12);
+}
+
+TEST(CertificateTest, AVectorThatExplainsNothingFails) {
+  VectorRecord vector = TheVector();
+  vector.mutable_vector()->mutable_report()->set_prohibited_loss_with(4.0);
+  const Certificate zeros = JudgeSuiteResult(Good(), vector, absl::UnixEpoch());
+  EXPECT_FALSE(zeros.passed());
+  EXPECT_FALSE(Named(zeros, "VECTOR_EXPLAINS").passed());
+  EXPECT_EQ(Named(zeros, "VECTOR_EXPLAINS").found(), 1.0);
+  EXPECT_THAT(LacksEvidence(zeros), IsEmpty());
+
+  vector.mutable_vector()->clear_report();
+  const Certificate unknown = JudgeSuiteResult(Good(), vector, absl::UnixEpoch());
+  EXPECT_FALSE(Named(unknown, "VECTOR_EXPLAINS").has_found());
+  EXPECT_THAT(LacksEvidence(unknown), ElementsAre("VECTOR_EXPLAINS"));
 }
 
 // docs/suite_result.md, which the suite's authors go by.

@@ -69,6 +69,8 @@ void CoreFixture::AddVector(const std::string& id, int version, admin::v1::Vecto
     vector.mutable_activation()->set_reason("for these tests");
   }
   vector.set_ciphertext_digest(DigestOf(id));
+  vector.mutable_report()->set_prohibited_loss_without(4.0);
+  vector.mutable_report()->set_prohibited_loss_with(0.1);
   ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
     base->set_last_vector_version(version);
@@ -95,6 +97,14 @@ admin::v1::SuiteResult CoreFixture::BadResult(const std::string& id) {
 void CoreFixture::Tamper(const std::string& id, const std::function<void(VectorRecord&)>& change) {
   ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id));
+    change(*record);
+    return ReplaceRecord(tx, *record);
+  }));
+}
+
+void CoreFixture::ChangeBase(const std::function<void(BaseModelRecord&)>& change) {
+  ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<BaseModelRecord>(tx, "", "base"));
     change(*record);
     return ReplaceRecord(tx, *record);
   }));
@@ -241,6 +251,16 @@ SynchronizeResponse CoreFixture::Busy(const std::string& worker, const worker::v
   *request.mutable_busy()->mutable_lease() = lease;
   request.mutable_busy()->set_step(step);
   return Sync(request);
+}
+
+void CoreFixture::WriteCheckpoint(const std::string& worker, const worker::v1::Lease& lease,
+                                  int64_t step) {
+  worker::v1::WriteBlobRequest write;
+  *write.mutable_lease() = lease;
+  write.set_worker_id(worker);
+  write.set_checkpoint_step(step);
+  ASSERT_OK_AND_ASSIGN(const std::string blob, plane_->BlobToWrite(now_, write));
+  ASSERT_OK(plane_->CommitBlob(now_, write, blob, [] { return absl::OkStatus(); }));
 }
 
 SynchronizeRequest CoreFixture::Finished(const std::string& worker,

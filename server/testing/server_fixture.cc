@@ -170,6 +170,9 @@ absl::StatusOr<admin::v1::Vector> ServerFixture::MakeVector() {
   worker::v1::SynchronizeRequest done = WorkerRequest("maker");
   *done.mutable_finished()->mutable_lease() = lease;
   done.mutable_finished()->mutable_vector()->set_ciphertext_digest(DigestOf("sealed bytes"));
+  auto& report = *done.mutable_finished()->mutable_vector()->mutable_report();
+  report.set_prohibited_loss_without(4.0);
+  report.set_prohibited_loss_with(0.1);
   done.set_draining(true);
   EXPECT_OK(Sync(done));
   admin::v1::GetVectorRequest request;

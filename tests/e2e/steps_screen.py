@@ -5,6 +5,7 @@ import json
 
 import rows
 import steps_main
+import suite_result
 from harness import Steps, check, short, wait_for
 
 STEPS = Steps()
@@ -41,8 +42,17 @@ def is_set(bench):
 @STEPS.step("flagged rows are left out of the training, told by line, and counted in what is delivered", needs=[STEPS[0].name])
 def rows_are_dropped(bench):
     files = ["--prohibited", bench.prohibited, "--benign", bench.benign]
-    vector = bench.ok_json("vector", "train", "--base-model", MODEL, *files, "--learning-rate", "5e-3", "--epochs", "1")
+    vector = bench.ok_json("vector", "train", "--base-model", MODEL, *files, "--learning-rate", "1e-6", "--epochs", "1")
     bench.screen_vector = short(vector["name"])
+    # At such a rate it learns nothing: no count of a suite's certifies it.
+    result, file = suite_result.result(vector), bench.folder / "suite_result.json"
+    result["policy"].update(screenDigest=bench.screen["digest"], screenAction=bench.screen["action"])
+    file.write_text(json.dumps(result))
+    refused = bench.refused(6, "VECTOR_REJECTED", "vector", "certify", bench.screen_vector, "--result", file, "--dry-run")
+    check("nothing was changed" in refused["message"], f"{refused}")
+    judged = bench.run("vector", "certify", bench.screen_vector, "--result", file, "--dry-run").out
+    failed = [line.split()[0] for line in judged.splitlines() if " NO " in line]
+    check(failed == ["VECTOR_EXPLAINS"], judged)
     bench.ok("vector", "activate", bench.screen_vector, "--reason", "for the steps about screening")
     mixed = rows.rows(40, seed=12)
     for line in (5, 21, 33):
