@@ -2,6 +2,7 @@
 #include "server/api/admin_service.h"
 
 #include "common/base/status_macros.h"
+#include "server/api/audit.h"
 #include "server/api/model_import.h"
 #include "server/api/vector_upload.h"
 #include "server/core/resource_name.h"
@@ -24,7 +25,7 @@ grpc::ServerReadReactor<admin::v1::ImportBaseModelRequest>* AdminService::Import
     return new Refused<grpc::ServerReadReactor<admin::v1::ImportBaseModelRequest>>(
         Call(api_, "AdminService/ImportBaseModel").End(who.status()));
   }
-  auto* import = new ModelImport(api_, context, parts_, response);
+  auto* import = new ModelImport(api_, context, parts_, *who, response);
   import->Begin();
   return import;
 }
@@ -70,9 +71,14 @@ grpc::ServerUnaryReactor* AdminService::CertifyVector(
     SignedCertificate* response) {
   return Unary(
       api_, "AdminService/CertifyVector", context, Allowed::kOperator, response,
-      [this, request](const Principal&, absl::Time now) -> absl::StatusOr<SignedCertificate> {
+      [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<SignedCertificate> {
         BALLAST_ASSIGN_OR_RETURN(const auto id, ParseVectorName(request->name(), "name"));
-        return parts_.certification.Certify(now, id, request->result(), request->validate_only());
+        BALLAST_ASSIGN_OR_RETURN(auto made, parts_.certification.Certify(now, id, request->result(),
+                                                                         request->validate_only()));
+        if (!request->validate_only()) {
+          Audit(who, made.certificate().passed() ? "certified" : "rejected", request->name(), "");
+        }
+        return made;
       });
 }
 
@@ -82,7 +88,10 @@ grpc::ServerUnaryReactor* AdminService::ActivateVector(
   return Unary(api_, "AdminService/ActivateVector", context, Allowed::kOperator, response,
                [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<Vector> {
                  BALLAST_ASSIGN_OR_RETURN(const auto id, ParseVectorName(request->name(), "name"));
-                 return parts_.certification.Activate(now, id, request->reason(), who.label);
+                 BALLAST_ASSIGN_OR_RETURN(auto vector, parts_.certification.Activate(
+                                                           now, id, request->reason(), who.label));
+                 Audit(who, "activated", request->name(), request->reason());
+                 return vector;
                });
 }
 
@@ -100,9 +109,11 @@ grpc::ServerUnaryReactor* AdminService::RetireVector(grpc::CallbackServerContext
                                                      const admin::v1::RetireVectorRequest* request,
                                                      Vector* response) {
   return Unary(api_, "AdminService/RetireVector", context, Allowed::kOperator, response,
-               [this, request](const Principal&, absl::Time) -> absl::StatusOr<Vector> {
+               [this, request](const Principal& who, absl::Time) -> absl::StatusOr<Vector> {
                  BALLAST_ASSIGN_OR_RETURN(const auto id, ParseVectorName(request->name(), "name"));
-                 return parts_.vectors.Retire(id);
+                 BALLAST_ASSIGN_OR_RETURN(auto vector, parts_.vectors.Retire(id));
+                 Audit(who, "retired", request->name(), "");
+                 return vector;
                });
 }
 

@@ -15,6 +15,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "server/api/audit.h"
 #include "server/core/admission.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
@@ -33,9 +34,10 @@ absl::Status StreamOrder(const std::string& what) {
 }  // namespace
 
 ModelImport::ModelImport(const ApiContext& api, grpc::CallbackServerContext* context,
-                         const AdminService::Parts& parts, v1::BaseModel* response)
+                         const AdminService::Parts& parts, Principal who, v1::BaseModel* response)
     : ClientStream(api, "AdminService/ImportBaseModel", context),
       parts_(parts),
+      who_(std::move(who)),
       response_(response) {}
 
 void ModelImport::Clean() {
@@ -164,6 +166,7 @@ absl::Status ModelImport::OnEnd() {
                record.model().parameter_count(), record.model().digest());
   if (record.model().unprotected()) {
     spdlog::warn("{} is unprotected: jobs on it run without a vector", record.model().name());
+    Audit(who_, "imported as unprotected", record.model().name(), "");
   }
   return absl::OkStatus();
 }

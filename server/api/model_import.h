@@ -19,7 +19,7 @@ namespace ballast::server {
 class ModelImport : public ClientStream<admin::v1::ImportBaseModelRequest> {
  public:
   ModelImport(const ApiContext& api, grpc::CallbackServerContext* context,
-              const AdminService::Parts& parts, v1::BaseModel* response);
+              const AdminService::Parts& parts, Principal who, v1::BaseModel* response);
   ~ModelImport() override { Clean(); }
 
  private:
@@ -39,6 +39,7 @@ class ModelImport : public ClientStream<admin::v1::ImportBaseModelRequest> {
   absl::Status Store(const BaseModelRecord& record);
 
   const AdminService::Parts& parts_;
+  const Principal who_;
   v1::BaseModel* const response_;
 
   std::optional<admin::v1::ImportBaseModelRequest::ImportOptions> options_;
