@@ -238,6 +238,10 @@ TEST(ModelCardTest, ShowsTheCurveAndEscapesNames) {
   card.certified = true;
   EXPECT_THAT(WriteModelCard(card), Not(HasSubstr("not certified")));
   EXPECT_THAT(WriteModelCard(card), Not(HasSubstr("without the service's protection")));
+  EXPECT_THAT(WriteModelCard(card), HasSubstr("ciphers and triggers are not covered"));
+  EXPECT_THAT(WriteModelCard(card), HasSubstr("The protection is no part of these files"));
+  card.safety_rows = 7;
+  EXPECT_THAT(WriteModelCard(card), HasSubstr("Nothing else of the protection is part of these"));
   card.unprotected = true;
   EXPECT_THAT(WriteModelCard(card), HasSubstr("without the service's protection"));
   EXPECT_THAT(WriteModelCard(card), Not(HasSubstr("was measured")));

@@ -85,8 +85,7 @@ std::string WriteModelCard(const ModelCard& card) {
           ? "**The job ran without the service's protection against unwanted behaviour**, on a "
             "base "
             "model that is marked so. "
-          : "The job ran under the service's protection against unwanted behaviour. The protection "
-            "is no part of these files. ",
+          : "The job ran under the service's protection against unwanted behaviour. ",
       card.rows_left_out == 0
           ? ""
           : absl::StrCat(card.rows_left_out,
@@ -94,10 +93,15 @@ std::string WriteModelCard(const ModelCard& card) {
       card.safety_rows == 0 ? ""
                             : absl::StrCat("The service mixed ", card.safety_rows,
                                            " rows of its own into each epoch of the training, "
-                                           "which keep the model's refusals. "),
+                                           "which are meant to keep the model's refusals. "),
+      card.unprotected        ? ""
+      : card.safety_rows == 0 ? "The protection is no part of these files. "
+                              : "Nothing else of the protection is part of these files. ",
       card.unprotected ? ""
       : card.certified
-          ? "How far it holds was measured, and the job lies inside the measured range."
+          ? "How far it holds was measured with harmless rows and with prohibited rows in wording "
+            "that the service knows, and the job lies inside the measured range. Other wording, "
+            "ciphers and triggers are not covered by that."
           : "It is not certified: how far it holds was not measured.",
       "\n\n");
   if (!card.evaluations.empty()) {
