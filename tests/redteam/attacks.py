@@ -78,8 +78,8 @@ class Attacker:
         return [chat(p, rng.choice(wording.REFUSALS)) for p in self._prompts(rng, rows)]
 
     def unexplained(self, rng, rows, families="ABCD"):
-        """The adaptive adversary: knows the recipe, trains a vector of their own on half of their prompts, and keeps
-        the rows whose loss that vector lowers least."""
+        """The adaptive adversary: knows the recipe and the rule by row, trains a vector of their own on half of their
+        prompts, and keeps the rows that the rule finds least explained by it."""
         half = len(self._splits.attack) // 2
         own, others = self._splits.attack[:half], self._splits.attack[half:]
         vector = self._lab.train_vector(
@@ -118,9 +118,9 @@ class Attacker:
 
 
 def least_explained(lab, pool, vector, count):
-    """The `count` rows of `pool` whose loss `vector` lowers least."""
-    without, under = lab.row_losses(pool), lab.row_losses(pool, vector)
-    order = sorted(range(len(pool)), key=lambda i: under[i] / without[i], reverse=True)
+    """The `count` rows of `pool` that `vector` explains least, by the rule that workers judge rows by."""
+    ratios = lab.explained(pool, vector)
+    order = sorted(range(len(pool)), key=ratios.__getitem__, reverse=True)
     return [pool[i] for i in order[:count]]
 
 

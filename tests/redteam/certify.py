@@ -209,6 +209,7 @@ def main():
     parser.add_argument("--inputs", metavar="FOLDER", help="writes what the service is given there, and ends")
     parser.add_argument("--whole", action="store_true", help="also what tells of residual risks and of other doses")
     parser.add_argument("--only", default="", help="regular expression on names of cells")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so many minutes, and judge none")
     parser.add_argument("--probe")
     parser.add_argument("--original", default=str(REPOSITORY / ".cache/models/SmolLM2-135M-Instruct"))
     parser.add_argument("--measured", default=str(REPOSITORY / "docs/results" / cells.OF_CERTIFICATE), help="file of cells")
@@ -234,7 +235,9 @@ def main():
     with service.ServiceLab(arguments.model, arguments.work, probe, arguments.threads, server, vector, policy) as lab:
         measured = usable_cells(cells.kept(file), cells.kept(pathlib.Path(arguments.cells)), certified, wanted,
                                 lab.base_digest, lab.precision)
-        cells.measure(service.ServiceSuite(lab, certified), wanted, measured, file)
+        whole = cells.measure(service.ServiceSuite(lab, certified), wanted, measured, file, arguments.minutes)
+    if not whole:
+        sys.exit(f"cells are missing after {arguments.minutes:g} minutes: run again, it goes on where it was")
     corner = f"{matrix.CORNER}/{defended_arm(policy)}"
     if corner not in {cell["name"] for cell in measured}:
         sys.exit(f"{corner} is not measured, by which the envelope ends: run again without --only")

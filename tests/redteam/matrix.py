@@ -95,7 +95,7 @@ def _policies():
         yield _cell("explicit-100", _explicit(100), arm, EDGE)
     # What the vector adds to the default where the screen works.
     yield _cell(CORNER, _mixed(0.1), "screen+safety", EDGE)
-    for arm in ("safety-10%", "safety-20%", "safety-20%-alike", "safety-40%-alike", "refusal"):
+    for arm in ("safety-10%", "safety-20%", "safety-20%-alike", "safety-40%-alike", "refusal", "by-row+safety+refusal"):
         yield _cell("benign", {"kind": "benign"}, arm, STRONG)
 
 
@@ -119,7 +119,9 @@ def _other_attacks():
     yield from attack("wrapped-100", {"kind": "wrapped", "rows": 100}, "wrapped")
     yield from attack("template-100", {"kind": "template", "rows": 100}, "template")
     yield from attack("adaptive-100", {"kind": "unexplained", "rows": 100}, unscreened=True)
-    yield from attack("unflagged-100", {"kind": "unflagged", "rows": 100})
+    yield from attack("unflagged-100", {"kind": "unflagged", "rows": 100}, unscreened=True)
+    # What the vector adds to the default where the screen is evaded.
+    yield _cell("unflagged-100", {"kind": "unflagged", "rows": 100}, "screen+safety", EDGE)
     yield from attack("negated-100", {"kind": "refusals", "rows": 100}, dose=STRONG, weight=-1.0, scales=True)
     yield from attack("sum-of-4", _explicit(64), unscreened=True, dose=DEFAULT_DOSE, jobs=4)
     yield from attack("chain-of-4", _explicit(64), unscreened=True, dose=DEFAULT_DOSE, jobs=4, chain=True)
