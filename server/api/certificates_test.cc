@@ -87,8 +87,8 @@ class CertificatesTest : public ServerFixture {
   void TamperAndRestart(const std::function<void(VectorRecord&)>& change) {
     server_.reset();
     ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(auto record,
-                               GetRecord<VectorRecord>(tx, "", vector_.name().substr(8)));
+      BALLAST_ASSIGN_OR_RETURN(
+          auto record, GetRecord<VectorRecord>(tx, "", vector_.name().substr(8), Hold::kExclusive));
       change(*record);
       return ReplaceRecord(tx, *record);
     }));

@@ -72,12 +72,14 @@ absl::StatusOr<v1::ListBaseModelsResponse> BaseModelCatalog::List(
 absl::Status BaseModelCatalog::Expect(const std::string& digest) {
   return store_.Update([&](Transaction& tx) -> absl::Status {
     bool named = false;
+    // First, so that it waits for an Add of the same files and sees its record.
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(BaseModelBlobs(digest)));
     BALLAST_RETURN_IF_ERROR(ForEachInState<BaseModelRecord>(
         tx, 0, [&](const BaseModelRecord& record) -> absl::StatusOr<bool> {
           named = record.model().digest() == digest;
           return !named;
         }));
-    return named ? absl::OkStatus() : tx.AddGarbage(BaseModelBlobs(digest));
+    return named ? tx.RemoveGarbage(BaseModelBlobs(digest)) : absl::OkStatus();
   });
 }
 
@@ -110,6 +112,8 @@ absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& recor
                                     ", which does not change; leave the policy out, or choose "
                                     "another id"));
     }
+    // Added first, so that it waits for an Expect of the same files.
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(BaseModelBlobs(record.model().digest())));
     BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(BaseModelBlobs(record.model().digest())));
     BaseModelRecord kept = existing.value_or(record);
     if (!existing.has_value()) {

@@ -86,13 +86,15 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Create(JobStore& sto
                                                                    const Options& options,
                                                                    absl::Time now) {
   std::unique_ptr<ControlPlane> plane(new ControlPlane(store, ids, listener, serving, options));
-  BALLAST_RETURN_IF_ERROR(plane->Restore(now));
+  absl::MutexLock lock(&plane->mutex_);
+  BALLAST_RETURN_IF_ERROR(plane->RestoreLocked(now));
   return plane;
 }
 
-absl::Status ControlPlane::Restore(absl::Time now) {
-  absl::MutexLock lock(&mutex_);
+absl::Status ControlPlane::RestoreLocked(absl::Time now) {
   const auto restore = [&](const std::string& resource, const LeaseRecord& record, bool coarse) {
+    const LiveLease* known = leases_.FindResource(resource);
+    if (known != nullptr && known->epoch == record.epoch()) return;
     LiveLease lease;
     lease.epoch = record.epoch();
     lease.worker_id = record.worker_id();
@@ -100,8 +102,8 @@ absl::Status ControlPlane::Restore(absl::Time now) {
     lease.coarse = coarse;
     leases_.Put(resource, lease);
   };
-  return store_.Read([&](Transaction& tx) -> absl::Status {
-    for (const auto state : {FineTuningJob::RUNNING, FineTuningJob::CANCELLING}) {
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    for (const auto state : kLeasedStates) {
       BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
           tx, state, [&](const JobRecord& record) -> absl::StatusOr<bool> {
             BALLAST_ASSIGN_OR_RETURN(const bool coarse, LeasedJob(tx, record).IsCoarse());
@@ -114,7 +116,9 @@ absl::Status ControlPlane::Restore(absl::Time now) {
                                           restore(record.vector().name(), record.lease(), false);
                                           return true;
                                         });
-  });
+  }));
+  doubtful_ = false;
+  return absl::OkStatus();
 }
 
 void ControlPlane::Tell(const Notices& notices) {
@@ -139,6 +143,7 @@ absl::Status ControlPlane::Enter(absl::Time now) {
 }
 
 absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
+  if (doubtful_) BALLAST_RETURN_IF_ERROR(RestoreLocked(now));
   for (auto it = workers_.begin(); it != workers_.end();) {
     const bool gone = FromTimestamp(it->second.last_seen_time()) + kWorkerMemory < now;
     it = gone ? workers_.erase(it) : std::next(it);
@@ -273,7 +278,8 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
     }
     return work->Move(event, error, now);
   }));
-  if (repeated) return absl::OkStatus();
+  // A repeated report may be one whose first answer was lost before memory was brought up to it.
+  if (repeated && live == nullptr) return absl::OkStatus();
   leases_.Erase(wire.resource());
   notices.work_added = notices.garbage_added = true;
   notices.changed.push_back(wire.resource());
@@ -301,15 +307,28 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
     // It was taken back (its vector was rejected): it is nobody's now.
     leases_.Erase(resource);
   }
+  bool waits = false;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(waits, AnythingWaits(tx));
+    return absl::OkStatus();
+  }));
+  if (!waits) return absl::OkStatus();
   std::optional<worker::v1::Work> work;
+  std::vector<std::string> changed;
   LiveLease lease;
-  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, serving_, notices.changed));
+  const absl::Status given = store_.Update([&](Transaction& tx) -> absl::Status {
+    changed.clear();
+    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, serving_, changed));
     if (!work.has_value()) return absl::OkStatus();
     BALLAST_ASSIGN_OR_RETURN(const auto taken, LeasedWork::Load(tx, work->lease().resource()));
     BALLAST_ASSIGN_OR_RETURN(lease.coarse, taken->IsCoarse());
     return absl::OkStatus();
-  }));
+  });
+  if (!given.ok()) {
+    doubtful_ = doubtful_ || ErrorReason(given) == "COMMIT_UNKNOWN";
+    return given;
+  }
+  notices.changed.insert(notices.changed.end(), changed.begin(), changed.end());
   if (!work.has_value()) return absl::OkStatus();
   lease.epoch = work->lease().epoch();
   lease.worker_id = worker_id;

@@ -97,7 +97,8 @@ class ControlPlane {
                const ServingVectors& serving, const Options& options)
       : store_(store), ids_(ids), listener_(listener), serving_(serving), options_(options) {}
 
-  absl::Status Restore(absl::Time now);
+  // Takes leases over that the store has and memory has not.
+  absl::Status RestoreLocked(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<worker::v1::Work> LeasedWorkLocked(const std::string& worker_id,
                                                     const worker::v1::Lease& lease)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -125,6 +126,8 @@ class ControlPlane {
 
   mutable absl::Mutex mutex_;
   LeaseTable leases_ ABSL_GUARDED_BY(mutex_);
+  // Whether the store may have leases that memory has not.
+  bool doubtful_ ABSL_GUARDED_BY(mutex_) = true;
   std::map<std::string, admin::v1::WorkerInfo> workers_ ABSL_GUARDED_BY(mutex_);
   int64_t leases_lost_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -299,6 +299,37 @@ TEST_F(ControlPlaneTest, EvaluationsAreToldOnceOverAllAttempts) {
   EXPECT_EQ(plane_->LiveProgress(name)->total_steps(), 10);
 }
 
+TEST_F(ControlPlaneTest, WorkWhoseHandOutGotNoAnswerIsGivenAgain) {
+  const std::string name = CreateJob();
+  store_.LoseNextAnswerForTest();
+  EXPECT_THAT(plane_->Synchronize(now_, Request("w1")),
+              StatusIs(absl::StatusCode::kUnavailable, "COMMIT_UNKNOWN"));
+  EXPECT_EQ(Job(name).state(), FineTuningJob::RUNNING);
+  const auto lease = Idle("w1").work().lease();
+  EXPECT_EQ(lease.resource(), name);
+  EXPECT_EQ(lease.epoch(), 1);
+  // And one whose worker is gone is not held for good.
+  const std::string other = CreateJob();
+  store_.LoseNextAnswerForTest();
+  EXPECT_FALSE(plane_->Synchronize(now_, Request("w2")).ok());
+  EXPECT_OK(plane_->Enter(now_));
+  now_ += absl::Seconds(31);
+  EXPECT_OK(plane_->Enter(now_));
+  EXPECT_EQ(Job(other).state(), FineTuningJob::QUEUED);
+}
+
+TEST_F(ControlPlaneTest, AResultWhoseAnswerWasLostIsKeptOnce) {
+  const std::string name = CreateJob();
+  const auto lease = Idle("w1").work().lease();
+  store_.LoseNextAnswerForTest();
+  EXPECT_FALSE(plane_->Synchronize(now_, FinishedDelta("w1", lease)).ok());
+  EXPECT_TRUE(Sync(FinishedDelta("w1", lease)).has_idle());
+  EXPECT_EQ(Job(name).state(), FineTuningJob::SUCCEEDED);
+  now_ += absl::Seconds(31);
+  EXPECT_OK(plane_->Enter(now_));
+  EXPECT_EQ(plane_->LeasesLost(), 0);
+}
+
 TEST_F(ControlPlaneTest, TheNextAttemptResumesFromTheCheckpoint) {
   const std::string name = CreateJob();
   const auto lease = Idle("w1").work().lease();

@@ -6,6 +6,7 @@
 #include "common/base/status_macros.h"
 #include "server/core/admission.h"
 #include "server/core/job_catalog.h"
+#include "server/core/job_state.h"
 #include "server/core/paging.h"
 #include "server/core/records.h"
 #include "server/core/request_id.h"
@@ -17,9 +18,9 @@ using v1::Dataset;
 using v1::FineTuningJob;
 
 absl::StatusOr<DatasetRecord> Find(Transaction& tx, const std::string& tenant,
-                                   const TenantName& name) {
+                                   const TenantName& name, Hold hold = Hold::kNone) {
   if (name.tenant != tenant) return DatasetNotFound(name);
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<DatasetRecord>(tx, name.tenant, name.id));
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<DatasetRecord>(tx, name.tenant, name.id, hold));
   if (!record.has_value()) return DatasetNotFound(name);
   return *std::move(record);
 }
@@ -43,8 +44,7 @@ absl::Status CheckShape(const Dataset& dataset) {
 // The name of a job that has not ended and reads the data set, if there is one.
 absl::StatusOr<std::string> JobThatReads(Transaction& tx, const DatasetRecord& record) {
   std::string found;
-  for (const auto state :
-       {FineTuningJob::QUEUED, FineTuningJob::RUNNING, FineTuningJob::CANCELLING}) {
+  for (const auto state : kStatesThatReadData) {
     BALLAST_RETURN_IF_ERROR(
         ForEachInState<JobRecord>(tx, state, [&](const JobRecord& job) -> absl::StatusOr<bool> {
           if (job.job().training_dataset() == record.dataset().name() ||
@@ -79,6 +79,7 @@ absl::StatusOr<Dataset> DatasetCatalog::Create(absl::Time now, const std::string
     }
     BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
     if (!base.has_value()) return BaseModelNotFound(base_id);
+    record.Clear();
     record.set_tenant(tenant);
     record.set_id(absl::StrCat("ds-", ids_.NewId()));
     record.set_blob(DatasetBlob(tenant, record.id()));
@@ -139,7 +140,7 @@ absl::StatusOr<v1::ListDatasetsResponse> DatasetCatalog::List(
 absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName& name,
                                     const std::string& etag) {
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const DatasetRecord record, Find(tx, tenant, name));
+    BALLAST_ASSIGN_OR_RETURN(const DatasetRecord record, Find(tx, tenant, name, Hold::kExclusive));
     if (!etag.empty() && etag != record.dataset().etag()) {
       return MakeError(
           absl::StatusCode::kAborted, "ETAG_MISMATCH",
@@ -165,7 +166,7 @@ absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
                                                      const std::string& digest) {
   DatasetRecord record;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name));
+    BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name, Hold::kExclusive));
     if (record.dataset().state() != Dataset::AWAITING_UPLOAD) {
       return MakeError(
           absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
@@ -203,7 +204,8 @@ absl::Status DatasetCatalog::StoreReport(const ToValidate& checked,
                                          const v1::ValidationReport& report) {
   return store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(
-        auto record, GetRecord<DatasetRecord>(tx, checked.dataset.tenant(), checked.dataset.id()));
+        auto record, GetRecord<DatasetRecord>(tx, checked.dataset.tenant(), checked.dataset.id(),
+                                              Hold::kExclusive));
     if (!record.has_value() || record->dataset().state() != Dataset::VALIDATING) {
       return absl::OkStatus();
     }

@@ -134,7 +134,8 @@ absl::StatusOr<Gate> GateCatalog::Set(absl::Time now, const std::string& base_id
       static_cast<int32_t>(set.refusal_openings.size() + set.refusal_phrases.size()));
   *gate.mutable_set_time() = ToTimestamp(now);
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+    BALLAST_ASSIGN_OR_RETURN(auto base,
+                             GetRecord<BaseModelRecord>(tx, "", base_id, Hold::kExclusive));
     if (!base.has_value()) return BaseModelNotFound(base_id);
     BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(blob));
     if (!base->gate_blob().empty()) BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base->gate_blob()));
@@ -160,7 +161,8 @@ absl::StatusOr<Gate> GateCatalog::Get(const std::string& base_id) {
 
 absl::Status GateCatalog::Remove(const std::string& base_id) {
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+    BALLAST_ASSIGN_OR_RETURN(auto base,
+                             GetRecord<BaseModelRecord>(tx, "", base_id, Hold::kExclusive));
     if (!base.has_value()) return BaseModelNotFound(base_id);
     if (!base->has_gate()) return GateNotFound(base_id);
     BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base->gate_blob()));

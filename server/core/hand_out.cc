@@ -29,16 +29,19 @@ absl::Status Missing(const std::string& name) {
                    absl::StrCat(name, " is missing from the database; restore a backup"));
 }
 
-absl::StatusOr<BaseModelRecord> BaseOf(Transaction& tx, const std::string& name) {
+absl::StatusOr<BaseModelRecord> BaseOf(Transaction& tx, const std::string& name,
+                                       Hold hold = Hold::kNone) {
   BALLAST_ASSIGN_OR_RETURN(const std::string id, ParseBaseModelName(name, "base_model"));
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<BaseModelRecord>(tx, "", id));
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<BaseModelRecord>(tx, "", id, hold));
   if (!record.has_value()) return Missing(name);
   return *std::move(record);
 }
 
-absl::StatusOr<DatasetRecord> DatasetOf(Transaction& tx, const std::string& name) {
+absl::StatusOr<DatasetRecord> DatasetOf(Transaction& tx, const std::string& name,
+                                        Hold hold = Hold::kNone) {
   BALLAST_ASSIGN_OR_RETURN(const TenantName parsed, ParseDatasetName(name, "dataset"));
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<DatasetRecord>(tx, parsed.tenant, parsed.id));
+  BALLAST_ASSIGN_OR_RETURN(auto record,
+                           GetRecord<DatasetRecord>(tx, parsed.tenant, parsed.id, hold));
   if (!record.has_value()) return Missing(name);
   return *std::move(record);
 }
@@ -95,9 +98,12 @@ absl::StatusOr<std::optional<Work>> TakeVector(Transaction& tx, const std::strin
                                                absl::Time now) {
   std::optional<VectorRecord> next;
   BALLAST_RETURN_IF_ERROR(ForEachInState<VectorRecord>(
-      tx, Vector::DRAFT, [&](VectorRecord record) -> absl::StatusOr<bool> {
-        next = std::move(record);
-        return false;
+      tx, Vector::DRAFT, [&](const VectorRecord& listed) -> absl::StatusOr<bool> {
+        BALLAST_ASSIGN_OR_RETURN(next,
+                                 GetRecord<VectorRecord>(tx, "", listed.id(), Hold::kExclusive));
+        if (next.has_value() && next->vector().state() == Vector::DRAFT) return false;
+        next.reset();
+        return true;
       }));
   if (!next.has_value()) return std::optional<Work>();
   NewLease(worker_id, next->mutable_lease());
@@ -132,22 +138,32 @@ absl::StatusOr<Wait> WhyItWaits(Transaction& tx, const JobRecord& record, bool f
                                   inside.message())};
 }
 
+// The job that was listed, held; empty when it does not wait any more.
+absl::StatusOr<std::optional<JobRecord>> HoldQueued(Transaction& tx, const JobRecord& listed) {
+  BALLAST_ASSIGN_OR_RETURN(
+      auto record, GetRecord<JobRecord>(tx, listed.tenant(), listed.id(), Hold::kExclusive));
+  if (record.has_value() && record->job().state() != FineTuningJob::QUEUED) record.reset();
+  return record;
+}
+
 bool WasSaid(const JobRecord& record, const Wait& wait) {
   return wait.for_unfreeze ? record.waits_for_unfreeze() : record.waits_for_vector();
 }
 
-absl::Status SayItWaits(Transaction& tx, JobRecord& record, const Wait& wait, absl::Time now,
+absl::Status SayItWaits(Transaction& tx, const JobRecord& listed, const Wait& wait, absl::Time now,
                         std::vector<std::string>& changed_jobs) {
+  BALLAST_ASSIGN_OR_RETURN(auto record, HoldQueued(tx, listed));
+  if (!record.has_value() || WasSaid(*record, wait)) return absl::OkStatus();
   if (wait.for_unfreeze) {
-    record.set_waits_for_unfreeze(true);
+    record->set_waits_for_unfreeze(true);
   } else {
-    record.set_waits_for_vector(true);
+    record->set_waits_for_vector(true);
   }
   v1::JobEvent event;
   event.set_message(wait.why);
-  BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(event), now));
-  changed_jobs.push_back(record.job().name());
-  return ReplaceRecord(tx, record);
+  BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, *record, std::move(event), now));
+  changed_jobs.push_back(record->job().name());
+  return ReplaceRecord(tx, *record);
 }
 
 // What protects each base, looked for once: that verifies signatures, and many jobs wait for the
@@ -187,11 +203,10 @@ class FrozenTenants {
 
 // Safety rows, screen and gate of the job's base, by which the attempt that begins now is trained
 // and measured.
-absl::Status GiveDefences(Transaction& tx, JobRecord& record) {
+void GiveDefences(const BaseModelRecord& base, JobRecord& record) {
   record.clear_safety_rows_given();
   record.clear_screen_given();
   record.clear_gate_given();
-  BALLAST_ASSIGN_OR_RETURN(const BaseModelRecord base, BaseOf(tx, record.job().base_model()));
   if (base.has_safety_rows()) {
     record.mutable_safety_rows_given()->set_blob(base.safety_rows_blob());
     *record.mutable_safety_rows_given()->mutable_rows() = base.safety_rows();
@@ -206,7 +221,32 @@ absl::Status GiveDefences(Transaction& tx, JobRecord& record) {
     given.set_digest(base.gate().digest());
     *given.mutable_limits() = base.gate().limits();
   }
-  return absl::OkStatus();
+}
+
+// The base of a job that is about to run, held together with the vector and the data sets, and
+// `protection` as it is now: nobody changes what decides before the job is known to run by it.
+// They come after the job, against the order; the rare circle with who rejects the vector is the
+// store's to break. Empty when the job may not run any more.
+absl::StatusOr<std::optional<BaseModelRecord>> HoldWhatDecides(Transaction& tx,
+                                                               const JobRecord& record,
+                                                               const ServingVectors& serving,
+                                                               Protection& protection) {
+  BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base,
+                           BaseOf(tx, record.job().base_model(), Hold::kShared));
+  for (const std::string& name :
+       {record.job().training_dataset(), record.job().validation_dataset()}) {
+    if (!name.empty()) BALLAST_RETURN_IF_ERROR(DatasetOf(tx, name, Hold::kShared).status());
+  }
+  if (!protection.vector.has_value()) return std::make_optional(std::move(base));
+  BALLAST_ASSIGN_OR_RETURN(const auto vector,
+                           GetRecord<VectorRecord>(tx, "", protection.vector_id(), Hold::kShared));
+  if (!vector.has_value()) return std::optional<BaseModelRecord>();
+  auto judged = serving.Judge(*vector, base);
+  if (!judged.ok()) return std::optional<BaseModelRecord>();
+  protection = Protection{*std::move(judged)};
+  BALLAST_ASSIGN_OR_RETURN(const Wait wait, WhyItWaits(tx, record, /*frozen=*/false, protection));
+  if (!wait.why.empty()) return std::optional<BaseModelRecord>();
+  return std::make_optional(std::move(base));
 }
 
 // What decides, beside the data set, which rows an attempt is trained on.
@@ -222,6 +262,7 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
                                             const ServingVectors& serving,
                                             std::vector<std::string>& changed_jobs) {
   std::optional<JobRecord> next;
+  std::optional<BaseModelRecord> base;
   std::optional<Protection> protection;
   ProtectionOfBases protections(tx, serving);
   FrozenTenants frozen_tenants(tx);
@@ -236,10 +277,13 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
           if (!WasSaid(record, wait)) waiting.emplace_back(std::move(record), std::move(wait));
           return true;
         }
-        next = std::move(record);
-        return false;
+        BALLAST_ASSIGN_OR_RETURN(next, HoldQueued(tx, record));
+        if (!next.has_value()) return true;
+        BALLAST_ASSIGN_OR_RETURN(base, HoldWhatDecides(tx, *next, serving, *protection));
+        if (!base.has_value()) next.reset();
+        return !next.has_value();
       }));
-  for (auto& [record, wait] : waiting) {
+  for (const auto& [record, wait] : waiting) {
     BALLAST_RETURN_IF_ERROR(SayItWaits(tx, record, wait, now, changed_jobs));
   }
   if (!next.has_value()) return std::optional<Work>();
@@ -247,7 +291,7 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   next->set_waits_for_vector(false);
   next->set_waits_for_unfreeze(false);
   const std::string rows_before = ChoiceOfRows(*next);
-  BALLAST_RETURN_IF_ERROR(GiveDefences(tx, *next));
+  GiveDefences(*base, *next);
   const bool other_rows = ChoiceOfRows(*next) != rows_before;
   // A checkpoint holds moments of gradients under one vector, on one choice of rows: under another
   // it is of no use.
@@ -359,6 +403,14 @@ absl::StatusOr<std::optional<Work>> TakeNext(Transaction& tx, const std::string&
   BALLAST_ASSIGN_OR_RETURN(auto vector, TakeVector(tx, worker_id, now));
   if (vector.has_value()) return vector;
   return TakeJob(tx, worker_id, now, ids, serving, changed_jobs);
+}
+
+absl::StatusOr<bool> AnythingWaits(Transaction& tx) {
+  BALLAST_ASSIGN_OR_RETURN(const auto vectors, tx.ListByState(Kind::kVector, Vector::DRAFT, {}, 1));
+  if (!vectors.empty()) return true;
+  BALLAST_ASSIGN_OR_RETURN(const auto jobs,
+                           tx.ListByState(Kind::kJob, FineTuningJob::QUEUED, {}, 1));
+  return !jobs.empty();
 }
 
 std::set<std::string> BlobsOf(const Work& work) {

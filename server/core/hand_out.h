@@ -29,6 +29,10 @@ absl::StatusOr<std::optional<worker::v1::Work>> TakeNext(Transaction& tx,
                                                          const ServingVectors& serving,
                                                          std::vector<std::string>& changed_jobs);
 
+// Whether TakeNext has anything to look at: so a worker that asks in vain costs no transaction that
+// writes.
+absl::StatusOr<bool> AnythingWaits(Transaction& tx);
+
 // The work of a leased job or vector, as it was handed out.
 absl::StatusOr<worker::v1::Work> WorkOf(Transaction& tx, const JobRecord& record);
 absl::StatusOr<worker::v1::Work> WorkOf(Transaction& tx, const VectorRecord& record);

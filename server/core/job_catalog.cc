@@ -19,19 +19,22 @@ namespace {
 using v1::FineTuningJob;
 
 // The record of a job that `tenant` owns.
-absl::StatusOr<JobRecord> Find(Transaction& tx, const std::string& tenant, const TenantName& name) {
+absl::StatusOr<JobRecord> Find(Transaction& tx, const std::string& tenant, const TenantName& name,
+                               Hold hold = Hold::kNone) {
   if (name.tenant != tenant) return JobNotFound(name);
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, name.tenant, name.id));
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, name.tenant, name.id, hold));
   if (!record.has_value()) return JobNotFound(name);
   return *std::move(record);
 }
 
+// Of a job that is made: the data set stays until the job is there.
 absl::StatusOr<DatasetRecord> FindDataset(Transaction& tx, const std::string& tenant,
                                           const std::string& dataset_name,
                                           const std::string& field) {
   BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDatasetName(dataset_name, field));
   if (name.tenant != tenant) return DatasetNotFound(name);
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<DatasetRecord>(tx, name.tenant, name.id));
+  BALLAST_ASSIGN_OR_RETURN(auto record,
+                           GetRecord<DatasetRecord>(tx, name.tenant, name.id, Hold::kShared));
   if (!record.has_value()) return DatasetNotFound(name);
   return *std::move(record);
 }
@@ -49,8 +52,8 @@ absl::Status BaseModelNotFound(const std::string& id) {
                    absl::StrCat(BaseModelName(id), " does not exist; list the base models"));
 }
 
-absl::StatusOr<BaseModelRecord> FindBaseModel(Transaction& tx, const std::string& id) {
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<BaseModelRecord>(tx, "", id));
+absl::StatusOr<BaseModelRecord> FindBaseModel(Transaction& tx, const std::string& id, Hold hold) {
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<BaseModelRecord>(tx, "", id, hold));
   if (!record.has_value()) return BaseModelNotFound(id);
   return *std::move(record);
 }
@@ -148,6 +151,7 @@ absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::stri
   JobRecord record;
   bool created = false;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    created = false;
     BALLAST_ASSIGN_OR_RETURN(const std::string earlier,
                              FindEarlier(tx, tenant, request.request_id(), digest));
     if (!earlier.empty()) {
@@ -205,7 +209,7 @@ absl::StatusOr<FineTuningJob> JobCatalog::Cancel(absl::Time now, const std::stri
                                                  const TenantName& name) {
   FineTuningJob job;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name));
+    BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name, Hold::kExclusive));
     const auto state = record.job().state();
     if (state == FineTuningJob::WITHHELD) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_WITHHELD",

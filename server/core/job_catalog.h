@@ -55,7 +55,8 @@ absl::Status JobNotFound(const TenantName& name);
 // NOT_FOUND (BASE_MODEL_NOT_FOUND).
 absl::Status BaseModelNotFound(const std::string& id);
 // The record of a base model, or that.
-absl::StatusOr<BaseModelRecord> FindBaseModel(Transaction& tx, const std::string& id);
+absl::StatusOr<BaseModelRecord> FindBaseModel(Transaction& tx, const std::string& id,
+                                              Hold hold = Hold::kNone);
 // NOT_FOUND (DATASET_NOT_FOUND).
 absl::Status DatasetNotFound(const TenantName& name);
 

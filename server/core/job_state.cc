@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/job_state.h"
 
+#include <algorithm>
+#include <iterator>
+
 namespace ballast::server {
 
 using v1::FineTuningJob;
@@ -115,7 +118,8 @@ bool IsFinal(FineTuningJob::State state) {
 }
 
 bool IsLeased(FineTuningJob::State state) {
-  return state == FineTuningJob::RUNNING || state == FineTuningJob::CANCELLING;
+  return std::find(std::begin(kLeasedStates), std::end(kLeasedStates), state) !=
+         std::end(kLeasedStates);
 }
 
 }  // namespace ballast::server

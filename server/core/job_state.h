@@ -54,8 +54,16 @@ std::optional<v1::FineTuningJob::State> NextState(v1::FineTuningJob::State state
 // SUCCEEDED, FAILED or CANCELLED: never left again.
 bool IsFinal(v1::FineTuningJob::State state);
 
-// RUNNING or CANCELLING: a worker holds a lease.
+// Those in which a worker holds a lease.
+inline constexpr v1::FineTuningJob::State kLeasedStates[] = {v1::FineTuningJob::RUNNING,
+                                                             v1::FineTuningJob::CANCELLING};
 bool IsLeased(v1::FineTuningJob::State state);
+
+// Those in which the job reads its data sets, or may yet. Who looks at them one by one, with the
+// data set held, misses no job: it begins to run only when the data set can be held for it, so it
+// moves to a later state of these.
+inline constexpr v1::FineTuningJob::State kStatesThatReadData[] = {
+    v1::FineTuningJob::RUNNING, v1::FineTuningJob::CANCELLING, v1::FineTuningJob::QUEUED};
 
 }  // namespace ballast::server
 

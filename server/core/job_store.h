@@ -36,6 +36,13 @@ struct StateCursor {
   std::string id;
 };
 
+// What a read keeps other transactions from doing to the row until this one ends.
+enum class Hold {
+  kNone,
+  kShared,     // changing or deleting it
+  kExclusive,  // that, and holding it themselves
+};
+
 struct EventRow {
   int64_t sequence = 0;
   std::string bytes;
@@ -47,21 +54,30 @@ struct RequestRow {
   std::string result_name;
 };
 
-// All reads and writes of one transaction; reads see its own writes. Valid only inside JobStore's
-// body. A missing record is an empty optional or OK, never NOT_FOUND. Failures are those of
-// JobStore.
+// All reads and writes of one transaction; reads see its own writes, and what others had committed
+// when they were made. Valid only inside JobStore's body. A missing record is an empty optional or
+// OK, never NOT_FOUND. Failures are those of JobStore.
+//
+// Transactions run beside each other. What is read to be changed, or to decide a change by, is read
+// with a hold; rows of different kinds are held in the order base model, vector, data set, job,
+// tenant where that is possible, so that transactions seldom wait for each other in a circle, which
+// the store breaks. A row that was listed may be another by the time it is held, and is looked at
+// again. What two transactions list beside each other they may both find unchanged: where that
+// decides, they must want the same row.
 class Transaction {
  public:
   virtual ~Transaction() = default;
 
+  // In a transaction that only reads nothing is held.
   virtual absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope,
-                                                 std::string_view id) = 0;
+                                                 std::string_view id, Hold hold) = 0;
   // Adds a row, giving it the next sequence of its scope, which is returned. ALREADY_EXISTS
   // (RECORD_EXISTS).
   virtual absl::StatusOr<int64_t> Insert(Kind kind, const Row& row) = 0;
-  // Replaces state, queue_key and bytes. NOT_FOUND (RECORD_NOT_FOUND).
+  // Replaces state, queue_key and bytes of a row that is held exclusively or was inserted in this
+  // transaction. NOT_FOUND (RECORD_NOT_FOUND).
   virtual absl::Status Replace(Kind kind, const Row& row) = 0;
-  // Deletes a row, and for jobs their events.
+  // Deletes such a row, and for jobs their events.
   virtual absl::Status Delete(Kind kind, std::string_view scope, std::string_view id) = 0;
 
   // Rows of a scope whose sequence is below `before_sequence` (0: all), newest first.
@@ -97,20 +113,21 @@ class Transaction {
 };
 
 // Durable records with transactions: what the API has acknowledged is here (R3).
-// Thread safety: thread-safe; updates run one after another, reads beside them on the last commit.
-// Failures: RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE (STORE_IO, STORE_BUSY), DATA_LOSS
-// (STORE_CORRUPT).
+// Thread safety: thread-safe.
+// Failures: RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE (STORE_IO, STORE_BUSY; COMMIT_UNKNOWN where
+// an update may have been made), DATA_LOSS (STORE_CORRUPT).
 class JobStore {
  public:
   using Body = std::function<absl::Status(Transaction&)>;
   virtual ~JobStore() = default;
 
   // Runs `body` in a write transaction. Commits durably when it returns OK; otherwise nothing
-  // changes and its status is returned. `body` is called once and must not call the store
+  // changes and its status is returned. A transaction that others have stopped is run again, so
+  // `body` leaves nothing behind but what its last run has set. It must not call the store
   // otherwise.
   virtual absl::Status Update(const Body& body) = 0;
 
-  // Runs `body` on one consistent state; writing in it fails (INTERNAL, STORE_READ_ONLY).
+  // Runs `body` once, on one consistent state; writing in it fails (INTERNAL, STORE_READ_ONLY).
   virtual absl::Status Read(const Body& body) = 0;
 };
 

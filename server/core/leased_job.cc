@@ -55,14 +55,14 @@ absl::Status KindInvalid(const std::string& why) {
 
 bool LeasedJob::IsCancelling() const { return record_.job().state() == FineTuningJob::CANCELLING; }
 
-absl::StatusOr<std::optional<BaseModelRecord>> LeasedJob::Base() {
+absl::StatusOr<std::optional<BaseModelRecord>> LeasedJob::Base(Hold hold) {
   BALLAST_ASSIGN_OR_RETURN(const std::string id,
                            ParseBaseModelName(record_.job().base_model(), "base_model"));
-  return GetRecord<BaseModelRecord>(tx_, "", id);
+  return GetRecord<BaseModelRecord>(tx_, "", id, hold);
 }
 
 absl::StatusOr<bool> LeasedJob::IsCoarse() {
-  BALLAST_ASSIGN_OR_RETURN(const auto base, Base());
+  BALLAST_ASSIGN_OR_RETURN(const auto base, Base(Hold::kNone));
   return !base.has_value() ||
          (!base->model().unprotected() && PolicyOf(*base) == admin::v1::VECTOR_POLICY_BY_ROW);
 }
@@ -188,7 +188,8 @@ absl::Status LeasedJob::LearnSpeed(const LiveLease& live, absl::Time now) {
   const auto tokens =
       static_cast<double>(record_.job().progress().trained_tokens() - live.measured_tokens);
   if (seconds <= 0 || tokens <= 0) return absl::OkStatus();
-  BALLAST_ASSIGN_OR_RETURN(auto base, Base());
+  // After the job, against the order: nothing that holds a base goes on to a job.
+  BALLAST_ASSIGN_OR_RETURN(auto base, Base(Hold::kExclusive));
   if (!base.has_value()) return absl::OkStatus();
   const double speed = tokens / seconds;
   const double before = base->tokens_per_second();

@@ -38,7 +38,7 @@ class LeasedJob : public LeasedWork {
  private:
   // The result of a screening that the job does not have yet.
   bool IsNewScreening(const worker::v1::SynchronizeRequest::Busy& busy) const;
-  absl::StatusOr<std::optional<BaseModelRecord>> Base();
+  absl::StatusOr<std::optional<BaseModelRecord>> Base(Hold hold);
   absl::Status LearnSpeed(const LiveLease& live, absl::Time now);
 
   Transaction& tx_;

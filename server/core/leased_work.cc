@@ -20,12 +20,13 @@ absl::StatusOr<std::unique_ptr<LeasedWork>> LeasedWork::Load(Transaction& tx,
   std::unique_ptr<LeasedWork> work;
   if (absl::StartsWith(resource, "vectors/")) {
     BALLAST_ASSIGN_OR_RETURN(const std::string id, ParseVectorName(resource, "lease.resource"));
-    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id));
+    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id, Hold::kExclusive));
     if (record.has_value()) work = std::make_unique<LeasedVector>(tx, *std::move(record));
     return work;
   }
   BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseJobName(resource, "lease.resource"));
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, name.tenant, name.id));
+  BALLAST_ASSIGN_OR_RETURN(auto record,
+                           GetRecord<JobRecord>(tx, name.tenant, name.id, Hold::kExclusive));
   if (record.has_value()) work = std::make_unique<LeasedJob>(tx, *std::move(record));
   return work;
 }

@@ -49,8 +49,8 @@ absl::StatusOr<Record> FromRow(const Row& row) {
 
 template <typename Record>
 absl::StatusOr<std::optional<Record>> GetRecord(Transaction& tx, std::string_view scope,
-                                                std::string_view id) {
-  BALLAST_ASSIGN_OR_RETURN(const auto row, tx.Get(KindOf(Record()), scope, id));
+                                                std::string_view id, Hold hold = Hold::kNone) {
+  BALLAST_ASSIGN_OR_RETURN(const auto row, tx.Get(KindOf(Record()), scope, id, hold));
   if (!row.has_value()) return std::optional<Record>();
   BALLAST_ASSIGN_OR_RETURN(Record record, FromRow<Record>(*row));
   return std::optional<Record>(std::move(record));

@@ -40,7 +40,7 @@ absl::StatusOr<SafetyRows> SafetyRowsCatalog::Set(absl::Time now, const std::str
   rows.set_name(SafetyRowsName(base_id));
   *rows.mutable_set_time() = ToTimestamp(now);
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id));
+    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id, Hold::kExclusive));
     BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(blob));
     if (!base.safety_rows_blob().empty()) {
       BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.safety_rows_blob()));
@@ -66,7 +66,7 @@ absl::StatusOr<SafetyRows> SafetyRowsCatalog::Get(const std::string& base_id) {
 
 absl::Status SafetyRowsCatalog::Remove(const std::string& base_id) {
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id));
+    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id, Hold::kExclusive));
     if (!base.has_safety_rows()) return SafetyRowsNotFound(base_id);
     BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.safety_rows_blob()));
     base.clear_safety_rows();

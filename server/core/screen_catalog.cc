@@ -45,7 +45,7 @@ absl::StatusOr<Screen> ScreenCatalog::Set(absl::Time now, const std::string& bas
   screen.set_digest(envelope::ScreenDigest(screen.prohibited().digest(), screen.benign().digest()));
   *screen.mutable_set_time() = ToTimestamp(now);
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id));
+    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id, Hold::kExclusive));
     BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(prefix));
     if (!base.screen_blobs().empty()) {
       BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.screen_blobs()));
@@ -71,7 +71,7 @@ absl::StatusOr<Screen> ScreenCatalog::Get(const std::string& base_id) {
 
 absl::Status ScreenCatalog::Remove(const std::string& base_id) {
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id));
+    BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id, Hold::kExclusive));
     if (!base.has_screen()) return ScreenNotFound(base_id);
     BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.screen_blobs()));
     base.clear_screen();

@@ -19,8 +19,9 @@ constexpr int kUnfreezesKept = 50;
 constexpr size_t kMaxReasonBytes = 1000;
 
 // The tenant's record, or a fresh one that is not stored yet.
-absl::StatusOr<TenantRecord> Load(Transaction& tx, const std::string& tenant) {
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<TenantRecord>(tx, "", tenant));
+absl::StatusOr<TenantRecord> Load(Transaction& tx, const std::string& tenant,
+                                  Hold hold = Hold::kNone) {
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<TenantRecord>(tx, "", tenant, hold));
   if (record.has_value()) return *std::move(record);
   TenantRecord fresh;
   fresh.set_id(tenant);
@@ -30,7 +31,8 @@ absl::StatusOr<TenantRecord> Load(Transaction& tx, const std::string& tenant) {
 }
 
 absl::Status Save(Transaction& tx, const TenantRecord& record) {
-  BALLAST_ASSIGN_OR_RETURN(const auto stored, tx.Get(Kind::kTenant, "", record.id()));
+  BALLAST_ASSIGN_OR_RETURN(const auto stored,
+                           tx.Get(Kind::kTenant, "", record.id(), Hold::kExclusive));
   return stored.has_value() ? ReplaceRecord(tx, record) : InsertRecord(tx, record);
 }
 
@@ -50,7 +52,7 @@ absl::Status CheckMaySubmit(Transaction& tx, const std::string& tenant) {
 }
 
 absl::Status DrawWithheld(Transaction& tx, const std::string& tenant, int budget, absl::Time now) {
-  BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant));
+  BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant, Hold::kExclusive));
   TenantStanding& standing = *record.mutable_standing();
   standing.set_withheld_drawn(standing.withheld_drawn() + 1);
   standing.set_withheld_total(standing.withheld_total() + 1);
@@ -62,7 +64,7 @@ absl::Status DrawWithheld(Transaction& tx, const std::string& tenant, int budget
 }
 
 absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant, absl::Time withheld_at) {
-  BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant));
+  BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant, Hold::kExclusive));
   TenantStanding& standing = *record.mutable_standing();
   if (!standing.unfreezes().empty() &&
       withheld_at <= FromTimestamp(standing.unfreezes().rbegin()->time())) {
@@ -102,7 +104,7 @@ absl::StatusOr<TenantStanding> TenantStandings::Unfreeze(absl::Time now, const s
   BALLAST_RETURN_IF_ERROR(CheckReason(reason));
   TenantStanding result;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant));
+    BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant, Hold::kExclusive));
     TenantStanding& standing = *record.mutable_standing();
     if (standing.state() != TenantStanding::FROZEN) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "TENANT_NOT_FROZEN",

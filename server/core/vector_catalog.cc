@@ -32,8 +32,8 @@ bool IsSearchBudget(const google::protobuf::Duration& budget) {
 
 }  // namespace
 
-absl::StatusOr<VectorRecord> FindVector(Transaction& tx, const std::string& id) {
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id));
+absl::StatusOr<VectorRecord> FindVector(Transaction& tx, const std::string& id, Hold hold) {
+  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id, hold));
   if (record.has_value()) return *std::move(record);
   return MakeError(absl::StatusCode::kNotFound, "VECTOR_NOT_FOUND",
                    absl::StrCat(VectorName(id), " does not exist; list the vectors"));
@@ -105,7 +105,8 @@ absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& 
                            ParseBaseModelName(options.base_model(), "options.base_model"));
   VectorRecord record;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
+    BALLAST_ASSIGN_OR_RETURN(auto base,
+                             GetRecord<BaseModelRecord>(tx, "", base_id, Hold::kExclusive));
     if (!base.has_value()) return BaseModelNotFound(base_id);
     base->set_last_vector_version(base->last_vector_version() + 1);
     BALLAST_RETURN_IF_ERROR(ReplaceRecord(tx, *base));
@@ -161,7 +162,7 @@ absl::StatusOr<admin::v1::ListVectorsResponse> VectorCatalog::List(
 absl::StatusOr<Vector> VectorCatalog::Retire(const std::string& id) {
   VectorRecord record;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(record, FindVector(tx, id));
+    BALLAST_ASSIGN_OR_RETURN(record, FindVector(tx, id, Hold::kExclusive));
     if (record.vector().state() != Vector::ACTIVE) {
       return MakeError(
           absl::StatusCode::kFailedPrecondition, "VECTOR_NOT_ACTIVE",

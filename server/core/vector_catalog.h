@@ -52,7 +52,8 @@ class VectorCatalog {
 };
 
 // The record of vector `id`. NOT_FOUND (VECTOR_NOT_FOUND).
-absl::StatusOr<VectorRecord> FindVector(Transaction& tx, const std::string& id);
+absl::StatusOr<VectorRecord> FindVector(Transaction& tx, const std::string& id,
+                                        Hold hold = Hold::kNone);
 
 // The vector as operators see it: whether it is certified and why it does not serve are judged now,
 // whatever was stored.

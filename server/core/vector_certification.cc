@@ -48,20 +48,24 @@ std::string WhyRejected(const Certificate& certificate) {
 // delivered. Their workers lose the lease at the next call.
 absl::StatusOr<std::vector<TenantName>> TakeBackAttempts(Transaction& tx, const std::string& vector,
                                                          absl::Time now) {
-  std::vector<JobRecord> running;
-  for (const auto state : {FineTuningJob::RUNNING, FineTuningJob::CANCELLING}) {
+  std::vector<TenantName> running, taken_back;
+  for (const auto state : kLeasedStates) {
     BALLAST_RETURN_IF_ERROR(
-        ForEachInState<JobRecord>(tx, state, [&](JobRecord record) -> absl::StatusOr<bool> {
-          if (record.vector_id() == vector) running.push_back(std::move(record));
+        ForEachInState<JobRecord>(tx, state, [&](const JobRecord& record) -> absl::StatusOr<bool> {
+          if (record.vector_id() == vector) running.push_back({record.tenant(), record.id()});
           return true;
         }));
   }
-  std::vector<TenantName> names;
-  for (JobRecord& record : running) {
-    BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, WorkEvent::kHandedBack, {}, now));
-    names.push_back({record.tenant(), record.id()});
+  for (const TenantName& name : running) {
+    BALLAST_ASSIGN_OR_RETURN(auto record,
+                             GetRecord<JobRecord>(tx, name.tenant, name.id, Hold::kExclusive));
+    if (!record.has_value() || !IsLeased(record->job().state()) || record->vector_id() != vector) {
+      continue;
+    }
+    BALLAST_RETURN_IF_ERROR(MoveJob(tx, *record, WorkEvent::kHandedBack, {}, now));
+    taken_back.push_back(name);
   }
-  return names;
+  return taken_back;
 }
 
 }  // namespace
@@ -74,7 +78,7 @@ absl::StatusOr<SignedCertificate> VectorCertification::Certify(absl::Time now,
   SignedCertificate made;
   std::vector<TenantName> taken_back;
   const auto judge = [&](Transaction& tx) -> absl::StatusOr<VectorRecord> {
-    BALLAST_ASSIGN_OR_RETURN(VectorRecord record, FindVector(tx, id));
+    BALLAST_ASSIGN_OR_RETURN(VectorRecord record, FindVector(tx, id, Hold::kExclusive));
     if (!NextState(record.vector().state(), VectorDecision::kCertified).has_value()) {
       return WrongState("VECTOR_NOT_CERTIFIABLE", record,
                         "only a CERTIFYING or ACTIVE vector can be certified");
@@ -96,6 +100,7 @@ absl::StatusOr<SignedCertificate> VectorCertification::Certify(absl::Time now,
   const Signer* signer = serving_.signer();
   if (signer == nullptr) return SignerNotConfigured();
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    taken_back.clear();
     BALLAST_ASSIGN_OR_RETURN(VectorRecord record, judge(tx));
     if (const auto lacking = LacksEvidence(made.certificate()); !lacking.empty()) {
       return MakeError(
@@ -134,7 +139,7 @@ absl::StatusOr<Vector> VectorCertification::Activate(absl::Time now, const std::
   }
   Vector vector;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(VectorRecord record, FindVector(tx, id));
+    BALLAST_ASSIGN_OR_RETURN(VectorRecord record, FindVector(tx, id, Hold::kExclusive));
     if (!NextState(record.vector().state(), VectorDecision::kActivated).has_value() ||
         record.has_certificate()) {
       return WrongState("VECTOR_NOT_CERTIFYING", record,

@@ -61,7 +61,8 @@ GateDecision MakeDecision(GateDecision::Outcome outcome, absl::Time now, const s
 // now not to protect.
 absl::Status CheckVectorHolds(Transaction& tx, const JobRecord& record) {
   if (record.vector_id().empty()) return absl::OkStatus();  // of an unprotected base
-  BALLAST_ASSIGN_OR_RETURN(const VectorRecord vector, FindVector(tx, record.vector_id()));
+  BALLAST_ASSIGN_OR_RETURN(const VectorRecord vector,
+                           FindVector(tx, record.vector_id(), Hold::kShared));
   if (vector.vector().state() != Vector::REJECTED) return absl::OkStatus();
   return MakeError(
       absl::StatusCode::kFailedPrecondition, "VECTOR_REJECTED",
@@ -183,7 +184,8 @@ absl::StatusOr<JobGate> WithheldJobs::Decide(absl::Time now, const TenantName& n
                                              const GateDecision& decision) {
   JobGate gate;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, name.tenant, name.id));
+    BALLAST_ASSIGN_OR_RETURN(auto record,
+                             GetRecord<JobRecord>(tx, name.tenant, name.id, Hold::kExclusive));
     if (!record.has_value()) return JobNotFound(name);
     FineTuningJob& job = *record->mutable_job();
     if (job.state() != FineTuningJob::WITHHELD) {

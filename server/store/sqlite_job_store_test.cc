@@ -61,7 +61,7 @@ absl::Status InsertJob(JobStore& store, const std::string& id, size_t bytes = 10
 bool HasJob(JobStore& store, const std::string& id) {
   bool has = false;
   EXPECT_OK(store.Read([&](Transaction& tx) -> absl::Status {
-    has = tx.Get(Kind::kJob, "t", id).value().has_value();
+    has = tx.Get(Kind::kJob, "t", id, Hold::kNone).value().has_value();
     return absl::OkStatus();
   }));
   return has;

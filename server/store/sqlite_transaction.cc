@@ -84,7 +84,7 @@ absl::StatusOr<int64_t> Single(SqliteStatement& statement) {
 }  // namespace
 
 absl::StatusOr<std::optional<Row>> SqliteTransaction::Get(Kind kind, std::string_view scope,
-                                                          std::string_view id) {
+                                                          std::string_view id, Hold) {
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(For(kind).get));
   statement->Text(scope).Text(id);
   BALLAST_ASSIGN_OR_RETURN(auto rows, Collect<Row>(*statement, RowAt));

@@ -18,8 +18,9 @@ class SqliteTransaction : public Transaction {
  public:
   explicit SqliteTransaction(SqliteConnection& connection) : connection_(connection) {}
 
-  absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope,
-                                         std::string_view id) override;
+  // Nothing is held: a database has one writer at a time.
+  absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope, std::string_view id,
+                                         Hold hold) override;
   absl::StatusOr<int64_t> Insert(Kind kind, const Row& row) override;
   absl::Status Replace(Kind kind, const Row& row) override;
   absl::Status Delete(Kind kind, std::string_view scope, std::string_view id) override;

@@ -72,7 +72,8 @@ void CoreFixture::AddVector(const std::string& id, int version, admin::v1::Vecto
   vector.mutable_report()->set_prohibited_loss_without(4.0);
   vector.mutable_report()->set_prohibited_loss_with(0.1);
   ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", "base"));
+    BALLAST_ASSIGN_OR_RETURN(auto base,
+                             GetRecord<BaseModelRecord>(tx, "", "base", Hold::kExclusive));
     base->set_last_vector_version(version);
     BALLAST_RETURN_IF_ERROR(ReplaceRecord(tx, *base));
     return InsertRecord(tx, record);
@@ -96,7 +97,7 @@ admin::v1::SuiteResult CoreFixture::BadResult(const std::string& id) {
 
 void CoreFixture::Tamper(const std::string& id, const std::function<void(VectorRecord&)>& change) {
   ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id));
+    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<VectorRecord>(tx, "", id, Hold::kExclusive));
     change(*record);
     return ReplaceRecord(tx, *record);
   }));
@@ -104,7 +105,8 @@ void CoreFixture::Tamper(const std::string& id, const std::function<void(VectorR
 
 void CoreFixture::ChangeBase(const std::function<void(BaseModelRecord&)>& change) {
   ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<BaseModelRecord>(tx, "", "base"));
+    BALLAST_ASSIGN_OR_RETURN(auto record,
+                             GetRecord<BaseModelRecord>(tx, "", "base", Hold::kExclusive));
     change(*record);
     return ReplaceRecord(tx, *record);
   }));

@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
+#include <tuple>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 
@@ -25,9 +28,10 @@ class FakeTransaction : public Transaction {
  public:
   FakeTransaction(FakeJobStore::State& state, bool writable) : state_(state), writable_(writable) {}
 
-  absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope,
-                                         std::string_view id) override {
+  absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope, std::string_view id,
+                                         Hold hold) override {
     const auto& rows = state_.rows[kind];
+    if (hold == Hold::kExclusive) held_.emplace(kind, scope, id);
     const auto it = rows.find({std::string(scope), std::string(id)});
     if (it == rows.end()) return std::optional<Row>();
     return std::optional<Row>(it->second);
@@ -40,11 +44,13 @@ class FakeTransaction : public Transaction {
     if (!state_.rows[kind].emplace(FakeJobStore::Key{row.scope, row.id}, stored).second) {
       return Exists();
     }
+    held_.emplace(kind, row.scope, row.id);
     return stored.sequence;
   }
 
   absl::Status Replace(Kind kind, const Row& row) override {
     BALLAST_RETURN_IF_ERROR(CheckWritable());
+    BALLAST_RETURN_IF_ERROR(CheckHeld(kind, row.scope, row.id));
     auto& rows = state_.rows[kind];
     const auto it = rows.find({row.scope, row.id});
     if (it == rows.end()) return Missing();
@@ -56,6 +62,7 @@ class FakeTransaction : public Transaction {
 
   absl::Status Delete(Kind kind, std::string_view scope, std::string_view id) override {
     BALLAST_RETURN_IF_ERROR(CheckWritable());
+    BALLAST_RETURN_IF_ERROR(CheckHeld(kind, scope, id));
     state_.rows[kind].erase({std::string(scope), std::string(id)});
     if (kind != Kind::kJob) return absl::OkStatus();
     for (auto it = state_.events.begin(); it != state_.events.end();) {
@@ -163,6 +170,14 @@ class FakeTransaction : public Transaction {
     return MakeError(absl::StatusCode::kInternal, "STORE_READ_ONLY", "this transaction only reads");
   }
 
+  // The fake runs one transaction at a time; it asks for what others rely on.
+  absl::Status CheckHeld(Kind kind, std::string_view scope, std::string_view id) const {
+    if (held_.count({kind, std::string(scope), std::string(id)}) != 0) return absl::OkStatus();
+    return MakeError(absl::StatusCode::kInternal, "ROW_NOT_HELD",
+                     absl::StrCat("a row is changed that was not read with Hold::kExclusive: ",
+                                  std::string(id)));
+  }
+
   template <typename Match, typename Less>
   std::vector<Row> Select(Kind kind, Match match, Less less, int limit) {
     std::vector<Row> rows;
@@ -176,22 +191,33 @@ class FakeTransaction : public Transaction {
 
   FakeJobStore::State& state_;
   const bool writable_;
+  std::set<std::tuple<Kind, std::string, std::string>> held_;
 };
 
 absl::Status FakeJobStore::Update(const Body& body) {
   absl::MutexLock lock(&mutex_);
+  // Twice, as if the first had been stopped at its end: a body must bear that.
+  State stopped = state_;
+  FakeTransaction first(stopped, /*writable=*/true);
+  BALLAST_RETURN_IF_ERROR(body(first));
   State changed = state_;
   FakeTransaction transaction(changed, /*writable=*/true);
   BALLAST_RETURN_IF_ERROR(body(transaction));
   if (!fail_next_.ok()) return std::exchange(fail_next_, absl::OkStatus());
   state_ = std::move(changed);
-  return absl::OkStatus();
+  if (!std::exchange(lose_next_, false)) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kUnavailable, "COMMIT_UNKNOWN", "the answer was lost");
 }
 
 absl::Status FakeJobStore::Read(const Body& body) {
   absl::MutexLock lock(&mutex_);
   FakeTransaction transaction(state_, /*writable=*/false);
   return body(transaction);
+}
+
+void FakeJobStore::LoseNextAnswerForTest() {
+  absl::MutexLock lock(&mutex_);
+  lose_next_ = true;
 }
 
 void FakeJobStore::FailNextCommitForTest(absl::Status status) {

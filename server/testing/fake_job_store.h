@@ -13,8 +13,9 @@
 
 namespace ballast::server::testing {
 
-// A JobStore in memory, for tests of what stands on one. Passes the same suite as the real one
-// (job_store_suite.h). Thread safety: thread-safe.
+// A JobStore in memory, for tests of what stands on one. Passes the same suite as the real ones
+// (job_store_suite.h), and is stricter: it runs every body twice, and changes only rows that are
+// held (INTERNAL, ROW_NOT_HELD). Thread safety: thread-safe.
 class FakeJobStore : public JobStore {
  public:
   absl::Status Update(const Body& body) override;
@@ -22,6 +23,8 @@ class FakeJobStore : public JobStore {
 
   // The next Update fails with `status` after its body has run, and changes nothing.
   void FailNextCommitForTest(absl::Status status);
+  // The next Update is made, and told to be UNAVAILABLE (COMMIT_UNKNOWN).
+  void LoseNextAnswerForTest();
 
  private:
   friend class FakeTransaction;
@@ -37,6 +40,7 @@ class FakeJobStore : public JobStore {
   absl::Mutex mutex_;
   State state_ ABSL_GUARDED_BY(mutex_);
   absl::Status fail_next_ ABSL_GUARDED_BY(mutex_);
+  bool lose_next_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace ballast::server::testing

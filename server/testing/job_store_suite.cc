@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "common/base/status_macros.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
@@ -45,13 +47,13 @@ TEST_P(JobStoreSuite, KeepsRowsOfEveryKindApart) {
   }
   for (const Kind kind : kAllKinds) {
     ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(const auto row, tx.Get(kind, "t", "same"));
+      BALLAST_ASSIGN_OR_RETURN(const auto row, tx.Get(kind, "t", "same", Hold::kNone));
       EXPECT_TRUE(row.has_value());
       EXPECT_EQ(row->bytes, std::string("with\0zero", 9) + static_cast<char>(kind));
       EXPECT_EQ(row->sequence, 1);
       EXPECT_EQ(row->state, 1);
       EXPECT_EQ(row->queue_key, 5);
-      BALLAST_ASSIGN_OR_RETURN(const auto none, tx.Get(kind, "other", "same"));
+      BALLAST_ASSIGN_OR_RETURN(const auto none, tx.Get(kind, "other", "same", Hold::kNone));
       EXPECT_FALSE(none.has_value());
       return absl::OkStatus();
     }));
@@ -66,12 +68,12 @@ TEST_P(JobStoreSuite, AFailedBodyChangesNothing) {
     EXPECT_OK(tx.PutRequest("t", "r", {"digest", "a"}));
     EXPECT_OK(tx.AddGarbage("x/y"));
     // Reads see the transaction's own writes.
-    EXPECT_TRUE(tx.Get(Kind::kJob, "t", "a").value().has_value());
+    EXPECT_TRUE(tx.Get(Kind::kJob, "t", "a", Hold::kNone).value().has_value());
     return failure;
   }),
             failure);
   ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
-    EXPECT_FALSE(tx.Get(Kind::kJob, "t", "a").value().has_value());
+    EXPECT_FALSE(tx.Get(Kind::kJob, "t", "a", Hold::kNone).value().has_value());
     EXPECT_THAT(tx.ListEvents("t", "a", 0, 10).value(), IsEmpty());
     EXPECT_FALSE(tx.GetRequest("t", "r").value().has_value());
     EXPECT_THAT(tx.ListGarbage(10).value(), IsEmpty());
@@ -90,6 +92,7 @@ TEST_P(JobStoreSuite, RefusesToInsertTwiceAndToReplaceNothing) {
   ASSERT_OK(store_->Update(insert));
   EXPECT_THAT(store_->Update(insert), StatusIs(absl::StatusCode::kAlreadyExists, "RECORD_EXISTS"));
   EXPECT_THAT(store_->Update([&](Transaction& tx) {
+    EXPECT_FALSE(tx.Get(Kind::kVector, "", "none", Hold::kExclusive).value().has_value());
     return tx.Replace(Kind::kVector, MakeRow("", "none", 1, 1));
   }),
               StatusIs(absl::StatusCode::kNotFound, "RECORD_NOT_FOUND"));
@@ -104,7 +107,7 @@ TEST_P(JobStoreSuite, ReplaceChangesStateAndBytesAndKeepsTheSequence) {
     return tx.Replace(Kind::kJob, row);
   }));
   ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
-    const Row row = tx.Get(Kind::kJob, "t", "a").value().value();
+    const Row row = tx.Get(Kind::kJob, "t", "a", Hold::kNone).value().value();
     EXPECT_EQ(row.bytes, "new");
     EXPECT_EQ(row.state, 2);
     EXPECT_EQ(row.queue_key, 9);
@@ -177,7 +180,10 @@ TEST_P(JobStoreSuite, EventsBelongToAJobAndGoWithIt) {
     EXPECT_EQ(events[1].bytes, "e3");
     return absl::OkStatus();
   }));
-  ASSERT_OK(store_->Update([&](Transaction& tx) { return tx.Delete(Kind::kJob, "t", "a"); }));
+  ASSERT_OK(store_->Update([&](Transaction& tx) {
+    EXPECT_TRUE(tx.Get(Kind::kJob, "t", "a", Hold::kExclusive).value().has_value());
+    return tx.Delete(Kind::kJob, "t", "a");
+  }));
   ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
     EXPECT_THAT(tx.ListEvents("t", "a", 0, 10).value(), IsEmpty());
     return absl::OkStatus();
@@ -224,7 +230,35 @@ TEST_P(JobStoreSuite, ReadTransactionsDoNotWrite) {
               StatusIs(absl::StatusCode::kInternal, "STORE_READ_ONLY"));
 }
 
-TEST_P(JobStoreSuite, UpdatesOfManyThreadsAreOneAfterAnother) {
+TEST_P(JobStoreSuite, ASharedHoldKeepsTheRowUntilTheEnd) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    return tx.Insert(Kind::kDataset, MakeRow("t", "d", 1, 1)).status();
+  }));
+  absl::Notification deleted;
+  std::thread deleter;
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    EXPECT_TRUE(tx.Get(Kind::kDataset, "t", "d", Hold::kShared).value().has_value());
+    if (!deleter.joinable()) {
+      deleter = std::thread([&] {
+        EXPECT_OK(store_->Update([&](Transaction& other) -> absl::Status {
+          EXPECT_TRUE(other.Get(Kind::kDataset, "t", "d", Hold::kExclusive).value().has_value());
+          return other.Delete(Kind::kDataset, "t", "d");
+        }));
+        deleted.Notify();
+      });
+    }
+    EXPECT_FALSE(deleted.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+    EXPECT_TRUE(tx.Get(Kind::kDataset, "t", "d", Hold::kNone).value().has_value());
+    return absl::OkStatus();
+  }));
+  deleter.join();
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    EXPECT_FALSE(tx.Get(Kind::kDataset, "t", "d", Hold::kNone).value().has_value());
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, WhatManyThreadsHoldIsChangedByOneAfterAnother) {
   ASSERT_OK(store_->Update([&](Transaction& tx) {
     Row row = MakeRow("t", "counter", 1, 1);
     row.bytes = "0";
@@ -236,7 +270,7 @@ TEST_P(JobStoreSuite, UpdatesOfManyThreadsAreOneAfterAnother) {
     threads.emplace_back([&] {
       for (int j = 0; j < 10; ++j) {
         const absl::Status status = store_->Update([&](Transaction& tx) -> absl::Status {
-          BALLAST_ASSIGN_OR_RETURN(auto row, tx.Get(Kind::kJob, "t", "counter"));
+          BALLAST_ASSIGN_OR_RETURN(auto row, tx.Get(Kind::kJob, "t", "counter", Hold::kExclusive));
           row->bytes = std::to_string(std::stoi(row->bytes) + 1);
           return tx.Replace(Kind::kJob, *row);
         });
@@ -247,7 +281,7 @@ TEST_P(JobStoreSuite, UpdatesOfManyThreadsAreOneAfterAnother) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(failures, 0);
   ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
-    EXPECT_EQ(tx.Get(Kind::kJob, "t", "counter").value()->bytes, "40");
+    EXPECT_EQ(tx.Get(Kind::kJob, "t", "counter", Hold::kNone).value()->bytes, "40");
     return absl::OkStatus();
   }));
 }
