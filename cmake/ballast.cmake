@@ -113,11 +113,16 @@ function(ballast_proto)
   add_library(ballast::${ARG_NAME} ALIAS ballast_${ARG_NAME})
 endfunction()
 
-# ballast_test(NAME <name> SRCS <sources> DEPS <targets> [LABEL unit|integration|parity|e2e] [ENV VAR=value ...])
-# makes a GoogleTest program and one ctest entry per test case. The target unit_tests builds all of label unit.
+# Where the connection string of the tests' PostgreSQL server is (tests/services).
+set(BALLAST_POSTGRES_FILE ${CMAKE_BINARY_DIR}/services/postgres)
+
+# ballast_test(NAME <name> SRCS <sources> DEPS <targets> [LABEL unit|integration|parity|e2e] [ENV VAR=value ...]
+#   [POSTGRES | ALSO_ON_POSTGRES])
+# makes a GoogleTest program and one ctest entry per test case. The target unit_tests builds all of label unit. POSTGRES:
+# its cases have a PostgreSQL server; ALSO_ON_POSTGRES: they run a second time, with one, under names "postgres.<case>".
 add_custom_target(unit_tests)
 function(ballast_test)
-  cmake_parse_arguments(ARG "" "NAME;LABEL;TIMEOUT" "SRCS;DEPS;ENV" ${ARGN})
+  cmake_parse_arguments(ARG "POSTGRES;ALSO_ON_POSTGRES" "NAME;LABEL;TIMEOUT" "SRCS;DEPS;ENV" ${ARGN})
   if(NOT ARG_LABEL)
     set(ARG_LABEL unit)
   endif()
@@ -130,6 +135,16 @@ function(ballast_test)
     add_dependencies(unit_tests ${ARG_NAME})
   endif()
   include(GoogleTest)
-  gtest_discover_tests(${ARG_NAME} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-    PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENV}")
+  set(discovery DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60)
+  set(properties LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  set(on_postgres FIXTURES_REQUIRED postgres
+    ENVIRONMENT_MODIFICATION BALLAST_POSTGRES_FILE=set:${BALLAST_POSTGRES_FILE})
+  if(ARG_POSTGRES)
+    list(APPEND properties ${on_postgres})
+  endif()
+  gtest_discover_tests(${ARG_NAME} ${discovery} PROPERTIES ${properties} ENVIRONMENT "${ARG_ENV}")
+  if(ARG_ALSO_ON_POSTGRES)
+    gtest_discover_tests(${ARG_NAME} ${discovery} TEST_PREFIX postgres. TEST_LIST ${ARG_NAME}_on_postgres
+      PROPERTIES ${properties} ${on_postgres} ENVIRONMENT "${ARG_ENV}")
+  endif()
 endfunction()

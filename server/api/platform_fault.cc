@@ -12,9 +12,23 @@ namespace {
 
 // Named one by one: FILE_MISSING, FILE_TOO_LARGE and their like are about what a caller sent.
 constexpr const char* kFaults[] = {
-    "DISK_FULL",     "FILE_IO",          "FILE_NOT_FOUND", "FILE_PERMISSION_DENIED",
-    "RECORD_EXISTS", "RECORD_NOT_FOUND", "STORE_BUSY",     "STORE_CORRUPT",
-    "STORE_IO",      "STORE_READ_ONLY",
+    "COMMIT_UNKNOWN",
+    "DISK_FULL",
+    "FILE_IO",
+    "FILE_NOT_FOUND",
+    "FILE_PERMISSION_DENIED",
+    "RECORD_EXISTS",
+    "RECORD_NOT_FOUND",
+    "ROW_NOT_HELD",
+    "STORE_BUSY",
+    "STORE_CORRUPT",
+    "STORE_IN_USE",
+    "STORE_IO",
+    "STORE_NOT_ALLOWED",
+    "STORE_NOT_DURABLE",
+    "STORE_READ_ONLY",
+    "STORE_STATEMENT",
+    "STORE_TOO_OLD",
 };
 constexpr absl::Duration kRetry = absl::Seconds(1);
 
@@ -35,6 +49,11 @@ absl::Status WithoutServerDetails(const absl::Status& fault) {
   if (reason == "STORE_CORRUPT") {
     return MakeError(absl::StatusCode::kDataLoss, reason,
                      "the server's records are damaged; tell the operator");
+  }
+  if (reason == "COMMIT_UNKNOWN") {
+    return MakeError(absl::StatusCode::kUnavailable, reason,
+                     "the server lost its database while it kept the change, so it may have been "
+                     "made or not; look, or send the request again with the same request_id");
   }
   return WithRetry(MakeError(absl::StatusCode::kUnavailable, reason,
                              "the server could not read or write what it keeps; try again, and "

@@ -56,7 +56,12 @@ void ServerFixture::StartServer() {
   add(kOperatorKey, config::v1::ApiKey::OPERATOR, "");
   add(kWorkerKey, config::v1::ApiKey::WORKER, "");
   ASSERT_OK_AND_ASSIGN(authenticator_, ApiKeyAuthenticator::Create(config.api_keys()));
-  ASSERT_OK_AND_ASSIGN(store_, SqliteJobStore::Open(folder_.path() + "/ballast.db"));
+  if (PostgresTestSchema::IsThere()) {
+    if (!postgres_.has_value()) postgres_.emplace();
+    store_ = postgres_->Open();
+  } else {
+    ASSERT_OK_AND_ASSIGN(store_, SqliteJobStore::Open(folder_.path() + "/ballast.db"));
+  }
   ASSERT_OK_AND_ASSIGN(blobs_, LocalBlobStore::OpenRoot(folder_.path() + "/blobs"));
   options_.scratch_dir = folder_.path() + "/scratch";
   row_checks_ = std::make_unique<TextRowChecks>(*blobs_, options_.scratch_dir);
@@ -449,6 +454,7 @@ std::string ServerFixture::EverythingStored() {
     absl::StrAppend(&all, entry.path().string(), "\n");
     if (entry.is_regular_file()) all += ReadFile(entry.path().string()).value_or("");
   }
+  if (postgres_.has_value()) all += postgres_->EverythingStored();
   return all;
 }
 

@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,7 @@
 #include "server/auth/api_key_authenticator.h"
 #include "server/blob/local_blob_store.h"
 #include "server/store/sqlite_job_store.h"
+#include "server/testing/postgres_test_schema.h"
 #include "server/testing/suite_results.h"
 #include "server/testing/temp_dir.h"
 
@@ -149,7 +151,9 @@ class ServerFixture : public ::testing::Test {
   // Metrics are off unless a test switches them on before SetUp: their web server takes seconds to
   // stop.
   ServerOptions options_;
-  std::unique_ptr<SqliteJobStore> store_;
+  // Set where the tests run on PostgreSQL.
+  std::optional<PostgresTestSchema> postgres_;
+  std::unique_ptr<JobStore> store_;
   std::unique_ptr<LocalBlobStore> blobs_;
   std::unique_ptr<ApiKeyAuthenticator> authenticator_;
   std::unique_ptr<TextRowChecks> row_checks_;

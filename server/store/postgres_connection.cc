@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/store/postgres_connection.h"
+
+#include <endian.h>
+#include <libpq-fe.h>
+
+#include <array>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/base/digest.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+
+namespace ballast::server {
+namespace {
+
+constexpr int kOldestServer = 120000;  // tcp_user_timeout
+// Types of parameters, from PostgreSQL's catalog (pg_type.dat).
+constexpr Oid kByteaOid = 17, kInt8Oid = 20, kTextOid = 25;
+constexpr int kBinary = 1;
+
+// A statement that waits for a lock for long would hold up others in turn; a server process that is
+// stopped in a transaction must not keep its rows from all others, nor one that has vanished.
+constexpr char kSession[] =
+    "SET synchronous_commit = on; SET statement_timeout = '10s'; SET lock_timeout = '5s';"
+    "SET idle_in_transaction_session_timeout = '15s'; SET client_min_messages = 'warning';"
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;"
+    "SET tcp_user_timeout = 20000";
+
+void LogNotice(void*, const char* message) {
+  spdlog::debug("PostgreSQL says: {}", std::string(absl::StripTrailingAsciiWhitespace(message)));
+}
+
+Oid OidOf(PostgresValue::Type type) {
+  switch (type) {
+    case PostgresValue::Type::kText:
+      return kTextOid;
+    case PostgresValue::Type::kBytes:
+      return kByteaOid;
+    case PostgresValue::Type::kInt:
+      return kInt8Oid;
+  }
+  return kTextOid;
+}
+
+bool Succeeded(const PGresult* result) {
+  const ExecStatusType status = PQresultStatus(result);
+  return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
+}
+
+}  // namespace
+
+PostgresRows::~PostgresRows() { PQclear(result_); }
+
+int PostgresRows::count() const { return PQntuples(result_); }
+
+std::string PostgresRows::TextAt(int row, int column) const {
+  return {PQgetvalue(result_, row, column), static_cast<size_t>(PQgetlength(result_, row, column))};
+}
+
+int64_t PostgresRows::IntAt(int row, int column) const {
+  uint64_t value = 0;
+  if (PQgetlength(result_, row, column) == sizeof(value)) {
+    std::memcpy(&value, PQgetvalue(result_, row, column), sizeof(value));
+  }
+  return static_cast<int64_t>(be64toh(value));
+}
+
+PostgresConnection::PostgresConnection(PGconn* connection)
+    : connection_(connection), id_(RandomHex(128)) {}
+
+absl::StatusOr<std::unique_ptr<PostgresConnection>> PostgresConnection::Open(
+    const std::string& conninfo) {
+  BALLAST_RETURN_IF_ERROR(CheckConninfo(conninfo));
+  // The last word for one key counts, so what is given comes after these.
+  constexpr const char* kKeys[] = {
+      "application_name", "connect_timeout",  "keepalives_idle", "keepalives_interval",
+      "keepalives_count", "tcp_user_timeout", "dbname",          nullptr};
+  const char* const values[] = {"ballast-server", "5",    "10", "5", "3", "20000",
+                                conninfo.c_str(), nullptr};
+  std::unique_ptr<PostgresConnection> connection(
+      new PostgresConnection(PQconnectdbParams(kKeys, values, /*expand_dbname=*/1)));
+  if (PQstatus(connection->connection_) != CONNECTION_OK) {
+    return Annotate(connection->Fail(nullptr), "connecting to PostgreSQL");
+  }
+  BALLAST_RETURN_IF_ERROR(connection->SetUp());
+  return connection;
+}
+
+absl::Status PostgresConnection::CheckConninfo(const std::string& conninfo) {
+  char* why = nullptr;
+  PQconninfoOption* options = PQconninfoParse(conninfo.c_str(), &why);
+  const bool ok = options != nullptr;
+  PQconninfoFree(options);
+  PQfreemem(why);
+  if (ok) return absl::OkStatus();
+  // What libpq says of it quotes it, password and all.
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, "CONNINFO_INVALID",
+      "the connection string of PostgreSQL cannot be read; write KEY=VALUE pairs, with "
+      "values that have spaces in single quotes, or a postgresql:// URI");
+}
+
+PostgresConnection::~PostgresConnection() { PQfinish(connection_); }
+
+absl::Status PostgresConnection::SetUp() {
+  PQsetNoticeProcessor(connection_, LogNotice, nullptr);
+  if (PQserverVersion(connection_) < kOldestServer) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "STORE_TOO_OLD",
+                     absl::StrCat("PostgreSQL has version ", PQserverVersion(connection_) / 10000,
+                                  ", and Ballast needs 12 or later"));
+  }
+  if (PQsetClientEncoding(connection_, "UTF8") != 0) return Fail(nullptr);
+  BALLAST_RETURN_IF_ERROR(Execute(kSession));
+  BALLAST_ASSIGN_OR_RETURN(
+      const PostgresRows off,
+      Run("SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes')"
+          " AND setting = 'off' ORDER BY name",
+          {}));
+  if (off.count() > 0) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "STORE_NOT_DURABLE",
+        absl::StrCat("PostgreSQL runs with ", off.TextAt(0, 0),
+                     " = off, so a power cut loses what was acknowledged; turn it on"));
+  }
+  BALLAST_ASSIGN_OR_RETURN(const PostgresRows schema,
+                           Run("SELECT coalesce(current_schema()::text, '')", {}));
+  if (!schema.TextAt(0, 0).empty()) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "STORE_NOT_ALLOWED",
+      "the search path of the PostgreSQL user has no schema; make one, or let the user "
+      "own the database");
+}
+
+absl::Status PostgresConnection::Execute(const std::string& sql) {
+  PGresult* result = PQexec(connection_, sql.c_str());
+  if (!Succeeded(result)) return Fail(result);
+  PQclear(result);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PostgresRows> PostgresConnection::Run(const char* sql,
+                                                     std::initializer_list<PostgresValue> values) {
+  const int count = static_cast<int>(values.size());
+  auto [statement, is_new] = statements_.try_emplace(sql);
+  if (is_new) {
+    std::vector<Oid> types;
+    for (const PostgresValue& value : values) types.push_back(OidOf(value.type()));
+    statement->second = absl::StrCat("s", statements_.size());
+    PGresult* prepared =
+        PQprepare(connection_, statement->second.c_str(), sql, count, types.data());
+    if (!Succeeded(prepared)) {
+      statements_.erase(statement);
+      return Fail(prepared);
+    }
+    PQclear(prepared);
+  }
+  std::vector<const char*> data;
+  std::vector<int> lengths, formats(values.size(), kBinary);
+  std::vector<uint64_t> integers;
+  integers.reserve(values.size());
+  for (const PostgresValue& value : values) {
+    if (value.type() == PostgresValue::Type::kInt) {
+      integers.push_back(htobe64(static_cast<uint64_t>(value.integer())));
+      data.push_back(reinterpret_cast<const char*>(&integers.back()));
+      lengths.push_back(sizeof(uint64_t));
+    } else {
+      // A null pointer would be NULL.
+      data.push_back(value.text().data() == nullptr ? "" : value.text().data());
+      lengths.push_back(static_cast<int>(value.text().size()));
+    }
+  }
+  PGresult* result = PQexecPrepared(connection_, statement->second.c_str(), count, data.data(),
+                                    lengths.data(), formats.data(), kBinary);
+  if (!Succeeded(result)) return Fail(result);
+  return PostgresRows(result);
+}
+
+absl::Status PostgresConnection::Begin(const std::string& first) {
+  sqlstate_.clear();
+  return Execute(absl::StrCat("BEGIN ISOLATION LEVEL READ COMMITTED; ", first));
+}
+
+absl::Status PostgresConnection::BeginReadOnly() {
+  sqlstate_.clear();
+  return Execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+}
+
+absl::Status PostgresConnection::Commit() {
+  PGresult* result = PQexec(connection_, "COMMIT");
+  if (Succeeded(result)) {
+    // A transaction in which a statement has failed is rolled back by COMMIT, without an error.
+    const bool committed = std::string_view(PQcmdStatus(result)) == "COMMIT";
+    PQclear(result);
+    if (committed) return absl::OkStatus();
+    return MakeError(absl::StatusCode::kInternal, "STORE_STATEMENT",
+                     "a statement of the transaction has failed, so nothing of it was kept");
+  }
+  const absl::Status failure = Fail(result);
+  // 57P..: the server goes down, or ends the session, perhaps after the commit.
+  if (alive() && !sqlstate_.empty() && sqlstate_.substr(0, 3) != "57P") return failure;
+  return MakeError(absl::StatusCode::kUnavailable, "COMMIT_UNKNOWN",
+                   absl::StrCat("the connection was lost at the commit, so it is not known whether "
+                                "the change was made; look, or try again: ",
+                                failure.message()));
+}
+
+bool PostgresConnection::alive() const { return PQstatus(connection_) == CONNECTION_OK; }
+
+bool PostgresConnection::idle() const {
+  return alive() && PQtransactionStatus(connection_) == PQTRANS_IDLE;
+}
+
+absl::Status PostgresConnection::Fail(PGresult* result) {
+  const char* state = result == nullptr ? nullptr : PQresultErrorField(result, PG_DIAG_SQLSTATE);
+  sqlstate_ = state == nullptr ? "" : state;
+  const char* primary =
+      result == nullptr ? nullptr : PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+  const std::string said(absl::StripTrailingAsciiWhitespace(
+      primary != nullptr ? primary : PQerrorMessage(connection_)));
+  PQclear(result);
+  const std::string message = absl::StrCat(
+      "PostgreSQL: ", said, sqlstate_.empty() ? "" : absl::StrCat(" (", sqlstate_, ")"));
+  const auto begins = [&](std::string_view prefix) {
+    return std::string_view(sqlstate_).substr(0, prefix.size()) == prefix;
+  };
+  // Codes: PostgreSQL's manual, appendix A.
+  if (sqlstate_ == "23505") {
+    return MakeError(absl::StatusCode::kAlreadyExists, "RECORD_EXISTS", message);
+  }
+  if (sqlstate_ == "23503") {
+    return MakeError(absl::StatusCode::kNotFound, "RECORD_NOT_FOUND", message);
+  }
+  if (sqlstate_ == "25006") {
+    return MakeError(absl::StatusCode::kInternal, "STORE_READ_ONLY", message);
+  }
+  if (sqlstate_ == "53100") {
+    return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL",
+                     absl::StrCat(message, "; free space and try again, nothing stored was lost"));
+  }
+  if (begins("XX001") || begins("XX002")) {
+    return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",
+                     absl::StrCat(message, "; restore a backup"));
+  }
+  if (sqlstate_ == "42501" || begins("3F")) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "STORE_NOT_ALLOWED",
+                     absl::StrCat(message, "; let the user own the database or its schema"));
+  }
+  // Stopped for another's sake, or for want of connections, memory or time.
+  if (begins("40") || begins("53") || sqlstate_ == "55P03" || sqlstate_ == "57014") {
+    return WithRetry(MakeError(absl::StatusCode::kUnavailable, "STORE_BUSY", message),
+                     absl::Seconds(1));
+  }
+  if (begins("22") || begins("42") || begins("0A")) {
+    return MakeError(absl::StatusCode::kInternal, "STORE_STATEMENT", message);
+  }
+  return MakeError(absl::StatusCode::kUnavailable, "STORE_IO", message);
+}
+
+}  // namespace ballast::server

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+// On a real PostgreSQL server (tests/services/postgres.py), whose connection string is in the file
+// BALLAST_POSTGRES_FILE. Each store has a schema of its own.
+#include "server/store/postgres_job_store.h"
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/barrier.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "common/base/clock.h"
+#include "common/base/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "server/store/postgres_schema.h"
+#include "server/store/postgres_server_lock.h"
+#include "server/testing/dropping_proxy.h"
+#include "server/testing/job_store_suite.h"
+#include "server/testing/postgres_test_schema.h"
+
+namespace ballast::server {
+namespace {
+
+using ::ballast::testing::StatusIs;
+using testing::DroppingProxy;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::PostgresTestSchema;
+
+// A store with a schema that lives as long.
+class StoreInSchema : public JobStore {
+ public:
+  absl::Status Update(const Body& body) override { return store_->Update(body); }
+  absl::Status Read(const Body& body) override { return store_->Read(body); }
+
+ private:
+  PostgresTestSchema schema_;
+  std::unique_ptr<PostgresJobStore> store_ = schema_.Open();
+};
+
+Row JobRow(const std::string& id) {
+  Row row;
+  row.scope = "t";
+  row.id = id;
+  row.bytes = "0";
+  return row;
+}
+
+absl::Status InsertJob(JobStore& store, const std::string& id) {
+  return store.Update([&](Transaction& tx) { return tx.Insert(Kind::kJob, JobRow(id)).status(); });
+}
+
+// Bytes of a job, or empty.
+std::string BytesOf(JobStore& store, const std::string& id) {
+  std::string bytes;
+  EXPECT_OK(store.Read([&](Transaction& tx) -> absl::Status {
+    bytes.clear();
+    const auto row = tx.Get(Kind::kJob, "t", id, Hold::kNone);
+    if (row.ok() && row->has_value()) bytes = (*row)->bytes;
+    return row.status();
+  }));
+  return bytes;
+}
+
+absl::Status Append(Transaction& tx, const std::string& id, const std::string& what) {
+  auto row = tx.Get(Kind::kJob, "t", id, Hold::kExclusive);
+  if (!row.ok()) return row.status();
+  (*row)->bytes += what;
+  return tx.Replace(Kind::kJob, **row);
+}
+
+}  // namespace
+
+namespace testing {
+INSTANTIATE_TEST_SUITE_P(Postgres, JobStoreSuite,
+                         ::testing::Values([] { return std::make_unique<StoreInSchema>(); }));
+}  // namespace testing
+
+namespace {
+
+TEST(PostgresJobStoreTest, TwoServersSeeWhatTheOtherKeeps) {
+  PostgresTestSchema schema;
+  const auto one = schema.Open(), other = schema.Open();
+  ASSERT_OK(InsertJob(*one, "a"));
+  ASSERT_OK(other->Update([](Transaction& tx) { return Append(tx, "a", "1"); }));
+  EXPECT_EQ(BytesOf(*one, "a"), "01");
+}
+
+TEST(PostgresJobStoreTest, TransactionsThatBlockEachOtherRunAgain) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  ASSERT_OK(InsertJob(*store, "a"));
+  ASSERT_OK(InsertJob(*store, "b"));
+  std::atomic<int> runs = 0;
+  auto* both_hold = new absl::Barrier(2);
+  const auto change = [&](const std::string& first, const std::string& second) {
+    bool is_first_run = true;
+    EXPECT_OK(store->Update([&](Transaction& tx) -> absl::Status {
+      ++runs;
+      const absl::Status status = Append(tx, first, "x");
+      if (std::exchange(is_first_run, false) && both_hold->Block()) delete both_hold;
+      return status.ok() ? Append(tx, second, "y") : status;
+    }));
+  };
+  std::thread thread([&] { change("a", "b"); });
+  change("b", "a");
+  thread.join();
+  EXPECT_GT(runs, 2);
+  EXPECT_EQ(BytesOf(*store, "a").size(), 3u);
+  EXPECT_EQ(BytesOf(*store, "b").size(), 3u);
+}
+
+TEST(PostgresJobStoreTest, ATransactionThatIsCutRunsAgain) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  ASSERT_OK(InsertJob(*store, "a"));
+  int runs = 0;
+  ASSERT_OK(store->Update([&](Transaction& tx) -> absl::Status {
+    const absl::Status status = Append(tx, "a", "1");
+    if (++runs == 1) schema.CutConnections();
+    return status.ok() ? Append(tx, "a", "2") : status;
+  }));
+  EXPECT_EQ(runs, 2);
+  EXPECT_EQ(BytesOf(*store, "a"), "012");
+}
+
+TEST(PostgresJobStoreTest, ConnectionsOfBeforeARestartAreNotInTheWay) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  ASSERT_OK(InsertJob(*store, "a"));
+  schema.CutConnections();
+  EXPECT_EQ(BytesOf(*store, "a"), "0");
+  schema.CutConnections();
+  ASSERT_OK(store->Update([](Transaction& tx) { return Append(tx, "a", "1"); }));
+  EXPECT_EQ(BytesOf(*store, "a"), "01");
+}
+
+TEST(PostgresJobStoreTest, ACommitWhoseAnswerIsLostIsMadeOnce) {
+  PostgresTestSchema schema;
+  DroppingProxy proxy(PostgresTestSchema::ServerSocket());
+  ASSERT_OK_AND_ASSIGN(
+      const auto store,
+      PostgresJobStore::Open(schema.ConninfoThrough(proxy.folder()), 2, Clock::System()));
+  // The first transaction of a connection, and a later one.
+  int runs = 0;
+  proxy.DropNextCommit(DroppingProxy::When::kAfterCommit);
+  ASSERT_OK(store->Update([&](Transaction& tx) {
+    ++runs;
+    return tx.Insert(Kind::kJob, JobRow("a")).status();
+  }));
+  EXPECT_EQ(runs, 1);
+  EXPECT_FALSE(proxy.waits());
+  ASSERT_OK(store->Update([](Transaction& tx) { return Append(tx, "a", "1"); }));
+  proxy.DropNextCommit(DroppingProxy::When::kAfterCommit);
+  ASSERT_OK(store->Update([&](Transaction& tx) {
+    ++runs;
+    return Append(tx, "a", "2");
+  }));
+  EXPECT_EQ(runs, 2);
+  EXPECT_FALSE(proxy.waits());
+  EXPECT_EQ(BytesOf(*store, "a"), "012");
+}
+
+TEST(PostgresJobStoreTest, ACommitThatIsLostIsMadeAgain) {
+  PostgresTestSchema schema;
+  DroppingProxy proxy(PostgresTestSchema::ServerSocket());
+  ASSERT_OK_AND_ASSIGN(
+      const auto store,
+      PostgresJobStore::Open(schema.ConninfoThrough(proxy.folder()), 2, Clock::System()));
+  int runs = 0;
+  proxy.DropNextCommit(DroppingProxy::When::kBeforeCommit);
+  ASSERT_OK(store->Update([&](Transaction& tx) {
+    ++runs;
+    return tx.Insert(Kind::kJob, JobRow("a")).status();
+  }));
+  EXPECT_EQ(runs, 2);
+  ASSERT_OK(store->Update([](Transaction& tx) { return Append(tx, "a", "1"); }));
+  proxy.DropNextCommit(DroppingProxy::When::kBeforeCommit);
+  ASSERT_OK(store->Update([&](Transaction& tx) {
+    ++runs;
+    return Append(tx, "a", "2");
+  }));
+  EXPECT_EQ(runs, 4);
+  EXPECT_EQ(BytesOf(*store, "a"), "012");
+}
+
+TEST(PostgresJobStoreTest, ABodyThatGivesUpLeavesItsConnectionUsable) {
+  PostgresTestSchema schema;
+  ASSERT_OK_AND_ASSIGN(const auto store,
+                       PostgresJobStore::Open(schema.Conninfo(), 1, Clock::System()));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_THAT(store->Update([](Transaction& tx) -> absl::Status {
+      EXPECT_OK(tx.Insert(Kind::kJob, JobRow("a")).status());
+      return absl::AbortedError("on purpose");
+    }),
+                StatusIs(absl::StatusCode::kAborted, ""));
+  }
+  EXPECT_EQ(BytesOf(*store, "a"), "");
+  ASSERT_OK(InsertJob(*store, "a"));
+}
+
+TEST(PostgresJobStoreTest, ATransactionWithAFailedStatementIsNotCommitted) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  EXPECT_THAT(store->Update([](Transaction& tx) -> absl::Status {
+    EXPECT_OK(tx.Insert(Kind::kJob, JobRow("a")).status());
+    EXPECT_FALSE(tx.AppendEvent("t", "none", {1, "e"}).ok());
+    return absl::OkStatus();  // as if nothing had happened
+  }),
+              StatusIs(absl::StatusCode::kInternal, "STORE_STATEMENT"));
+  EXPECT_EQ(BytesOf(*store, "a"), "");
+}
+
+TEST(PostgresJobStoreTest, TwinsThatInsertTheSameFindEachOther) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  std::atomic<int> made = 0;
+  const auto create = [&] {
+    bool mine = false;
+    EXPECT_OK(store->Update([&](Transaction& tx) -> absl::Status {
+      mine = false;
+      const auto earlier = tx.GetRequest("t", "r");
+      if (!earlier.ok()) return earlier.status();
+      if (earlier->has_value()) return absl::OkStatus();
+      mine = true;
+      return tx.PutRequest("t", "r", {"d", "name"});
+    }));
+    if (mine) ++made;
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 6; ++i) threads.emplace_back(create);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(made, 1);
+}
+
+TEST(PostgresJobStoreTest, RefusesANewerSchemaAndLeavesItAlone) {
+  PostgresTestSchema schema;
+  ASSERT_OK(InsertJob(*schema.Open(), "a"));
+  ASSERT_OK_AND_ASSIGN(const auto connection, PostgresConnection::Open(schema.Conninfo()));
+  ASSERT_OK(connection->Execute(
+      absl::StrCat("UPDATE schema_version SET version = ", PostgresSchemaVersion() + 1)));
+  EXPECT_THAT(PostgresJobStore::Open(schema.Conninfo(), 2, Clock::System()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "SCHEMA_TOO_NEW"));
+  ASSERT_OK(connection->Execute(
+      absl::StrCat("UPDATE schema_version SET version = ", PostgresSchemaVersion())));
+  EXPECT_EQ(BytesOf(*schema.Open(), "a"), "0");
+}
+
+TEST(PostgresJobStoreTest, ManyServersMayStartAtOnce) {
+  PostgresTestSchema schema;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 6; ++i) {
+    threads.emplace_back(
+        [&] { EXPECT_OK(PostgresJobStore::Open(schema.Conninfo(), 1, Clock::System()).status()); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  ASSERT_OK(InsertJob(*schema.Open(), "a"));
+}
+
+TEST(PostgresServerLockTest, KeepsASecondServerOffUntilTheFirstHasEnded) {
+  PostgresTestSchema schema, other;
+  ASSERT_OK_AND_ASSIGN(auto first,
+                       PostgresServerLock::Acquire(schema.Conninfo(), absl::ZeroDuration()));
+  EXPECT_OK(PostgresServerLock::Acquire(other.Conninfo(), absl::ZeroDuration()).status());
+  EXPECT_THAT(PostgresServerLock::Acquire(schema.Conninfo(), absl::ZeroDuration()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
+  EXPECT_OK(first->Check());
+  // It waits for one that goes.
+  std::thread ending([&] {
+    absl::Notification never;
+    never.WaitForNotificationWithTimeout(absl::Milliseconds(100));
+    first.reset();
+  });
+  EXPECT_OK(PostgresServerLock::Acquire(schema.Conninfo(), absl::Seconds(10)).status());
+  ending.join();
+}
+
+TEST(PostgresServerLockTest, IsTakenAgainAfterACutUnlessAnotherWasQuicker) {
+  PostgresTestSchema schema;
+  ASSERT_OK_AND_ASSIGN(const auto lock,
+                       PostgresServerLock::Acquire(schema.Conninfo(), absl::ZeroDuration()));
+  schema.CutConnections();
+  EXPECT_OK(lock->Check());
+  EXPECT_THAT(PostgresServerLock::Acquire(schema.Conninfo(), absl::ZeroDuration()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
+  schema.CutConnections();
+  ASSERT_OK_AND_ASSIGN(auto quicker,
+                       PostgresServerLock::Acquire(schema.Conninfo(), absl::ZeroDuration()));
+  EXPECT_THAT(lock->Check(), StatusIs(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
+  // Nor when that one has gone again: it may have given work away.
+  quicker.reset();
+  EXPECT_THAT(lock->Check(), StatusIs(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
+}
+
+TEST(PostgresConnectionTest, WhatCannotBeReadIsNotQuoted) {
+  for (const char* conninfo : {"password=my secret dbname=x", "postgresql://u:secret@[::1"}) {
+    const absl::Status status = PostgresConnection::CheckConninfo(conninfo);
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument, "CONNINFO_INVALID"));
+    EXPECT_THAT(std::string(status.message()), Not(HasSubstr("secret")));
+  }
+  EXPECT_OK(PostgresConnection::CheckConninfo("host=db password='my secret'"));
+}
+
+TEST(PostgresJobStoreTest, AServerThatIsNotThereIsUnavailable) {
+  const auto store = PostgresJobStore::Open("host=/nowhere dbname=x", 1, Clock::System());
+  EXPECT_THAT(store, StatusIs(absl::StatusCode::kUnavailable, "STORE_IO"));
+  EXPECT_THAT(std::string(store.status().message()), HasSubstr("connecting to PostgreSQL"));
+}
+
+}  // namespace
+}  // namespace ballast::server
