@@ -26,6 +26,9 @@
 #include "server/auth/file_signer.h"
 #include "server/blob/local_blob_store.h"
 #include "server/store/data_dir_lock.h"
+#include "server/store/postgres_connection.h"
+#include "server/store/postgres_job_store.h"
+#include "server/store/postgres_server_lock.h"
 #include "server/store/sqlite_job_store.h"
 
 namespace ballast::server {
@@ -77,11 +80,67 @@ absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) 
   return options;
 }
 
-// Waits for SIGTERM or SIGINT, which the caller has blocked in every thread.
-void WaitForSignal(const sigset_t& signals) {
-  int signal = 0;
-  sigwait(&signals, &signal);
-  spdlog::info("stopping on signal {}", signal);
+constexpr int kConnections = 16, kMostConnections = 1000;
+constexpr absl::Duration kPatience = absl::Seconds(30);
+
+absl::Status CheckPostgres(const config::v1::Postgres& postgres) {
+  if (postgres.conninfo().empty()) {
+    return FieldError("postgres.conninfo", "CONNINFO_MISSING",
+                      "postgres.conninfo is empty; say how to reach the database, for example "
+                      "\"host=db dbname=ballast user=ballast\"");
+  }
+  BALLAST_RETURN_IF_ERROR(PostgresConnection::CheckConninfo(postgres.conninfo()));
+  if (postgres.connections() >= 0 && postgres.connections() <= kMostConnections) {
+    return absl::OkStatus();
+  }
+  return FieldError(
+      "postgres.connections", "CONNECTIONS_OUT_OF_RANGE",
+      absl::StrCat("postgres.connections is ", postgres.connections(), "; give a number from 1 to ",
+                   kMostConnections, ", or none for ", kConnections));
+}
+
+int ConnectionsOf(const config::v1::Postgres& postgres) {
+  return postgres.connections() > 0 ? postgres.connections() : kConnections;
+}
+
+// Where records are kept, and what keeps a second server off it.
+struct OpenStore {
+  static absl::StatusOr<OpenStore> Of(const config::v1::ServerConfig& config) {
+    OpenStore opened;
+    if (!config.has_postgres()) {
+      BALLAST_ASSIGN_OR_RETURN(
+          opened.store, SqliteJobStore::Open(absl::StrCat(config.data_dir(), "/ballast.db")));
+      return opened;
+    }
+    const config::v1::Postgres& postgres = config.postgres();
+    BALLAST_ASSIGN_OR_RETURN(opened.lock,
+                             PostgresServerLock::Acquire(postgres.conninfo(), kPatience));
+    BALLAST_ASSIGN_OR_RETURN(
+        opened.store,
+        PostgresJobStore::Open(postgres.conninfo(), ConnectionsOf(postgres), Clock::System()));
+    return opened;
+  }
+
+  std::unique_ptr<JobStore> store;
+  std::unique_ptr<PostgresServerLock> lock;  // null for SQLite, whose lock is that of the folder
+};
+
+// Waits for SIGTERM or SIGINT, which the caller has blocked in every thread. Looks after `lock`, if
+// there is one, meanwhile: FAILED_PRECONDITION (STORE_IN_USE) when another server has taken the
+// database over.
+absl::Status WaitForSignal(const sigset_t& signals, PostgresServerLock* lock) {
+  constexpr timespec kBetweenChecks = {2, 0};
+  while (true) {
+    const int signal = sigtimedwait(&signals, nullptr, &kBetweenChecks);
+    if (signal > 0) {
+      spdlog::info("stopping on signal {}", signal);
+      return absl::OkStatus();
+    }
+    if (lock == nullptr) continue;
+    const absl::Status held = lock->Check();
+    if (ErrorReason(held) == "STORE_IN_USE") return held;
+    if (!held.ok()) spdlog::warn("PostgreSQL cannot be reached: {}", std::string(held.message()));
+  }
 }
 
 absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
@@ -92,6 +151,7 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
   if (!config.certificate_key_file().empty()) {
     BALLAST_ASSIGN_OR_RETURN(signer, FileSigner::Open(config.certificate_key_file()));
   }
+  if (config.has_postgres()) BALLAST_RETURN_IF_ERROR(CheckPostgres(config.postgres()));
   if (check_only) return absl::OkStatus();
 
   // Before any thread starts, so that all inherit it.
@@ -103,8 +163,8 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
   signal(SIGPIPE, SIG_IGN);
 
   BALLAST_ASSIGN_OR_RETURN(const auto lock, DataDirLock::Acquire(config.data_dir()));
-  BALLAST_ASSIGN_OR_RETURN(const auto store,
-                           SqliteJobStore::Open(absl::StrCat(config.data_dir(), "/ballast.db")));
+  BALLAST_ASSIGN_OR_RETURN(const OpenStore opened, OpenStore::Of(config));
+  const std::unique_ptr<JobStore>& store = opened.store;
   BALLAST_ASSIGN_OR_RETURN(const auto blobs,
                            LocalBlobStore::OpenRoot(absl::StrCat(config.data_dir(), "/blobs")));
   TextRowChecks row_checks(*blobs, options.scratch_dir);
@@ -118,11 +178,11 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
   }
   spdlog::info("serving on {}, metrics {}", server->address(),
                options.metrics_address == "off" ? "off" : options.metrics_address);
-  WaitForSignal(signals);
+  const absl::Status ended = WaitForSignal(signals, opened.lock.get());
   if (!config.address_file().empty()) unlink(config.address_file().c_str());
   server->Stop(kDrain);
   spdlog::info("stopped");
-  return absl::OkStatus();
+  return ended;
 }
 
 }  // namespace
@@ -138,6 +198,8 @@ int main(int argc, char** argv) {
       "  listen_address: 127.0.0.1:7070\n"
       "  api_keys:\n"
       "    - {digest: \"sha256:<hex>\", role: TENANT, tenant: acme}\n"
+      "  postgres: {conninfo: \"host=db dbname=ballast user=ballast\"}  # in place of a file in "
+      "data_dir\n"
       "  certificate_key_file: /etc/ballast/certificate.key   # mode 600; signs vectors' "
       "certificates\n"
       "Files that it makes can be read by its own user only.\n"
