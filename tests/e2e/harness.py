@@ -17,6 +17,10 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "services"))
+
+import postgres  # noqa: E402
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -176,6 +180,7 @@ class Bench:
         self.data = self.folder / "data"
         self.outputs = self.folder / "outputs"  # all that commands printed, for the canary search
         self.outputs.mkdir()
+        self.conninfo = None  # of the PostgreSQL server that keeps the records, if one does
         self.port = free_port()
         self.metrics_port = free_port()
         self.programs = []
@@ -187,6 +192,12 @@ class Bench:
             "TERM": "dumb",
         }
         (self.folder / "home").mkdir()
+
+    def dump_database(self):
+        """Puts all records beside what commands printed, as text. Those of SQLite lie in the data folder."""
+        if self.conninfo:
+            with open(self.outputs / "database.sql", "wb") as file:
+                subprocess.run([postgres.binaries() / "pg_dump", "--dbname", self.conninfo], stdout=file, check=True)
 
     # Programs.
 

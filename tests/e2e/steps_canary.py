@@ -60,6 +60,7 @@ def canary(bench):
         findings, _ = search(clear, base, planted)
         check(findings, "the planted bytes were not found")
 
+        bench.dump_database()
         findings, count = search(clear, base, bench.folder)
         check(not findings, f"{len(findings)} findings:\n" + "\n".join(findings[:20]))
         check(count > 50, f"only {count} files were searched")
