@@ -81,7 +81,8 @@ absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) 
 }
 
 constexpr int kConnections = 16, kMostConnections = 1000;
-constexpr absl::Duration kPatience = absl::Seconds(30);
+// In which PostgreSQL notices that a server is gone whose machine has vanished.
+constexpr int kSecondsForLastServer = 30;
 
 absl::Status CheckPostgres(const config::v1::Postgres& postgres) {
   if (postgres.conninfo().empty()) {
@@ -105,7 +106,9 @@ int ConnectionsOf(const config::v1::Postgres& postgres) {
 
 // Where records are kept, and what keeps a second server off it.
 struct OpenStore {
-  static absl::StatusOr<OpenStore> Of(const config::v1::ServerConfig& config) {
+  // `signals`: one of these ends the wait for a server that may be going.
+  static absl::StatusOr<OpenStore> Of(const config::v1::ServerConfig& config,
+                                      const sigset_t& signals) {
     OpenStore opened;
     if (!config.has_postgres()) {
       BALLAST_ASSIGN_OR_RETURN(
@@ -113,8 +116,13 @@ struct OpenStore {
       return opened;
     }
     const config::v1::Postgres& postgres = config.postgres();
-    BALLAST_ASSIGN_OR_RETURN(opened.lock,
-                             PostgresServerLock::Acquire(postgres.conninfo(), kPatience));
+    int waited = 0;
+    const auto wait = [&] {
+      if (waited == 0) spdlog::warn("another server has the database: waiting for it to go");
+      constexpr timespec kSecond = {1, 0};
+      return ++waited <= kSecondsForLastServer && sigtimedwait(&signals, nullptr, &kSecond) <= 0;
+    };
+    BALLAST_ASSIGN_OR_RETURN(opened.lock, PostgresServerLock::Acquire(postgres.conninfo(), wait));
     BALLAST_ASSIGN_OR_RETURN(
         opened.store,
         PostgresJobStore::Open(postgres.conninfo(), ConnectionsOf(postgres), Clock::System()));
@@ -163,7 +171,7 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
   signal(SIGPIPE, SIG_IGN);
 
   BALLAST_ASSIGN_OR_RETURN(const auto lock, DataDirLock::Acquire(config.data_dir()));
-  BALLAST_ASSIGN_OR_RETURN(const OpenStore opened, OpenStore::Of(config));
+  BALLAST_ASSIGN_OR_RETURN(const OpenStore opened, OpenStore::Of(config, signals));
   const std::unique_ptr<JobStore>& store = opened.store;
   BALLAST_ASSIGN_OR_RETURN(const auto blobs,
                            LocalBlobStore::OpenRoot(absl::StrCat(config.data_dir(), "/blobs")));

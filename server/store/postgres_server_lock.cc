@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/store/postgres_server_lock.h"
 
-#include "absl/time/clock.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::server {
 namespace {
-
-constexpr absl::Duration kPause = absl::Milliseconds(500);
 
 // One for each schema: two keys of 32 bits, the first any number, the same in all versions.
 constexpr char kTryLock[] =
@@ -33,14 +30,12 @@ absl::StatusOr<int64_t> Single(PostgresConnection& connection, const char* sql) 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PostgresServerLock>> PostgresServerLock::Acquire(
-    const std::string& conninfo, absl::Duration patience) {
+    const std::string& conninfo, const std::function<bool()>& wait) {
   std::unique_ptr<PostgresServerLock> lock(new PostgresServerLock(conninfo));
-  for (absl::Duration waited;; waited += kPause) {
+  do {
     BALLAST_ASSIGN_OR_RETURN(lock->connection_, lock->Try());
-    if (lock->connection_ != nullptr) break;
-    if (waited >= patience) return InUse();
-    absl::SleepFor(kPause);
-  }
+  } while (lock->connection_ == nullptr && wait());
+  if (lock->connection_ == nullptr) return InUse();
   BALLAST_RETURN_IF_ERROR(lock->connection_->Execute(kMakeGeneration));
   BALLAST_ASSIGN_OR_RETURN(lock->generation_, Single(*lock->connection_, kNextGeneration));
   return lock;

@@ -3,13 +3,13 @@
 #define BALLAST_SERVER_STORE_POSTGRES_SERVER_LOCK_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "server/store/postgres_connection.h"
 
 namespace ballast::server {
@@ -18,11 +18,12 @@ namespace ballast::server {
 // same work away. Held by a session, so it ends with the process. Thread safety: not thread-safe.
 class PostgresServerLock {
  public:
-  // Tries for `patience`, in which PostgreSQL notices that a server is gone whose machine has
-  // vanished. FAILED_PRECONDITION (STORE_IN_USE) when another server has the database, or a failure
-  // of PostgresConnection.
-  static absl::StatusOr<std::unique_ptr<PostgresServerLock>> Acquire(const std::string& conninfo,
-                                                                     absl::Duration patience);
+  // Asks `wait` after each try that was in vain, which waits a while and is false to give up:
+  // within half a minute PostgreSQL notices that a server is gone whose machine has vanished.
+  // FAILED_PRECONDITION (STORE_IN_USE) when another server has the database, or a failure of
+  // PostgresConnection.
+  static absl::StatusOr<std::unique_ptr<PostgresServerLock>> Acquire(
+      const std::string& conninfo, const std::function<bool()>& wait);
 
   // OK while it is held. Call it now and then: a session that was cut is made anew, and the lock is
   // taken again unless another server has had it meanwhile (STORE_IN_USE: stop then). Another

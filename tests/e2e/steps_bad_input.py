@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 
 import models
@@ -58,11 +59,18 @@ def second_server(bench):
     bench.ok("model", "list")
 
 
-@STEPS.step("a server on a port in use is refused", needs=[STARTED])
+@STEPS.step("a server on a port in use is refused, and one on a database in use", needs=[STARTED])
 def port_in_use(bench):
     config = bench.folder / "port.yaml"
     text = (bench.data / "server.yaml").read_text().replace(f"127.0.0.1:{bench.metrics_port}", f"127.0.0.1:{free_port()}")
-    config.write_text(text.replace(str(bench.data / "server"), str(bench.folder / "elsewhere")))
+    text = text.replace(str(bench.data / "server"), str(bench.folder / "elsewhere"))
+    if bench.conninfo:
+        config.write_text(text)
+        second = bench.start("ballast-server", ["--config", config], "database.log")
+        second.wait_for_text("another server has the database", 20)
+        code = second.terminate()
+        check(code == 2 and "STORE_IN_USE" in second.text(), f"exit code {code}:\n{second.text()}")
+    config.write_text(re.sub(r"postgres:\n  conninfo: .*\n?", "", text))
     second = bench.start("ballast-server", ["--config", config], "port.log")
     code = second.wait()
     check(code == 2 and "PORT_IN_USE" in second.text(), f"exit code {code}:\n{second.text()}")

@@ -12,7 +12,7 @@ import stat
 import models
 import rows
 import suite_result
-from harness import Bench, Steps, check, short, wait_for
+from harness import ROOT, Bench, Steps, check, short, wait_for
 
 STEPS = Steps()
 LAST_STEPS = Steps()  # after which nothing runs under `ballast dev` any more
@@ -184,6 +184,10 @@ def certify(bench):
     changed["certificate"]["envelope"]["maxSteps"] = "1000000"
     saved.write_text(json.dumps(changed))
     bench.refused(1, "CERTIFICATE_INVALID", *verify, key)
+    # One that an earlier version has signed.
+    kept = ROOT / "docs" / "results"
+    arguments = ["--file", kept / "certificate.json", "--verify", "--public-key", kept / "certificate_public.pem"]
+    check("Verified" in bench.ok("vector", "certificate", *arguments).out, "the certificate of docs/results is not verified")
 
 
 @STEPS.step("an operator trains a vector, with a report, and certifies it", needs=[STEPS[4].name])

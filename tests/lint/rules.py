@@ -99,7 +99,6 @@ RESTRICTED = {
         re.compile(r"\babsl::SleepFor\s*\(|\bstd::this_thread::sleep_|(?<![\w.>])u?sleep\s*\("),
         {
             "server/store/postgres_job_store.cc": "a transaction that another has stopped runs again after a pause",
-            "server/store/postgres_server_lock.cc": "a start waits for PostgreSQL to notice that the last server is gone",
             "client/cpp/client_test.cc": "gRPC's synchronous API has no signal for a cancelled call",
             "client/cli/": "a command that waits looks again now and then, where the API has no watch",
             "tests/integration/world.cc": "data sets and vectors have no watch: it looks again now and then",
