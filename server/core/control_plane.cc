@@ -29,7 +29,6 @@ struct ControlPlane::Notices {
 namespace {
 
 using admin::v1::Vector;
-using v1::FineTuningJob;
 using worker::v1::SynchronizeRequest;
 using worker::v1::SynchronizeResponse;
 

@@ -378,7 +378,7 @@ TEST_F(ControlPlaneTest, OnlyBlobsOfTheAttemptAreWritten) {
 TEST_F(ControlPlaneTest, ResultsThatDoNotFitAreRefused) {
   const std::string name = CreateJob();
   const auto lease = Idle("w1").work().lease();
-  const auto refused = [&](SynchronizeRequest request) {
+  const auto refused = [&](const SynchronizeRequest& request) {
     EXPECT_THAT(plane_->Synchronize(now_, request),
                 StatusIs(absl::StatusCode::kInvalidArgument, "RESULT_INVALID"))
         << request.DebugString();

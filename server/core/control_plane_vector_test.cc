@@ -270,7 +270,7 @@ TEST(VectorOptionsTest, ASearchTakesBetweenAMinuteAndADay) {
     return VectorCatalog::CompleteOptions(&options);
   };
   EXPECT_OK(complete(60));
-  EXPECT_OK(complete(24 * 60 * 60));
+  EXPECT_OK(complete(int64_t{24} * 60 * 60));
   for (const auto& [seconds, nanos] : {std::pair<int64_t, int32_t>{59, 999999999},
                                        {0, 0},
                                        {-60, 0},

@@ -15,7 +15,6 @@ namespace ballast::server {
 namespace {
 
 using v1::Dataset;
-using v1::FineTuningJob;
 
 absl::StatusOr<DatasetRecord> Find(Transaction& tx, const std::string& tenant,
                                    const TenantName& name, Hold hold = Hold::kNone) {

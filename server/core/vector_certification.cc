@@ -22,7 +22,6 @@ namespace {
 using admin::v1::Certificate;
 using admin::v1::SignedCertificate;
 using admin::v1::Vector;
-using v1::FineTuningJob;
 
 constexpr size_t kShortestReason = 10;
 constexpr size_t kLongestReason = 500;
