@@ -48,6 +48,14 @@ worker::v1::Lease ToWire(const std::string& resource, int64_t epoch) {
   return wire;
 }
 
+// What the worker holds the lease on. FAILED_PRECONDITION (LEASE_LOST).
+absl::StatusOr<std::unique_ptr<LeasedWork>> HeldBy(Transaction& tx, const worker::v1::Lease& lease,
+                                                   const std::string& worker_id) {
+  BALLAST_ASSIGN_OR_RETURN(auto work, LeasedWork::LoadHeld(tx, lease, worker_id));
+  if (work == nullptr) return LeaseLost(lease);
+  return work;
+}
+
 absl::Status CheckWorkerId(const std::string& id) {
   bool ok = !id.empty() && id.size() <= 63;
   for (const char c : id) {
@@ -229,18 +237,14 @@ absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequ
   response.mutable_proceed();
   bool news = false;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto work,
-                             LeasedWork::LoadHeld(tx, busy.lease(), request.worker_id()));
-    if (work == nullptr) return LeaseLost(busy.lease());
+    BALLAST_ASSIGN_OR_RETURN(const auto work, HeldBy(tx, busy.lease(), request.worker_id()));
     if (work->IsCancelling()) response.mutable_stop()->set_lease_lost(false);
     news = work->HasNews(busy);
     return absl::OkStatus();
   }));
   if (news) {
     BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(const auto work,
-                               LeasedWork::LoadHeld(tx, busy.lease(), request.worker_id()));
-      if (work == nullptr) return LeaseLost(busy.lease());
+      BALLAST_ASSIGN_OR_RETURN(const auto work, HeldBy(tx, busy.lease(), request.worker_id()));
       BALLAST_RETURN_IF_ERROR(work->TakeProgress(busy, now));
       return work->Store();
     }));
@@ -344,8 +348,7 @@ absl::StatusOr<worker::v1::Work> ControlPlane::LeasedWorkLocked(const std::strin
   if (leases_.Find(wire, worker_id) == nullptr) return LeaseLost(wire);
   worker::v1::Work work;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto held, LeasedWork::LoadHeld(tx, wire, worker_id));
-    if (held == nullptr) return LeaseLost(wire);
+    BALLAST_ASSIGN_OR_RETURN(const auto held, HeldBy(tx, wire, worker_id));
     BALLAST_ASSIGN_OR_RETURN(work, held->ToWork());
     return absl::OkStatus();
   }));
@@ -378,9 +381,7 @@ absl::StatusOr<std::string> ControlPlane::BlobToWrite(absl::Time now,
   if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
   std::string blob;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto work,
-                             LeasedWork::LoadHeld(tx, first.lease(), first.worker_id()));
-    if (work == nullptr) return LeaseLost(first.lease());
+    BALLAST_ASSIGN_OR_RETURN(const auto work, HeldBy(tx, first.lease(), first.worker_id()));
     BALLAST_ASSIGN_OR_RETURN(blob, work->BlobOfWrite(first));
     return absl::OkStatus();
   }));
@@ -398,9 +399,7 @@ absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlo
   BALLAST_RETURN_IF_ERROR(commit());
   if (!first.has_checkpoint_step()) return absl::OkStatus();
   return store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto work,
-                             LeasedWork::LoadHeld(tx, first.lease(), first.worker_id()));
-    if (work == nullptr) return LeaseLost(first.lease());
+    BALLAST_ASSIGN_OR_RETURN(const auto work, HeldBy(tx, first.lease(), first.worker_id()));
     BALLAST_RETURN_IF_ERROR(work->TakeCheckpoint(blob, first.checkpoint_step()));
     return work->Store();
   });

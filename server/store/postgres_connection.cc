@@ -4,7 +4,6 @@
 #include <endian.h>
 #include <libpq-fe.h>
 
-#include <array>
 #include <cstring>
 #include <utility>
 #include <vector>

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/store/record_statements.h"
 
 namespace ballast::server {
 namespace {
@@ -57,12 +58,7 @@ absl::Status MigrateLocked(PostgresConnection& connection) {
       const PostgresRows rows,
       connection.Run("SELECT coalesce(max(version), 0) FROM schema_version", {}));
   int version = static_cast<int>(rows.IntAt(0, 0));
-  if (version > PostgresSchemaVersion()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "SCHEMA_TOO_NEW",
-                     absl::StrCat("the database has schema version ", version,
-                                  ", and this server knows only up to ", PostgresSchemaVersion(),
-                                  "; run the newer server, or restore a backup from before it"));
-  }
+  BALLAST_RETURN_IF_ERROR(CheckSchemaVersion(version, PostgresSchemaVersion()));
   for (; version < PostgresSchemaVersion(); ++version) {
     const absl::Status status = connection.Execute(
         absl::StrCat("BEGIN;", kMigrations[version], "DELETE FROM schema_version;",

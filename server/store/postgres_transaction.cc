@@ -5,57 +5,12 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/store/record_statements.h"
 
 namespace ballast::server {
 namespace {
 
 using Value = PostgresValue;
-
-// The statements of one table, written out by the preprocessor: table names cannot be parameters,
-// and the connection keeps prepared statements by the address of their text.
-struct Statements {
-  const char* get;
-  const char* get_shared;
-  const char* get_exclusive;
-  const char* insert;
-  const char* replace;
-  const char* erase;
-  const char* list_by_scope;
-  const char* list_by_state;
-  const char* count_before;
-  const char* count_state;
-};
-
-#define BALLAST_COLUMNS "scope, id, sequence, state, queue_key, record"
-#define BALLAST_GET(table) "SELECT " BALLAST_COLUMNS " FROM " table " WHERE scope = $1 AND id = $2"
-#define BALLAST_STATEMENTS(table)                                                          \
-  {                                                                                        \
-    BALLAST_GET(table), BALLAST_GET(table) " FOR SHARE", BALLAST_GET(table) " FOR UPDATE", \
-        "INSERT INTO " table " (" BALLAST_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6)",     \
-        "UPDATE " table                                                                    \
-        " SET state = $1, queue_key = $2, record = $3 WHERE scope = $4 AND id = $5"        \
-        " RETURNING sequence",                                                             \
-        "DELETE FROM " table " WHERE scope = $1 AND id = $2",                              \
-        "SELECT " BALLAST_COLUMNS " FROM " table                                           \
-        " WHERE scope = $1 AND sequence < $2 ORDER BY sequence DESC LIMIT $3",             \
-        "SELECT " BALLAST_COLUMNS " FROM " table                                           \
-        " WHERE state = $1 AND (queue_key, scope, id) > ($2, $3, $4)"                      \
-        " ORDER BY queue_key, scope, id LIMIT $5",                                         \
-        "SELECT count(*) FROM " table                                                      \
-        " WHERE state = $1 AND (queue_key, scope, id) < ($2, $3, $4) AND scope = $3",      \
-        "SELECT count(*) FROM " table " WHERE state = $1"                                  \
-  }
-
-constexpr Statements kStatements[] = {
-    BALLAST_STATEMENTS("base_models"), BALLAST_STATEMENTS("datasets"), BALLAST_STATEMENTS("jobs"),
-    BALLAST_STATEMENTS("vectors"),     BALLAST_STATEMENTS("tenants"),
-};
-
-#undef BALLAST_STATEMENTS
-#undef BALLAST_GET
-#undef BALLAST_COLUMNS
-
-const Statements& For(Kind kind) { return kStatements[static_cast<int>(kind)]; }
 
 Row RowAt(const PostgresRows& rows, int i) {
   Row row;
@@ -81,7 +36,7 @@ auto Collect(const PostgresRows& rows, Make make) {
 
 absl::StatusOr<std::optional<Row>> PostgresTransaction::Get(Kind kind, std::string_view scope,
                                                             std::string_view id, Hold hold) {
-  const Statements& statements = For(kind);
+  const RecordStatements& statements = StatementsFor(kind);
   const char* sql = statements.get;
   if (writes_ && hold == Hold::kShared) sql = statements.get_shared;
   if (writes_ && hold == Hold::kExclusive) sql = statements.get_exclusive;
@@ -103,7 +58,7 @@ absl::StatusOr<int64_t> PostgresTransaction::Insert(Kind kind, const Row& row) {
   }
   BALLAST_RETURN_IF_ERROR(
       connection_
-          .Run(For(kind).insert,
+          .Run(StatementsFor(kind).insert,
                {Value::Text(row.scope), Value::Text(row.id), Value::Int(sequence),
                 Value::Int(row.state), Value::Int(row.queue_key), Value::Bytes(row.bytes)})
           .status());
@@ -113,7 +68,7 @@ absl::StatusOr<int64_t> PostgresTransaction::Insert(Kind kind, const Row& row) {
 absl::Status PostgresTransaction::Replace(Kind kind, const Row& row) {
   BALLAST_ASSIGN_OR_RETURN(
       const PostgresRows changed,
-      connection_.Run(For(kind).replace,
+      connection_.Run(StatementsFor(kind).replace,
                       {Value::Int(row.state), Value::Int(row.queue_key), Value::Bytes(row.bytes),
                        Value::Text(row.scope), Value::Text(row.id)}));
   if (changed.count() > 0) return absl::OkStatus();
@@ -122,7 +77,7 @@ absl::Status PostgresTransaction::Replace(Kind kind, const Row& row) {
 }
 
 absl::Status PostgresTransaction::Delete(Kind kind, std::string_view scope, std::string_view id) {
-  return connection_.Run(For(kind).erase, {Value::Text(scope), Value::Text(id)}).status();
+  return connection_.Run(StatementsFor(kind).erase, {Value::Text(scope), Value::Text(id)}).status();
 }
 
 absl::StatusOr<std::vector<Row>> PostgresTransaction::ListByScope(Kind kind, std::string_view scope,
@@ -131,7 +86,7 @@ absl::StatusOr<std::vector<Row>> PostgresTransaction::ListByScope(Kind kind, std
   BALLAST_ASSIGN_OR_RETURN(
       const PostgresRows rows,
       connection_.Run(
-          For(kind).list_by_scope,
+          StatementsFor(kind).list_by_scope,
           {Value::Text(scope), Value::Int(before_sequence == 0 ? INT64_MAX : before_sequence),
            Value::Int(limit)}));
   return Collect(rows, RowAt);
@@ -142,23 +97,23 @@ absl::StatusOr<std::vector<Row>> PostgresTransaction::ListByState(Kind kind, int
                                                                   int limit) {
   BALLAST_ASSIGN_OR_RETURN(
       const PostgresRows rows,
-      connection_.Run(For(kind).list_by_state,
+      connection_.Run(StatementsFor(kind).list_by_state,
                       {Value::Int(state), Value::Int(after.queue_key), Value::Text(after.scope),
                        Value::Text(after.id), Value::Int(limit)}));
   return Collect(rows, RowAt);
 }
 
 absl::StatusOr<int64_t> PostgresTransaction::CountBefore(Kind kind, int state, const Row& row) {
-  BALLAST_ASSIGN_OR_RETURN(
-      const PostgresRows rows,
-      connection_.Run(For(kind).count_before, {Value::Int(state), Value::Int(row.queue_key),
-                                               Value::Text(row.scope), Value::Text(row.id)}));
+  BALLAST_ASSIGN_OR_RETURN(const PostgresRows rows,
+                           connection_.Run(StatementsFor(kind).count_before,
+                                           {Value::Int(state), Value::Int(row.queue_key),
+                                            Value::Text(row.scope), Value::Text(row.id)}));
   return rows.IntAt(0, 0);
 }
 
 absl::StatusOr<int64_t> PostgresTransaction::CountState(Kind kind, int state) {
   BALLAST_ASSIGN_OR_RETURN(const PostgresRows rows,
-                           connection_.Run(For(kind).count_state, {Value::Int(state)}));
+                           connection_.Run(StatementsFor(kind).count_state, {Value::Int(state)}));
   return rows.IntAt(0, 0);
 }
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/store/record_statements.h"
 
 namespace ballast::server {
 namespace {
@@ -68,12 +69,7 @@ absl::Status MigrateSchema(SqliteConnection& connection) {
   BALLAST_RETURN_IF_ERROR(read->Step().status());
   int version = static_cast<int>(read->IntAt(0));
   read->Reset();
-  if (version > SchemaVersion()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "SCHEMA_TOO_NEW",
-                     absl::StrCat("the database has schema version ", version,
-                                  ", and this server knows only up to ", SchemaVersion(),
-                                  "; run the newer server, or restore a backup from before it"));
-  }
+  BALLAST_RETURN_IF_ERROR(CheckSchemaVersion(version, SchemaVersion()));
   for (; version < SchemaVersion(); ++version) {
     const absl::Status status = connection.Execute(
         absl::StrCat("BEGIN IMMEDIATE;", kMigrations[version], "DELETE FROM schema_version;",

@@ -5,50 +5,10 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/store/record_statements.h"
 
 namespace ballast::server {
 namespace {
-
-// The statements of one table, written out by the preprocessor: table names cannot be parameters,
-// and the connection keeps prepared statements by the address of their text.
-struct Statements {
-  const char* get;
-  const char* insert;
-  const char* replace;
-  const char* erase;
-  const char* list_by_scope;
-  const char* list_by_state;
-  const char* count_before;
-  const char* count_state;
-};
-
-#define BALLAST_STATEMENTS(table)                                                           \
-  {                                                                                         \
-    "SELECT scope, id, sequence, state, queue_key, record FROM " table                      \
-    " WHERE scope = ? AND id = ?",                                                          \
-        "INSERT INTO " table                                                                \
-        " (scope, id, sequence, state, queue_key, record) VALUES (?, ?, ?, ?, ?, ?)",       \
-        "UPDATE " table                                                                     \
-        " SET state = ?, queue_key = ?, record = ? WHERE scope = ? AND id = ? RETURNING 1", \
-        "DELETE FROM " table " WHERE scope = ? AND id = ?",                                 \
-        "SELECT scope, id, sequence, state, queue_key, record FROM " table                  \
-        " WHERE scope = ? AND sequence < ? ORDER BY sequence DESC LIMIT ?",                 \
-        "SELECT scope, id, sequence, state, queue_key, record FROM " table                  \
-        " WHERE state = ? AND (queue_key, scope, id) > (?, ?, ?)"                           \
-        " ORDER BY queue_key, scope, id LIMIT ?",                                           \
-        "SELECT count(*) FROM " table                                                       \
-        " WHERE state = ? AND (queue_key, scope, id) < (?, ?, ?) AND scope = ?",            \
-        "SELECT count(*) FROM " table " WHERE state = ?"                                    \
-  }
-
-constexpr Statements kStatements[] = {
-    BALLAST_STATEMENTS("base_models"), BALLAST_STATEMENTS("datasets"), BALLAST_STATEMENTS("jobs"),
-    BALLAST_STATEMENTS("vectors"),     BALLAST_STATEMENTS("tenants"),
-};
-
-#undef BALLAST_STATEMENTS
-
-const Statements& For(Kind kind) { return kStatements[static_cast<int>(kind)]; }
 
 Row RowAt(const SqliteStatement& statement) {
   Row row;
@@ -85,7 +45,8 @@ absl::StatusOr<int64_t> Single(SqliteStatement& statement) {
 
 absl::StatusOr<std::optional<Row>> SqliteTransaction::Get(Kind kind, std::string_view scope,
                                                           std::string_view id, Hold) {
-  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(For(kind).get));
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(StatementsFor(kind).get));
   statement->Text(scope).Text(id);
   BALLAST_ASSIGN_OR_RETURN(auto rows, Collect<Row>(*statement, RowAt));
   if (rows.empty()) return std::optional<Row>();
@@ -107,7 +68,8 @@ absl::StatusOr<int64_t> SqliteTransaction::NextSequence(Kind kind, std::string_v
 
 absl::StatusOr<int64_t> SqliteTransaction::Insert(Kind kind, const Row& row) {
   BALLAST_ASSIGN_OR_RETURN(const int64_t sequence, NextSequence(kind, row.scope));
-  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(For(kind).insert));
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(StatementsFor(kind).insert));
   statement->Text(row.scope).Text(row.id).Int(sequence).Int(row.state).Int(row.queue_key);
   BALLAST_RETURN_IF_ERROR(statement->Blob(row.bytes).Run());
   return sequence;
@@ -115,7 +77,7 @@ absl::StatusOr<int64_t> SqliteTransaction::Insert(Kind kind, const Row& row) {
 
 absl::Status SqliteTransaction::Replace(Kind kind, const Row& row) {
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
-                           connection_.Prepare(For(kind).replace));
+                           connection_.Prepare(StatementsFor(kind).replace));
   statement->Int(row.state).Int(row.queue_key).Blob(row.bytes).Text(row.scope).Text(row.id);
   BALLAST_ASSIGN_OR_RETURN(
       const auto changed,
@@ -128,7 +90,8 @@ absl::Status SqliteTransaction::Replace(Kind kind, const Row& row) {
 }
 
 absl::Status SqliteTransaction::Delete(Kind kind, std::string_view scope, std::string_view id) {
-  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(For(kind).erase));
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(StatementsFor(kind).erase));
   return statement->Text(scope).Text(id).Run();
 }
 
@@ -136,7 +99,7 @@ absl::StatusOr<std::vector<Row>> SqliteTransaction::ListByScope(Kind kind, std::
                                                                 int64_t before_sequence,
                                                                 int limit) {
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
-                           connection_.Prepare(For(kind).list_by_scope));
+                           connection_.Prepare(StatementsFor(kind).list_by_scope));
   statement->Text(scope).Int(before_sequence == 0 ? INT64_MAX : before_sequence).Int(limit);
   return Collect<Row>(*statement, RowAt);
 }
@@ -145,21 +108,21 @@ absl::StatusOr<std::vector<Row>> SqliteTransaction::ListByState(Kind kind, int s
                                                                 const StateCursor& after,
                                                                 int limit) {
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
-                           connection_.Prepare(For(kind).list_by_state));
+                           connection_.Prepare(StatementsFor(kind).list_by_state));
   statement->Int(state).Int(after.queue_key).Text(after.scope).Text(after.id).Int(limit);
   return Collect<Row>(*statement, RowAt);
 }
 
 absl::StatusOr<int64_t> SqliteTransaction::CountBefore(Kind kind, int state, const Row& row) {
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
-                           connection_.Prepare(For(kind).count_before));
-  statement->Int(state).Int(row.queue_key).Text(row.scope).Text(row.id).Text(row.scope);
+                           connection_.Prepare(StatementsFor(kind).count_before));
+  statement->Int(state).Int(row.queue_key).Text(row.scope).Text(row.id);
   return Single(*statement);
 }
 
 absl::StatusOr<int64_t> SqliteTransaction::CountState(Kind kind, int state) {
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
-                           connection_.Prepare(For(kind).count_state));
+                           connection_.Prepare(StatementsFor(kind).count_state));
   statement->Int(state);
   return Single(*statement);
 }

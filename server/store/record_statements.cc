@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/store/record_statements.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+
+namespace ballast::server {
+namespace {
+
+#define BALLAST_COLUMNS "scope, id, sequence, state, queue_key, record"
+#define BALLAST_GET(table) "SELECT " BALLAST_COLUMNS " FROM " table " WHERE scope = $1 AND id = $2"
+#define BALLAST_STATEMENTS(table)                                                          \
+  {                                                                                        \
+    BALLAST_GET(table), BALLAST_GET(table) " FOR SHARE", BALLAST_GET(table) " FOR UPDATE", \
+        "INSERT INTO " table " (" BALLAST_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6)",     \
+        "UPDATE " table                                                                    \
+        " SET state = $1, queue_key = $2, record = $3 WHERE scope = $4 AND id = $5"        \
+        " RETURNING sequence",                                                             \
+        "DELETE FROM " table " WHERE scope = $1 AND id = $2",                              \
+        "SELECT " BALLAST_COLUMNS " FROM " table                                           \
+        " WHERE scope = $1 AND sequence < $2 ORDER BY sequence DESC LIMIT $3",             \
+        "SELECT " BALLAST_COLUMNS " FROM " table                                           \
+        " WHERE state = $1 AND (queue_key, scope, id) > ($2, $3, $4)"                      \
+        " ORDER BY queue_key, scope, id LIMIT $5",                                         \
+        "SELECT count(*) FROM " table                                                      \
+        " WHERE state = $1 AND (queue_key, scope, id) < ($2, $3, $4) AND scope = $3",      \
+        "SELECT count(*) FROM " table " WHERE state = $1"                                  \
+  }
+
+constexpr RecordStatements kStatements[] = {
+    BALLAST_STATEMENTS("base_models"), BALLAST_STATEMENTS("datasets"), BALLAST_STATEMENTS("jobs"),
+    BALLAST_STATEMENTS("vectors"),     BALLAST_STATEMENTS("tenants"),
+};
+
+#undef BALLAST_STATEMENTS
+#undef BALLAST_GET
+#undef BALLAST_COLUMNS
+
+}  // namespace
+
+const RecordStatements& StatementsFor(Kind kind) { return kStatements[static_cast<int>(kind)]; }
+
+absl::Status CheckSchemaVersion(int version, int known) {
+  if (version <= known) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, "SCHEMA_TOO_NEW",
+                   absl::StrCat("the database has schema version ", version,
+                                ", and this server knows only up to ", known,
+                                "; run the newer server, or restore a backup from before it"));
+}
+
+}  // namespace ballast::server
