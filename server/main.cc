@@ -47,9 +47,10 @@ absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) 
     return ConfigError("api_keys is empty, so nobody could call; give at least one");
   }
   if (config.lease_seconds() < 0 || config.max_attempts() < 0 || config.max_dataset_bytes() < 0 ||
-      config.withheld_budget() < 0 || config.withheld_expiry_seconds() < 0) {
+      config.withheld_budget() < 0 || config.withheld_expiry_seconds() < 0 ||
+      config.retry_seconds() < 0) {
     return ConfigError(
-        "lease_seconds, max_attempts, max_dataset_bytes, withheld_budget and "
+        "lease_seconds, max_attempts, retry_seconds, max_dataset_bytes, withheld_budget and "
         "withheld_expiry_seconds must not be negative");
   }
   if (config.tls_certificate_file().empty() != config.tls_private_key_file().empty()) {
@@ -61,6 +62,7 @@ absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) 
   if (!config.metrics_address().empty()) options.metrics_address = config.metrics_address();
   if (config.lease_seconds() > 0) options.lease = absl::Seconds(config.lease_seconds());
   if (config.max_attempts() > 0) options.max_attempts = config.max_attempts();
+  if (config.retry_seconds() > 0) options.retry = absl::Seconds(config.retry_seconds());
   if (config.max_dataset_bytes() > 0) options.max_dataset_bytes = config.max_dataset_bytes();
   if (config.withheld_budget() > 0) options.withheld_budget = config.withheld_budget();
   if (config.withheld_expiry_seconds() > 0) {

@@ -115,6 +115,9 @@ struct TrainResult {
   Adapter adapter;
   Progress progress;
   std::vector<Evaluation> evaluations;
+  // Of the request's rows, without safety rows, those that the vector was on for. For operators
+  // only (S2).
+  int64_t rows_under_vector = 0;
 };
 
 struct TrainRequest {

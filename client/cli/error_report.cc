@@ -32,6 +32,7 @@ std::string HintOf(const std::string& reason) {
       {"GATE_NOT_FOUND", "ballast gate set --base-model BASE_MODEL --file FILE"},
       {"JOB_NOT_FOUND", "ballast job list"},
       {"JOB_NOT_WITHHELD", "ballast gate withheld"},
+      {"JOB_PAUSED", "ballast job resume JOB"},
       {"JOB_WITHHELD", "ballast job show JOB tells when the operator has decided"},
       {"NO_ACTIVE_VECTOR",
        "an operator trains one (ballast vector train --base-model BASE_MODEL --prohibited FILE "

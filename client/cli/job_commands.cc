@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// ballast job create | estimate | list | show | watch | cancel
+// ballast job create | estimate | list | show | watch | pause | resume | cancel
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "client/cli/certificate_view.h"
 #include "client/cli/cli.h"
 #include "client/cli/format.h"
@@ -223,6 +226,19 @@ void AddList(Cli& cli, CLI::App* group) {
   command->add_option("--limit", *limit, "At most so many; 0 for all")->capture_default_str();
 }
 
+// A job that was just asked to pause is resumed once its worker has stopped.
+absl::StatusOr<v1::FineTuningJob> ResumeWhenPaused(const client::Client& client,
+                                                   const std::string& id) {
+  constexpr int kTries = 120;
+  constexpr absl::Duration kBetweenTries = absl::Seconds(1);
+  for (int i = 0;; ++i) {
+    auto job = client.ResumeJob(id);
+    if (job.ok() || ErrorReason(job.status()) != "JOB_PAUSING" || i == kTries) return job;
+    if (i == 0) std::fputs("Waiting for the job's worker to stop ...\n", stderr);
+    absl::SleepFor(kBetweenTries);
+  }
+}
+
 // A command on one job.
 void AddJobCommand(Cli& cli, CLI::App* group, const std::string& name,
                    const std::string& description,
@@ -240,8 +256,8 @@ void AddJobCommand(Cli& cli, CLI::App* group, const std::string& name,
 }  // namespace
 
 void AddJobCommands(Cli& cli) {
-  CLI::App* group =
-      cli.AddGroup("job", "Fine-tuning jobs: create, estimate, list, show, watch, cancel");
+  CLI::App* group = cli.AddGroup(
+      "job", "Fine-tuning jobs: create, estimate, list, show, watch, pause, resume, cancel");
   AddCreate(cli, group);
   AddEstimate(cli, group);
   AddList(cli, group);
@@ -262,13 +278,21 @@ void AddJobCommands(Cli& cli) {
                 [&cli](const client::Client& client, const std::string& id) {
                   return FollowAndReport(cli, client, id, 0);
                 });
-  AddJobCommand(cli, group, "cancel", "Ask a job to stop",
-                [print](const client::Client& client, const std::string& id) -> absl::Status {
-                  BALLAST_ASSIGN_OR_RETURN(const v1::FineTuningJob job, client.CancelJob(id));
-                  print(job, absl::StrCat("Job ", ShortName(job.name()), " is ",
-                                          StateName(job.state()), "\n"));
-                  return absl::OkStatus();
-                });
+  const auto ask = [&](const std::string& name, const std::string& description, const auto& call) {
+    AddJobCommand(
+        cli, group, name, description,
+        [print, call](const client::Client& client, const std::string& id) -> absl::Status {
+          BALLAST_ASSIGN_OR_RETURN(const v1::FineTuningJob job, call(client, id));
+          print(job,
+                absl::StrCat("Job ", ShortName(job.name()), " is ", StateName(job.state()), "\n"));
+          return absl::OkStatus();
+        });
+  };
+  ask("pause", "Ask a job to stop for a while and keep what it has learned",
+      [](const client::Client& client, const std::string& id) { return client.PauseJob(id); });
+  ask("resume", "Let a paused job go on", ResumeWhenPaused);
+  ask("cancel", "Ask a job to stop for good",
+      [](const client::Client& client, const std::string& id) { return client.CancelJob(id); });
 }
 
 }  // namespace ballast::cli

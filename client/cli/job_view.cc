@@ -198,6 +198,11 @@ absl::Status EndOf(const v1::FineTuningJob& job) {
                          "releases or refuses it")),
         kExitEndedBadly);
   }
+  if (job.state() == v1::FineTuningJob::PAUSED) {
+    return WithExitCode(MakeError(absl::StatusCode::kAborted, "JOB_PAUSED",
+                                  absl::StrCat("job ", ShortName(job.name()), " is paused")),
+                        kExitEndedBadly);
+  }
   return absl::OkStatus();
 }
 

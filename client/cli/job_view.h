@@ -28,12 +28,12 @@ std::string DescribeProgress(const v1::JobProgress& progress);
 std::string DescribeEvent(const v1::JobEvent& event);
 
 // OK for SUCCEEDED and states in which a job is on its way; otherwise ABORTED with the job's own
-// reason, JOB_CANCELLED or JOB_WITHHELD, and exit code 6.
+// reason, JOB_CANCELLED, JOB_WITHHELD or JOB_PAUSED, and exit code 6.
 absl::Status EndOf(const v1::FineTuningJob& job);
 
-// Follows a job to its end, or until it is WITHHELD: a progress bar on standard error with the
-// events above it, or with `json` one line of JSON per update on standard output, the job itself
-// last.
+// Follows a job to its end, or until it is WITHHELD or PAUSED: a progress bar on standard error
+// with the events above it, or with `json` one line of JSON per update on standard output, the job
+// itself last.
 absl::StatusOr<v1::FineTuningJob> Follow(const client::Client& client, const std::string& name,
                                          int64_t after_sequence, bool json);
 

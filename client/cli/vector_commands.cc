@@ -220,16 +220,52 @@ void AddRetire(Cli& cli, CLI::App* group) {
   command->add_option("vector", *id, "Id of the vector")->required();
 }
 
+std::string DescribeProtection(const admin::v1::JobProtection& protection) {
+  const auto or_none = [](const std::string& digest) {
+    return digest.empty() ? std::string("none") : Printable(digest);
+  };
+  std::string rows = "not known before it is trained";
+  if (protection.has_vector_use()) {
+    const auto& use = protection.vector_use();
+    rows = absl::StrCat(FormatCount(use.rows_under_vector()), " of ", FormatCount(use.rows()));
+  }
+  return absl::StrCat("job                ", Printable(protection.job()), "\n",
+                      "vector             ", or_none(protection.vector()), "\n",
+                      "rows under it      ", rows, "\n", "handle             ",
+                      or_none(protection.protection_handle()), "\n", "safety rows        ",
+                      or_none(protection.safety_rows_digest()), "\n", "screen             ",
+                      or_none(protection.screen_digest()), "\n", "gate               ",
+                      or_none(protection.gate_digest()), "\n");
+}
+
+void AddJob(Cli& cli, CLI::App* group) {
+  auto job = std::make_shared<std::string>();
+  CLI::App* command = cli.AddCommand(
+      group, "job", "Show what protected a job, and how many of its rows (operators)",
+      "  ballast vector job tenants/acme/fineTuningJobs/job-0123", [&cli, job]() -> absl::Status {
+        BALLAST_ASSIGN_OR_RETURN(auto admin, cli.OperatorClient());
+        BALLAST_ASSIGN_OR_RETURN(const auto protection, admin->GetJobProtection(*job));
+        if (cli.json()) {
+          Cli::PrintJson(protection);
+        } else {
+          Cli::Print(DescribeProtection(protection));
+        }
+        return absl::OkStatus();
+      });
+  command->add_option("job", *job, "Name of the job, with its tenant")->required();
+}
+
 }  // namespace
 
 void AddVectorCommands(Cli& cli) {
-  CLI::App* group =
-      cli.AddGroup("vector", "Security vectors: train, certify, list, show, retire (operators)");
+  CLI::App* group = cli.AddGroup(
+      "vector", "Security vectors: train, certify, list, show, retire; job (operators)");
   AddTrain(cli, group);
   AddCertificateCommands(cli, group);
   AddList(cli, group);
   AddShow(cli, group);
   AddRetire(cli, group);
+  AddJob(cli, group);
 }
 
 }  // namespace ballast::cli

@@ -245,6 +245,17 @@ absl::StatusOr<admin::v1::Vector> AdminClient::RetireVector(std::string_view nam
   return vector;
 }
 
+absl::StatusOr<admin::v1::JobProtection> AdminClient::GetJobProtection(
+    const std::string& name) const {
+  admin::v1::GetJobProtectionRequest request;
+  request.set_name(name);
+  admin::v1::JobProtection protection;
+  BALLAST_RETURN_IF_ERROR(connection_->Call(true, [&](grpc::ClientContext* context) {
+    return stub_->GetJobProtection(context, request, &protection);
+  }));
+  return protection;
+}
+
 absl::StatusOr<std::vector<admin::v1::WorkerInfo>> AdminClient::ListWorkers() const {
   admin::v1::ListWorkersResponse response;
   BALLAST_RETURN_IF_ERROR(connection_->Call(true, [&](grpc::ClientContext* context) {

@@ -58,6 +58,8 @@ class AdminClient {
   absl::StatusOr<admin::v1::SignedCertificate> GetVectorCertificate(std::string_view name) const;
   // Not repeated.
   absl::StatusOr<admin::v1::Vector> RetireVector(std::string_view name) const;
+  // `name`: "tenants/T/fineTuningJobs/J".
+  absl::StatusOr<admin::v1::JobProtection> GetJobProtection(const std::string& name) const;
   absl::StatusOr<std::vector<admin::v1::WorkerInfo>> ListWorkers() const;
 
  private:

@@ -215,6 +215,22 @@ absl::StatusOr<v1::FineTuningJob> Client::CancelJob(std::string_view name) const
   });
 }
 
+absl::StatusOr<v1::FineTuningJob> Client::PauseJob(std::string_view name) const {
+  v1::PauseFineTuningJobRequest request;
+  request.set_name(JobName(name));
+  return Unary<v1::FineTuningJob>(*connection_, true, [&](auto* context, auto* response) {
+    return jobs_->PauseFineTuningJob(context, request, response);
+  });
+}
+
+absl::StatusOr<v1::FineTuningJob> Client::ResumeJob(std::string_view name) const {
+  v1::ResumeFineTuningJobRequest request;
+  request.set_name(JobName(name));
+  return Unary<v1::FineTuningJob>(*connection_, true, [&](auto* context, auto* response) {
+    return jobs_->ResumeFineTuningJob(context, request, response);
+  });
+}
+
 absl::StatusOr<v1::DeltaManifest> Client::GetDeltaManifest(std::string_view name) const {
   v1::GetDeltaManifestRequest request;
   request.set_name(DeltaName(name));

@@ -96,9 +96,12 @@ class Client {
   absl::StatusOr<v1::FineTuningJob> GetJob(std::string_view name) const;
   PagedRange<v1::FineTuningJob> ListJobs() const;
   absl::StatusOr<v1::FineTuningJob> CancelJob(std::string_view name) const;
+  absl::StatusOr<v1::FineTuningJob> PauseJob(std::string_view name) const;
+  // FAILED_PRECONDITION (JOB_PAUSING) until the worker has stopped; see RetryInfo.
+  absl::StatusOr<v1::FineTuningJob> ResumeJob(std::string_view name) const;
 
-  // Follows a job until it has ended or is WITHHELD, and returns it then. After a broken connection
-  // it goes on from the last sequence seen; it gives up with the connection's error when
+  // Follows a job until it has ended, is WITHHELD or PAUSED, and returns it then. After a broken
+  // connection it goes on from the last sequence seen; it gives up with the connection's error when
   // `max_reconnects` attempts in a row brought nothing. A job that only waits is followed for as
   // long as the server answers.
   absl::StatusOr<v1::FineTuningJob> WatchJob(std::string_view name, int64_t after_sequence,

@@ -359,5 +359,39 @@ TEST_F(ClientTest, AWatchEndsAtAWithheldJobAndTellsOfALaterDecision) {
   EXPECT_EQ(calls, 3);
 }
 
+TEST_F(ClientTest, WatchReturnsAPausedJobAndFollowsOneThatWentOn) {
+  int calls = 0;
+  const auto send = [](grpc::ServerWriter<v1::WatchFineTuningJobResponse>& writer, int64_t sequence,
+                       v1::FineTuningJob::State state) {
+    v1::WatchFineTuningJobResponse response;
+    response.mutable_event()->set_sequence(sequence);
+    response.mutable_event()->mutable_state_changed()->set_state(state);
+    writer.Write(response);
+  };
+  server_.watch_job = [&](auto&, const v1::WatchFineTuningJobRequest& request,
+                          grpc::ServerWriter<v1::WatchFineTuningJobResponse>& writer) {
+    ++calls;
+    if (request.after_sequence() < 1) {
+      send(writer, 1, v1::FineTuningJob::PAUSED);
+    } else {
+      send(writer, 2, v1::FineTuningJob::RUNNING);
+      send(writer, 3, v1::FineTuningJob::PAUSED);
+    }
+    return absl::OkStatus();
+  };
+  // Resumed between the end of the first stream and the look at the job, and paused again.
+  server_.get_job = [&](auto&, const auto&, v1::FineTuningJob& job) {
+    job.set_state(calls == 1 ? v1::FineTuningJob::RUNNING : v1::FineTuningJob::PAUSED);
+    return absl::OkStatus();
+  };
+  std::vector<int64_t> seen;
+  WatchHandlers handlers;
+  handlers.on_event = [&](const v1::JobEvent& event) { seen.push_back(event.sequence()); };
+  handlers.on_reconnect = [](const absl::Status& status) { ADD_FAILURE() << status; };
+  ASSERT_OK_AND_ASSIGN(const v1::FineTuningJob paused, MakeClient().WatchJob("j1", 0, handlers));
+  EXPECT_EQ(paused.state(), v1::FineTuningJob::PAUSED);
+  EXPECT_EQ(seen, std::vector<int64_t>({1, 2, 3}));
+}
+
 }  // namespace
 }  // namespace ballast::client

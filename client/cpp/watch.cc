@@ -14,7 +14,9 @@ bool HasEnded(const v1::FineTuningJob& job) {
          job.state() == v1::FineTuningJob::CANCELLED;
 }
 
-bool IsWithheld(v1::FineTuningJob::State state) { return state == v1::FineTuningJob::WITHHELD; }
+bool IsAtRest(v1::FineTuningJob::State state) {
+  return state == v1::FineTuningJob::WITHHELD || state == v1::FineTuningJob::PAUSED;
+}
 
 }  // namespace
 
@@ -49,9 +51,9 @@ absl::StatusOr<v1::FineTuningJob> Client::WatchJob(std::string_view name, int64_
     absl::Status status = connection_->Convert(reader->Finish());
     if (status.ok()) {
       absl::StatusOr<v1::FineTuningJob> job = GetJob(full_name);
-      if (job.ok() && IsWithheld(job->state())) return job;
-      // It was decided on since: the events of that are still to come.
-      if (job.ok() && HasEnded(*job) && IsWithheld(last_state)) continue;
+      if (job.ok() && IsAtRest(job->state())) return job;
+      // It was decided on or resumed since: the events of that are still to come.
+      if (job.ok() && IsAtRest(last_state)) continue;
       if (job.ok() && HasEnded(*job)) return job;
       // A server that is about to stop ends its watches.
       status = job.ok() ? MakeError(absl::StatusCode::kUnavailable, "WATCH_ENDED_EARLY",

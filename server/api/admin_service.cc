@@ -5,6 +5,7 @@
 #include "server/api/audit.h"
 #include "server/api/model_import.h"
 #include "server/api/vector_upload.h"
+#include "server/core/job_protection.h"
 #include "server/core/resource_name.h"
 
 namespace ballast::server {
@@ -115,6 +116,17 @@ grpc::ServerUnaryReactor* AdminService::RetireVector(grpc::CallbackServerContext
                  Audit(who, "retired", request->name(), "");
                  return vector;
                });
+}
+
+grpc::ServerUnaryReactor* AdminService::GetJobProtection(
+    grpc::CallbackServerContext* context, const admin::v1::GetJobProtectionRequest* request,
+    admin::v1::JobProtection* response) {
+  return Unary(
+      api_, "AdminService/GetJobProtection", context, Allowed::kOperator, response,
+      [this, request](const Principal&, absl::Time) -> absl::StatusOr<admin::v1::JobProtection> {
+        BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseJobName(request->name(), "name"));
+        return FindJobProtection(parts_.store, name);
+      });
 }
 
 grpc::ServerUnaryReactor* AdminService::ListWorkers(grpc::CallbackServerContext* context,

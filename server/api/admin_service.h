@@ -25,6 +25,7 @@ class AdminService : public admin::v1::AdminService::CallbackService {
     VectorCatalog& vectors;
     VectorCertification& certification;
     ControlPlane& plane;
+    JobStore& store;
     BlobStore& blobs;
     UnnamedBlobs& unnamed;
     RowChecks& row_checks;
@@ -58,6 +59,9 @@ class AdminService : public admin::v1::AdminService::CallbackService {
   grpc::ServerUnaryReactor* RetireVector(grpc::CallbackServerContext* context,
                                          const admin::v1::RetireVectorRequest* request,
                                          admin::v1::Vector* response) override;
+  grpc::ServerUnaryReactor* GetJobProtection(grpc::CallbackServerContext* context,
+                                             const admin::v1::GetJobProtectionRequest* request,
+                                             admin::v1::JobProtection* response) override;
   grpc::ServerUnaryReactor* ListWorkers(grpc::CallbackServerContext* context,
                                         const admin::v1::ListWorkersRequest* request,
                                         admin::v1::ListWorkersResponse* response) override;

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 
@@ -94,6 +95,7 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
                                    " bytes, the most that this server takes; split it"));
   }
   BALLAST_RETURN_IF_ERROR(appender_->Append(request.data()));
+  PassKillPoint("server.upload.received");
   call().api().metrics.CountUploadedBytes(size);
   unsynced_bytes_ += size;
   if (unsynced_bytes_ >= kSyncBytes) {
@@ -121,6 +123,7 @@ absl::Status DatasetUpload::FinishUpload(const std::string& digest) {
                      "; nothing was kept, upload the file again from 0"),
         {{"digest", actual}});
   }
+  PassKillPoint("server.upload.written");
   BALLAST_ASSIGN_OR_RETURN(
       *response_->mutable_dataset(),
       datasets_.FinishUpload(who_.tenant, parsed_, appender_->size_bytes(), digest));

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/base/error.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "server/api/platform_fault.h"
@@ -72,11 +73,13 @@ void DatasetValidator::CheckAll() {
       }
       report = FailedReport(report.status());
     }
+    PassKillPoint("server.dataset.checked");
     const absl::Status stored = datasets_.StoreReport(**next, *report);
     if (!stored.ok()) {
       spdlog::error("storing the report of {} failed: {}", name, ForLog(stored));
       return;
     }
+    PassKillPoint("server.dataset.reported");
     failed_.erase(name);
     spdlog::info("checked {}: {} rows accepted, {} rejected", name, report->rows_accepted(),
                  report->rows_rejected());

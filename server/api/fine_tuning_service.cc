@@ -60,6 +60,28 @@ grpc::ServerUnaryReactor* FineTuningService::CancelFineTuningJob(
       });
 }
 
+grpc::ServerUnaryReactor* FineTuningService::PauseFineTuningJob(
+    grpc::CallbackServerContext* context, const v1::PauseFineTuningJobRequest* request,
+    v1::FineTuningJob* response) {
+  return Unary(
+      api_, "FineTuningService/PauseFineTuningJob", context, Allowed::kTenant, response,
+      [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<v1::FineTuningJob> {
+        BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseJobName(request->name(), "name"));
+        return jobs_.Pause(now, who.tenant, name);
+      });
+}
+
+grpc::ServerUnaryReactor* FineTuningService::ResumeFineTuningJob(
+    grpc::CallbackServerContext* context, const v1::ResumeFineTuningJobRequest* request,
+    v1::FineTuningJob* response) {
+  return Unary(
+      api_, "FineTuningService/ResumeFineTuningJob", context, Allowed::kTenant, response,
+      [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<v1::FineTuningJob> {
+        BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseJobName(request->name(), "name"));
+        return jobs_.Resume(now, who.tenant, name);
+      });
+}
+
 grpc::ServerUnaryReactor* FineTuningService::ListFineTuningJobEvents(
     grpc::CallbackServerContext* context, const v1::ListFineTuningJobEventsRequest* request,
     v1::ListFineTuningJobEventsResponse* response) {

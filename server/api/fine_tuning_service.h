@@ -29,6 +29,12 @@ class FineTuningService : public v1::FineTuningService::CallbackService {
   grpc::ServerUnaryReactor* CancelFineTuningJob(grpc::CallbackServerContext* context,
                                                 const v1::CancelFineTuningJobRequest* request,
                                                 v1::FineTuningJob* response) override;
+  grpc::ServerUnaryReactor* PauseFineTuningJob(grpc::CallbackServerContext* context,
+                                               const v1::PauseFineTuningJobRequest* request,
+                                               v1::FineTuningJob* response) override;
+  grpc::ServerUnaryReactor* ResumeFineTuningJob(grpc::CallbackServerContext* context,
+                                                const v1::ResumeFineTuningJobRequest* request,
+                                                v1::FineTuningJob* response) override;
   grpc::ServerUnaryReactor* ListFineTuningJobEvents(
       grpc::CallbackServerContext* context, const v1::ListFineTuningJobEventsRequest* request,
       v1::ListFineTuningJobEventsResponse* response) override;

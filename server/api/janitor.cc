@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "server/api/platform_fault.h"
@@ -45,6 +46,7 @@ absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
     }
     const absl::Status status = blobs_.DeletePrefix(prefix);
     if (status.ok()) {
+      PassKillPoint("server.garbage.deleted");
       deleted.push_back(prefix);
     } else {
       spdlog::warn("old blobs cannot be deleted, it is tried again: {}", ForLog(status));

@@ -95,7 +95,7 @@ absl::StatusOr<bool> JobWatch::Refill() {
   }
   if (!outbox_.empty()) return false;
   // The cursor of the caller was at the end already.
-  if (IsFinal(job.state()) || job.state() == v1::FineTuningJob::WITHHELD) return true;
+  if (IsFinal(job.state()) || IsAtRest(job.state())) return true;
   BALLAST_RETURN_IF_ERROR(AddProgress(job));
   return false;
 }

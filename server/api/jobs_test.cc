@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
 #include "common/base/file.h"
+#include "common/base/status_macros.h"
 #include "common/base/testing/status_matchers.h"
 #include "common/rpc/grpc_status.h"
 #include "gmock/gmock.h"
@@ -319,6 +320,86 @@ TEST_F(JobsTest, CancelReachesTheWorker) {
   request.set_draining(true);
   ASSERT_OK(Sync(request));
   EXPECT_EQ(GetJob(name)->state(), FineTuningJob::CANCELLED);
+}
+
+TEST_F(JobsTest, APauseReachesTheWorkerAndEndsWatches) {
+  const std::string name = NewJob();
+  const auto lease = Take("w1").lease();
+  Watching watch(*jobs_, name, 2);
+  EXPECT_EQ(Pause(name)->state(), FineTuningJob::PAUSING);
+  EXPECT_EQ(watch.NextEvent().state_changed().state(), FineTuningJob::PAUSING);
+  EXPECT_TRUE(Busy("w1", lease, 1)->stop().pause());
+  worker::v1::SynchronizeRequest request = WorkerRequest("w1");
+  *request.mutable_finished()->mutable_lease() = lease;
+  request.mutable_finished()->mutable_paused();
+  request.set_draining(true);
+  ASSERT_OK(Sync(request));
+  const v1::JobEvent paused = watch.NextEvent();
+  EXPECT_EQ(paused.state_changed().state(), FineTuningJob::PAUSED);
+  EXPECT_EQ(watch.NextEvent().sequence(), 0);
+  EXPECT_OK(watch.Finish());
+
+  // A held call gets it as soon as it goes on.
+  absl::StatusOr<worker::v1::SynchronizeResponse> answer;
+  std::thread worker([&] { answer = Idle("w2"); });
+  EXPECT_EQ(Resume(name)->state(), FineTuningJob::QUEUED);
+  worker.join();
+  ASSERT_OK(answer);
+  ASSERT_TRUE(answer->has_work());
+  Watching again(*jobs_, name, paused.sequence());
+  EXPECT_EQ(again.NextEvent().state_changed().state(), FineTuningJob::QUEUED);
+  EXPECT_EQ(again.NextEvent().state_changed().state(), FineTuningJob::RUNNING);
+  again.Cancel();
+}
+
+TEST_F(JobsTest, AHeldCallGetsAJobOnceItHasRested) {
+  const std::string name = NewJob();
+  worker::v1::SynchronizeRequest request = WorkerRequest("w1");
+  *request.mutable_finished()->mutable_lease() = Take("w1").lease();
+  request.mutable_finished()->mutable_error()->set_kind(v1::JobError::PLATFORM);
+  request.mutable_finished()->mutable_error()->set_reason("OUT_OF_MEMORY");
+  request.set_draining(true);
+  ASSERT_OK(Sync(request));
+  absl::StatusOr<worker::v1::SynchronizeResponse> answer;
+  std::atomic<bool> done = false;
+  std::thread worker([&] {
+    answer = Idle("held");
+    done = true;
+  });
+  // Held calls end after 20 s, a job rests for 5.
+  while (!done) {
+    clock_.Advance(absl::Milliseconds(100));
+    server_->TickForTest();
+  }
+  worker.join();
+  ASSERT_OK(answer);
+  EXPECT_TRUE(answer->has_work());
+}
+
+TEST_F(JobsTest, OperatorsSeeWhatProtectedAJobAndItsOwnerDoesNot) {
+  const std::string name = NewJob();
+  const auto protection_of =
+      [&](const std::string& key) -> absl::StatusOr<admin::v1::JobProtection> {
+    admin::v1::GetJobProtectionRequest request;
+    request.set_name(name);
+    admin::v1::JobProtection protection;
+    BALLAST_RETURN_IF_ERROR(
+        FromGrpcStatus(admin_->GetJobProtection(ContextWith(key).get(), request, &protection)));
+    return protection;
+  };
+  EXPECT_TRUE(protection_of(kOperatorKey)->vector().empty());
+  const auto lease = Take("w1").lease();
+  EXPECT_THAT(protection_of(kOperatorKey)->vector(), HasSubstr("vectors/"));
+  EXPECT_FALSE(protection_of(kOperatorKey)->has_vector_use());
+  ASSERT_OK(FinishDelta("w1", lease));
+  const auto protection = protection_of(kOperatorKey);
+  ASSERT_OK(protection);
+  EXPECT_EQ(protection->job(), name);
+  EXPECT_EQ(protection->vector_use().rows(), 40);
+  EXPECT_EQ(protection->vector_use().rows_under_vector(), 33);
+  EXPECT_THAT(protection_of(kTenantKey),
+              StatusIs(absl::StatusCode::kPermissionDenied, "OPERATOR_ONLY"));
+  EXPECT_THAT(GetJob(name)->DebugString(), Not(HasSubstr("rows_under_vector")));
 }
 
 TEST_F(JobsTest, AnIdleCallIsHeldUntilThereIsWork) {

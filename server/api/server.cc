@@ -91,6 +91,7 @@ class Server::Impl : public ChangeListener {
     plane_options.lease = options_.lease;
     plane_options.heartbeat = std::min(absl::Seconds(2), options_.lease / 3);
     plane_options.max_attempts = options_.max_attempts;
+    plane_options.retry = options_.retry;
     plane_options.withheld_budget = options_.withheld_budget;
     BALLAST_ASSIGN_OR_RETURN(plane_, ControlPlane::Create(parts_.store, ids_, *this, serving_,
                                                           plane_options, parts_.clock.Now()));
@@ -194,9 +195,9 @@ class Server::Impl : public ChangeListener {
     worker_service_ = std::make_unique<WorkerService>(api_, *plane_, *held_, broker_, parts_.blobs,
                                                       options_.max_worker_blob_bytes);
     admin_service_ = std::make_unique<AdminService>(
-        api_, AdminService::Parts{models_, vectors_, certification_, *plane_, parts_.blobs,
-                                  unnamed_, parts_.row_checks, ids_, options_.scratch_dir,
-                                  options_.max_dataset_bytes});
+        api_, AdminService::Parts{models_, vectors_, certification_, *plane_, parts_.store,
+                                  parts_.blobs, unnamed_, parts_.row_checks, ids_,
+                                  options_.scratch_dir, options_.max_dataset_bytes});
     gate_service_ = std::make_unique<GateService>(
         api_, GateService::Parts{gates_, withheld_, standings_, parts_.blobs, unnamed_, ids_});
     safety_rows_service_ = std::make_unique<SafetyRowsService>(

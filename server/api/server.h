@@ -26,6 +26,7 @@ struct ServerOptions {
   std::string tls_private_key;  // PEM
   absl::Duration lease = absl::Seconds(30);
   int max_attempts = 3;
+  absl::Duration retry = absl::Seconds(5);
   // Withheld deltas of a tenant that freeze it, and how long one waits for an operator.
   int withheld_budget = 5;
   absl::Duration withheld_expiry = absl::Hours(14 * 24);

@@ -104,6 +104,20 @@ class TenantsTest : public ServerFixture {
            v1::FineTuningJob response;
            return jobs_->CancelFineTuningJob(context, request, &response);
          }},
+        {"PauseFineTuningJob",
+         [this](auto* context, const auto& name) {
+           v1::PauseFineTuningJobRequest request;
+           request.set_name(name);
+           v1::FineTuningJob response;
+           return jobs_->PauseFineTuningJob(context, request, &response);
+         }},
+        {"ResumeFineTuningJob",
+         [this](auto* context, const auto& name) {
+           v1::ResumeFineTuningJobRequest request;
+           request.set_name(name);
+           v1::FineTuningJob response;
+           return jobs_->ResumeFineTuningJob(context, request, &response);
+         }},
         {"ListFineTuningJobEvents",
          [this](auto* context, const auto& name) {
            v1::ListFineTuningJobEventsRequest request;
@@ -241,6 +255,13 @@ class TenantsTest : public ServerFixture {
            request.set_name(name);
            admin::v1::Vector response;
            return admin_->RetireVector(context, request, &response);
+         }},
+        {"GetJobProtection",
+         [this](auto* context, const auto& name) {
+           admin::v1::GetJobProtectionRequest request;
+           request.set_name(name);
+           admin::v1::JobProtection response;
+           return admin_->GetJobProtection(context, request, &response);
          }},
         {"ListWorkers",
          [this](auto* context, const auto&) {

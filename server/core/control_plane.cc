@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
+#include "common/base/kill_point.h"
 #include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 #include "common/base/utf8.h"
@@ -66,9 +67,9 @@ absl::Status CheckWorkerId(const std::string& id) {
                     "worker_id must be 1 to 63 letters, digits, \"-\", \"_\" and \".\"");
 }
 
-// The event that an outcome is; `cancelling` when the owner has asked for a cancel.
+// The event that an outcome is, given what the owner has asked for.
 WorkEvent EventOf(const SynchronizeRequest::Finished& finished, const LeaseRecord& lease,
-                  bool cancelling, int max_attempts, v1::JobError& error) {
+                  LeasedWork::Wish wish, int max_attempts, v1::JobError& error) {
   switch (finished.outcome_case()) {
     case SynchronizeRequest::Finished::kError:
       error = finished.error();
@@ -76,13 +77,19 @@ WorkEvent EventOf(const SynchronizeRequest::Finished& finished, const LeaseRecor
     case SynchronizeRequest::Finished::kHandedBack:
       return WorkEvent::kHandedBack;
     case SynchronizeRequest::Finished::kCancelled:
-      if (cancelling) return WorkEvent::kStopped;
-      error.set_kind(v1::JobError::PLATFORM);
-      error.set_reason("STOPPED_UNASKED");
-      return EventOfError(error, lease, max_attempts);
+      if (wish == LeasedWork::Wish::kCancel) return WorkEvent::kStopped;
+      break;
+    case SynchronizeRequest::Finished::kPaused:
+      // A cancel may have come since.
+      if (finished.paused().checkpoint_failed()) error.set_reason("CHECKPOINT_FAILED");
+      if (wish != LeasedWork::Wish::kGoOn) return WorkEvent::kPaused;
+      break;
     default:
       return WorkEvent::kResult;
   }
+  error.set_kind(v1::JobError::PLATFORM);
+  error.set_reason("STOPPED_UNASKED");
+  return EventOfError(error, lease, max_attempts);
 }
 
 }  // namespace
@@ -155,6 +162,10 @@ absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
     const bool gone = FromTimestamp(it->second.last_seen_time()) + kWorkerMemory < now;
     it = gone ? workers_.erase(it) : std::next(it);
   }
+  while (!retries_.empty() && *retries_.begin() <= now) {
+    retries_.erase(retries_.begin());
+    notices.work_added = true;
+  }
   for (const std::string& resource : leases_.Due(now)) {
     const LiveLease lease = *leases_.FindResource(resource);
     BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, lease, notices));
@@ -170,6 +181,7 @@ absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resou
     if (work == nullptr) return absl::OkStatus();
     return work->Move(EventOfExpiry(work->lease(), options_.max_attempts), {}, now);
   }));
+  PassKillPoint("server.lease.ended");
   leases_.Erase(resource);
   ++leases_lost_;
   notices.work_added = notices.garbage_added = true;
@@ -238,7 +250,9 @@ absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequ
   bool news = false;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(const auto work, HeldBy(tx, busy.lease(), request.worker_id()));
-    if (work->IsCancelling()) response.mutable_stop()->set_lease_lost(false);
+    if (work->OwnersWish() != LeasedWork::Wish::kGoOn) {
+      response.mutable_stop()->set_pause(work->OwnersWish() == LeasedWork::Wish::kPause);
+    }
     news = work->HasNews(busy);
     return absl::OkStatus();
   }));
@@ -248,6 +262,7 @@ absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequ
       BALLAST_RETURN_IF_ERROR(work->TakeProgress(busy, now));
       return work->Store();
     }));
+    PassKillPoint("server.progress.recorded");
   }
   notices.changed.push_back(busy.lease().resource());
   return absl::OkStatus();
@@ -260,7 +275,10 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
   const std::string& worker_id = request.worker_id();
   const LiveLease* live = leases_.Find(wire, worker_id);
   bool repeated = false;
+  std::optional<absl::Time> retry;
+  PassKillPoint("server.result.checked");
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    retry.reset();
     BALLAST_ASSIGN_OR_RETURN(const auto work, LeasedWork::Load(tx, wire.resource()));
     if (work == nullptr) return LeaseLost(wire);
     LeaseRecord& lease = work->lease();
@@ -274,15 +292,21 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
       BALLAST_RETURN_IF_ERROR(work->TakeProgress(finished.final_state(), now));
     }
     v1::JobError error;
-    WorkEvent event = EventOf(finished, lease, work->IsCancelling(), options_.max_attempts, error);
+    WorkEvent event = EventOf(finished, lease, work->OwnersWish(), options_.max_attempts, error);
     if (event == WorkEvent::kResult) {
       BALLAST_ASSIGN_OR_RETURN(
           event, work->TakeResult(finished, files, *live, options_.withheld_budget, now));
     }
+    if (event == WorkEvent::kPlatformError) {
+      retry = now + RetryAfter(lease.failed_attempts() + 1, options_.retry);
+      *lease.mutable_retry_time() = ToTimestamp(*retry);
+    }
     return work->Move(event, error, now);
   }));
+  PassKillPoint("server.result.recorded");
   // A repeated report may be one whose first answer was lost before memory was brought up to it.
   if (repeated && live == nullptr) return absl::OkStatus();
+  if (retry.has_value()) retries_.insert(*retry);
   leases_.Erase(wire.resource());
   notices.work_added = notices.garbage_added = true;
   notices.changed.push_back(wire.resource());
@@ -333,6 +357,7 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
   }
   notices.changed.insert(notices.changed.end(), changed.begin(), changed.end());
   if (!work.has_value()) return absl::OkStatus();
+  PassKillPoint("server.work.taken");
   lease.epoch = work->lease().epoch();
   lease.worker_id = worker_id;
   lease.expires = now + options_.lease;
@@ -397,12 +422,18 @@ absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlo
   absl::MutexLock lock(&mutex_);
   if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
   BALLAST_RETURN_IF_ERROR(commit());
-  if (!first.has_checkpoint_step()) return absl::OkStatus();
-  return store_.Update([&](Transaction& tx) -> absl::Status {
+  if (!first.has_checkpoint_step()) {
+    PassKillPoint("server.result_file.written");
+    return absl::OkStatus();
+  }
+  PassKillPoint("server.checkpoint.written");
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(const auto work, HeldBy(tx, first.lease(), first.worker_id()));
     BALLAST_RETURN_IF_ERROR(work->TakeCheckpoint(blob, first.checkpoint_step()));
     return work->Store();
-  });
+  }));
+  PassKillPoint("server.checkpoint.recorded");
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<BlobFile>> ControlPlane::ResultBlobs(absl::Time now,

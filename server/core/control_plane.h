@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,7 +37,8 @@ class ControlPlane {
     absl::Duration lease = absl::Seconds(30);
     absl::Duration heartbeat = absl::Seconds(2);
     int max_attempts = 3;
-    int withheld_budget = 5;  // see tenant_standing.h
+    absl::Duration retry = absl::Seconds(5);  // see RetryAfter (transitions.h)
+    int withheld_budget = 5;                  // see tenant_standing.h
   };
 
   // All must outlive the result. Failures of the store.
@@ -129,6 +131,8 @@ class ControlPlane {
   // Whether the store may have leases that memory has not.
   bool doubtful_ ABSL_GUARDED_BY(mutex_) = true;
   std::map<std::string, admin::v1::WorkerInfo> workers_ ABSL_GUARDED_BY(mutex_);
+  // When work that waits after an error is to be tried again.
+  std::set<absl::Time> retries_ ABSL_GUARDED_BY(mutex_);
   int64_t leases_lost_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

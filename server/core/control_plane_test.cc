@@ -136,7 +136,7 @@ TEST_F(ControlPlaneTest, AttemptsAreCapped) {
   const FineTuningJob job = Job(name);
   EXPECT_EQ(job.state(), FineTuningJob::FAILED);
   EXPECT_EQ(job.error().kind(), v1::JobError::PLATFORM);
-  EXPECT_EQ(job.error().reason(), "ATTEMPTS_EXHAUSTED");
+  EXPECT_EQ(job.error().reason(), "WORKERS_LOST");
   EXPECT_TRUE(job.has_end_time());
   EXPECT_THAT(Garbage(), ::testing::Contains(HasSubstr("jobs/acme/")));
 }
@@ -167,6 +167,7 @@ TEST_F(ControlPlaneTest, UserErrorsAreFinalAndPlatformErrorsAreTriedAgain) {
   for (const v1::JobEvent& event : Events(name)) {
     EXPECT_THAT(event.ShortDebugString(), ::testing::Not(HasSubstr("secret path")));
   }
+  now_ += absl::Seconds(5);
 
   lease = Idle("w1").work().lease();
   request = Finished("w1", lease);

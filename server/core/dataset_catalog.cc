@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
+#include "common/base/kill_point.h"
 #include "common/base/status_macros.h"
 #include "server/core/admission.h"
 #include "server/core/job_catalog.h"
@@ -94,6 +95,7 @@ absl::StatusOr<Dataset> DatasetCatalog::Create(absl::Time now, const std::string
     BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
     return Remember(tx, tenant, request.request_id(), digest, record.id());
   }));
+  PassKillPoint("server.dataset.created");
   return record.dataset();
 }
 
@@ -177,6 +179,7 @@ absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
     record.mutable_dataset()->set_digest(digest);
     return ReplaceRecord(tx, record);
   }));
+  PassKillPoint("server.upload.recorded");
   listener_.DatasetUploaded();
   return record.dataset();
 }

@@ -92,6 +92,12 @@ absl::Status FillVector(Transaction& tx, const std::string& id, Work::FineTune* 
 void NewLease(const std::string& worker_id, LeaseRecord* lease) {
   lease->set_epoch(lease->epoch() + 1);
   lease->set_worker_id(worker_id);
+  lease->clear_retry_time();
+}
+
+// Whether it was tried a moment ago and failed.
+bool RestsAfterError(const LeaseRecord& lease, absl::Time now) {
+  return lease.has_retry_time() && FromTimestamp(lease.retry_time()) > now;
 }
 
 absl::StatusOr<std::optional<Work>> TakeVector(Transaction& tx, const std::string& worker_id,
@@ -101,7 +107,10 @@ absl::StatusOr<std::optional<Work>> TakeVector(Transaction& tx, const std::strin
       tx, Vector::DRAFT, [&](const VectorRecord& listed) -> absl::StatusOr<bool> {
         BALLAST_ASSIGN_OR_RETURN(next,
                                  GetRecord<VectorRecord>(tx, "", listed.id(), Hold::kExclusive));
-        if (next.has_value() && next->vector().state() == Vector::DRAFT) return false;
+        if (next.has_value() && next->vector().state() == Vector::DRAFT &&
+            !RestsAfterError(next->lease(), now)) {
+          return false;
+        }
         next.reset();
         return true;
       }));
@@ -270,6 +279,7 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   std::vector<std::pair<JobRecord, Wait>> waiting;
   BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
       tx, FineTuningJob::QUEUED, [&](JobRecord record) -> absl::StatusOr<bool> {
+        if (RestsAfterError(record.lease(), now)) return true;
         BALLAST_ASSIGN_OR_RETURN(const bool frozen, frozen_tenants.Has(record.tenant()));
         BALLAST_ASSIGN_OR_RETURN(protection, protections.Of(record.job().base_model()));
         BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, frozen, protection));

@@ -22,7 +22,8 @@ namespace ballast::server {
 // Gives the next thing to `worker_id` under a new epoch: vectors first, then jobs, each oldest
 // first. A job whose tenant is frozen, whose base has no vector that serves, or that lies outside
 // the envelope of the one that serves by now, is passed over, stays QUEUED, and says so once in an
-// event. Empty when there is nothing. `changed_jobs` gets the names of jobs with new events.
+// event; so does one that failed a moment ago, without a word. Empty when there is nothing.
+// `changed_jobs` gets the names of jobs with new events.
 absl::StatusOr<std::optional<worker::v1::Work>> TakeNext(Transaction& tx,
                                                          const std::string& worker_id,
                                                          absl::Time now, IdSource& ids,

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
+#include "common/base/kill_point.h"
 #include "common/base/status_macros.h"
 #include "server/core/admission.h"
 #include "server/core/paging.h"
@@ -37,6 +38,45 @@ absl::StatusOr<DatasetRecord> FindDataset(Transaction& tx, const std::string& te
                            GetRecord<DatasetRecord>(tx, name.tenant, name.id, Hold::kShared));
   if (!record.has_value()) return DatasetNotFound(name);
   return *std::move(record);
+}
+
+// Holds the data sets of a job that is about to go on: who looks for jobs that read one waits.
+absl::Status HoldDatasets(Transaction& tx, const std::string& tenant, const TenantName& name) {
+  BALLAST_ASSIGN_OR_RETURN(const JobRecord record, Find(tx, tenant, name));
+  for (const std::string& dataset :
+       {record.job().training_dataset(), record.job().validation_dataset()}) {
+    if (!dataset.empty())
+      BALLAST_RETURN_IF_ERROR(FindDataset(tx, tenant, dataset, "name").status());
+  }
+  return absl::OkStatus();
+}
+
+// Why `job` cannot be moved by what its owner asks for.
+absl::Status NotPossible(const FineTuningJob& job, WorkEvent event) {
+  const std::string state = FineTuningJob::State_Name(job.state());
+  const std::string asked = event == WorkEvent::kCancel  ? "cancelled"
+                            : event == WorkEvent::kPause ? "paused"
+                                                         : "resumed";
+  const auto error = [&](const char* reason, const std::string& why) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, reason,
+                     absl::StrCat(job.name(), " ", why), {{"state", state}});
+  };
+  switch (job.state()) {
+    case FineTuningJob::WITHHELD:
+      return error("JOB_WITHHELD",
+                   absl::StrCat("is trained, and the operator decides on its delta; it cannot be ",
+                                asked, " any more"));
+    case FineTuningJob::CANCELLING:
+      return error("JOB_CANCELLING",
+                   absl::StrCat("is being cancelled and cannot be ", asked, " any more"));
+    case FineTuningJob::PAUSING:
+      return WithRetry(error("JOB_PAUSING",
+                             "has not stopped yet: its worker writes a checkpoint first; try again "
+                             "in a moment"),
+                       absl::Seconds(2));
+    default:
+      return error("JOB_ENDED", absl::StrCat("has ended: it is ", state, " and cannot be ", asked));
+  }
 }
 
 }  // namespace
@@ -170,6 +210,7 @@ absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::stri
     BALLAST_ASSIGN_OR_RETURN(result, ToJob(tx, record));
     return absl::OkStatus();
   }));
+  PassKillPoint("server.job.created");
   if (created) listener_.WorkAdded();
   return result;
 }
@@ -205,31 +246,40 @@ absl::StatusOr<v1::ListFineTuningJobsResponse> JobCatalog::List(
   return response;
 }
 
-absl::StatusOr<FineTuningJob> JobCatalog::Cancel(absl::Time now, const std::string& tenant,
-                                                 const TenantName& name) {
+absl::StatusOr<FineTuningJob> JobCatalog::Ask(absl::Time now, const std::string& tenant,
+                                              const TenantName& name, WorkEvent event) {
   FineTuningJob job;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    if (event == WorkEvent::kResume) BALLAST_RETURN_IF_ERROR(HoldDatasets(tx, tenant, name));
     BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name, Hold::kExclusive));
-    const auto state = record.job().state();
-    if (state == FineTuningJob::WITHHELD) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_WITHHELD",
-                       absl::StrCat(record.job().name(),
-                                    " is trained, and the operator decides on its delta; it "
-                                    "cannot be cancelled any more"),
-                       {{"state", FineTuningJob::State_Name(state)}});
+    if (!NextState(record.job().state(), event).has_value()) {
+      return NotPossible(record.job(), event);
     }
-    if (!NextState(state, WorkEvent::kCancel).has_value()) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_ENDED",
-                       absl::StrCat(record.job().name(), " has ended: it is ",
-                                    FineTuningJob::State_Name(state), " and cannot be cancelled"),
-                       {{"state", FineTuningJob::State_Name(state)}});
-    }
-    BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, WorkEvent::kCancel, {}, now));
+    BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, event, {}, now));
     BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record));
     return absl::OkStatus();
   }));
+  PassKillPoint("server.job.asked");
   listener_.JobChanged(name.tenant, name.id);
-  listener_.GarbageAdded();
+  return job;
+}
+
+absl::StatusOr<FineTuningJob> JobCatalog::Cancel(absl::Time now, const std::string& tenant,
+                                                 const TenantName& name) {
+  auto job = Ask(now, tenant, name, WorkEvent::kCancel);
+  if (job.ok()) listener_.GarbageAdded();
+  return job;
+}
+
+absl::StatusOr<FineTuningJob> JobCatalog::Pause(absl::Time now, const std::string& tenant,
+                                                const TenantName& name) {
+  return Ask(now, tenant, name, WorkEvent::kPause);
+}
+
+absl::StatusOr<FineTuningJob> JobCatalog::Resume(absl::Time now, const std::string& tenant,
+                                                 const TenantName& name) {
+  auto job = Ask(now, tenant, name, WorkEvent::kResume);
+  if (job.ok()) listener_.WorkAdded();
   return job;
 }
 

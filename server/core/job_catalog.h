@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "ballast/v1/fine_tuning_service.pb.h"
 #include "server/core/collaborators.h"
+#include "server/core/job_state.h"
 #include "server/core/job_store.h"
 #include "server/core/record.pb.h"
 #include "server/core/resource_name.h"
@@ -16,8 +17,8 @@
 
 namespace ballast::server {
 
-// A tenant's view of jobs: create, look at, cancel. `tenant` is who calls; a job of somebody else
-// and none answer alike, NOT_FOUND (JOB_NOT_FOUND). Other failures are those of
+// A tenant's view of jobs: create, look at, pause, cancel. `tenant` is who calls; a job of somebody
+// else and none answer alike, NOT_FOUND (JOB_NOT_FOUND). Other failures are those of
 // ballast.v1.FineTuningService. Thread safety: thread-safe.
 class JobCatalog {
  public:
@@ -34,6 +35,10 @@ class JobCatalog {
                                                       const v1::ListFineTuningJobsRequest& request);
   absl::StatusOr<v1::FineTuningJob> Cancel(absl::Time now, const std::string& tenant,
                                            const TenantName& name);
+  absl::StatusOr<v1::FineTuningJob> Pause(absl::Time now, const std::string& tenant,
+                                          const TenantName& name);
+  absl::StatusOr<v1::FineTuningJob> Resume(absl::Time now, const std::string& tenant,
+                                           const TenantName& name);
   absl::StatusOr<v1::ListFineTuningJobEventsResponse> ListEvents(
       const std::string& tenant, const v1::ListFineTuningJobEventsRequest& request);
 
@@ -43,6 +48,9 @@ class JobCatalog {
  private:
   absl::StatusOr<JobRecord> Compose(Transaction& tx, absl::Time now, const std::string& tenant,
                                     const v1::FineTuningJob& asked);
+  // Moves a job by what its owner asks for.
+  absl::StatusOr<v1::FineTuningJob> Ask(absl::Time now, const std::string& tenant,
+                                        const TenantName& name, WorkEvent event);
 
   JobStore& store_;
   IdSource& ids_;

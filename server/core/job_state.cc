@@ -28,8 +28,14 @@ std::string_view Name(WorkEvent event) {
       return "lease expired";
     case WorkEvent::kLeaseExpiredLast:
       return "lease expired, last";
+    case WorkEvent::kPaused:
+      return "paused";
     case WorkEvent::kCancel:
       return "cancel";
+    case WorkEvent::kPause:
+      return "pause";
+    case WorkEvent::kResume:
+      return "resume";
     case WorkEvent::kWithheld:
       return "withheld";
     case WorkEvent::kReleased:
@@ -47,6 +53,8 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
     case FineTuningJob::QUEUED:
       if (event == WorkEvent::kTaken) return FineTuningJob::RUNNING;
       if (event == WorkEvent::kCancel) return FineTuningJob::CANCELLED;
+      if (event == WorkEvent::kPause) return FineTuningJob::PAUSED;
+      if (event == WorkEvent::kResume) return FineTuningJob::QUEUED;
       return std::nullopt;
     case FineTuningJob::RUNNING:
       switch (event) {
@@ -62,15 +70,54 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
           return FineTuningJob::QUEUED;
         case WorkEvent::kCancel:
           return FineTuningJob::CANCELLING;
+        case WorkEvent::kPause:
+          return FineTuningJob::PAUSING;
+        case WorkEvent::kResume:
+          return FineTuningJob::RUNNING;
         case WorkEvent::kWithheld:
           return FineTuningJob::WITHHELD;
         case WorkEvent::kTaken:
         case WorkEvent::kStopped:
+        case WorkEvent::kPaused:
         case WorkEvent::kReleased:
         case WorkEvent::kRefused:
         case WorkEvent::kExpired:
           return std::nullopt;
       }
+      return std::nullopt;
+    case FineTuningJob::PAUSING:
+      switch (event) {
+        case WorkEvent::kResult:
+          // The pause came too late.
+          return FineTuningJob::SUCCEEDED;
+        case WorkEvent::kUserError:
+        case WorkEvent::kPlatformErrorLast:
+        case WorkEvent::kLeaseExpiredLast:
+          return FineTuningJob::FAILED;
+        case WorkEvent::kPlatformError:
+        case WorkEvent::kPaused:
+        case WorkEvent::kHandedBack:
+        case WorkEvent::kLeaseExpired:
+          return FineTuningJob::PAUSED;
+        case WorkEvent::kCancel:
+          return FineTuningJob::CANCELLING;
+        case WorkEvent::kPause:
+          return FineTuningJob::PAUSING;
+        case WorkEvent::kWithheld:
+          return FineTuningJob::WITHHELD;
+        case WorkEvent::kTaken:
+        case WorkEvent::kStopped:
+        case WorkEvent::kResume:
+        case WorkEvent::kReleased:
+        case WorkEvent::kRefused:
+        case WorkEvent::kExpired:
+          return std::nullopt;
+      }
+      return std::nullopt;
+    case FineTuningJob::PAUSED:
+      if (event == WorkEvent::kCancel) return FineTuningJob::CANCELLED;
+      if (event == WorkEvent::kPause) return FineTuningJob::PAUSED;
+      if (event == WorkEvent::kResume) return FineTuningJob::QUEUED;
       return std::nullopt;
     case FineTuningJob::CANCELLING:
       switch (event) {
@@ -82,6 +129,7 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
         case WorkEvent::kPlatformError:
         case WorkEvent::kPlatformErrorLast:
         case WorkEvent::kStopped:
+        case WorkEvent::kPaused:
         case WorkEvent::kHandedBack:
         case WorkEvent::kLeaseExpired:
         case WorkEvent::kLeaseExpiredLast:
@@ -92,6 +140,8 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
           // Else a cancel in time would hide what the delta is, and spare its tenant's budget.
           return FineTuningJob::WITHHELD;
         case WorkEvent::kTaken:
+        case WorkEvent::kPause:
+        case WorkEvent::kResume:
         case WorkEvent::kReleased:
         case WorkEvent::kRefused:
         case WorkEvent::kExpired:
@@ -115,6 +165,10 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
 bool IsFinal(FineTuningJob::State state) {
   return state == FineTuningJob::SUCCEEDED || state == FineTuningJob::FAILED ||
          state == FineTuningJob::CANCELLED;
+}
+
+bool IsAtRest(FineTuningJob::State state) {
+  return state == FineTuningJob::WITHHELD || state == FineTuningJob::PAUSED;
 }
 
 bool IsLeased(FineTuningJob::State state) {

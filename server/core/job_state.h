@@ -23,7 +23,10 @@ enum class WorkEvent {
   kHandedBack,         // it gave the lease back (drain)
   kLeaseExpired,       // it was silent for too long, and attempts are left
   kLeaseExpiredLast,   // the same, and no attempt is left
+  kPaused,             // it reported that it stopped because it was told to pause
   kCancel,             // the owner asked for a cancel
+  kPause,              // the owner asked for a pause
+  kResume,             // the owner asked a paused job to go on
   kWithheld,           // the worker reported its result, and the gate failed
   kReleased,           // an operator released a withheld delta
   kRefused,            // an operator refused it
@@ -38,7 +41,10 @@ inline constexpr WorkEvent kAllWorkEvents[] = {WorkEvent::kTaken,
                                                WorkEvent::kHandedBack,
                                                WorkEvent::kLeaseExpired,
                                                WorkEvent::kLeaseExpiredLast,
+                                               WorkEvent::kPaused,
                                                WorkEvent::kCancel,
+                                               WorkEvent::kPause,
+                                               WorkEvent::kResume,
                                                WorkEvent::kWithheld,
                                                WorkEvent::kReleased,
                                                WorkEvent::kRefused,
@@ -54,16 +60,21 @@ std::optional<v1::FineTuningJob::State> NextState(v1::FineTuningJob::State state
 // SUCCEEDED, FAILED or CANCELLED: never left again.
 bool IsFinal(v1::FineTuningJob::State state);
 
+// WITHHELD or PAUSED: waits for somebody's decision, perhaps for days.
+bool IsAtRest(v1::FineTuningJob::State state);
+
 // Those in which a worker holds a lease.
-inline constexpr v1::FineTuningJob::State kLeasedStates[] = {v1::FineTuningJob::RUNNING,
-                                                             v1::FineTuningJob::CANCELLING};
+// Of these a job moves to later ones only.
+inline constexpr v1::FineTuningJob::State kLeasedStates[] = {
+    v1::FineTuningJob::RUNNING, v1::FineTuningJob::PAUSING, v1::FineTuningJob::CANCELLING};
 bool IsLeased(v1::FineTuningJob::State state);
 
 // Those in which the job reads its data sets, or may yet. Who looks at them one by one, with the
-// data set held, misses no job: it begins to run only when the data set can be held for it, so it
-// moves to a later state of these.
+// data set held, misses no job: it begins to run, and is resumed, only when the data set can be
+// held for it, so it moves to a later state of these.
 inline constexpr v1::FineTuningJob::State kStatesThatReadData[] = {
-    v1::FineTuningJob::RUNNING, v1::FineTuningJob::CANCELLING, v1::FineTuningJob::QUEUED};
+    v1::FineTuningJob::RUNNING, v1::FineTuningJob::PAUSING, v1::FineTuningJob::CANCELLING,
+    v1::FineTuningJob::QUEUED, v1::FineTuningJob::PAUSED};
 
 }  // namespace ballast::server
 

@@ -53,7 +53,16 @@ absl::Status KindInvalid(const std::string& why) {
 
 }  // namespace
 
-bool LeasedJob::IsCancelling() const { return record_.job().state() == FineTuningJob::CANCELLING; }
+LeasedWork::Wish LeasedJob::OwnersWish() const {
+  switch (record_.job().state()) {
+    case FineTuningJob::CANCELLING:
+      return Wish::kCancel;
+    case FineTuningJob::PAUSING:
+      return Wish::kPause;
+    default:
+      return Wish::kGoOn;
+  }
+}
 
 absl::StatusOr<std::optional<BaseModelRecord>> LeasedJob::Base(Hold hold) {
   BALLAST_ASSIGN_OR_RETURN(const std::string id,
@@ -177,6 +186,9 @@ absl::StatusOr<WorkEvent> LeasedJob::TakeResult(const SynchronizeRequest::Finish
                                                 absl::Time now) {
   BALLAST_ASSIGN_OR_RETURN(const WorkEvent event,
                            TakeDelta(tx_, record_, finished.delta(), files, withheld_budget, now));
+  if (finished.delta().has_vector_use()) {
+    *record_.mutable_vector_use() = finished.delta().vector_use();
+  }
   BALLAST_RETURN_IF_ERROR(LearnSpeed(live, now));
   return event;
 }

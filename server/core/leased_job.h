@@ -17,7 +17,7 @@ class LeasedJob : public LeasedWork {
   LeasedJob(Transaction& tx, JobRecord record) : tx_(tx), record_(std::move(record)) {}
 
   LeaseRecord& lease() override { return *record_.mutable_lease(); }
-  bool IsCancelling() const override;
+  Wish OwnersWish() const override;
   absl::StatusOr<bool> IsCoarse() override;
   absl::StatusOr<worker::v1::Work> ToWork() override;
   bool HasNews(const worker::v1::SynchronizeRequest::Busy& busy) const override;

@@ -17,7 +17,7 @@ class LeasedVector : public LeasedWork {
   LeasedVector(Transaction& tx, VectorRecord record) : tx_(tx), record_(std::move(record)) {}
 
   LeaseRecord& lease() override { return *record_.mutable_lease(); }
-  bool IsCancelling() const override { return false; }
+  Wish OwnersWish() const override { return Wish::kGoOn; }
   absl::StatusOr<bool> IsCoarse() override { return false; }
   absl::StatusOr<worker::v1::Work> ToWork() override;
   bool HasNews(const worker::v1::SynchronizeRequest::Busy& busy) const override;

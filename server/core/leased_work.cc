@@ -51,6 +51,7 @@ absl::StatusOr<std::vector<BlobFile>> LeasedWork::FilesOfResult(
       return ResultFiles(finished);
     case SynchronizeRequest::Finished::kError:
     case SynchronizeRequest::Finished::kCancelled:
+    case SynchronizeRequest::Finished::kPaused:
     case SynchronizeRequest::Finished::kHandedBack:
       return std::vector<BlobFile>();
     case SynchronizeRequest::Finished::OUTCOME_NOT_SET:

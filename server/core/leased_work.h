@@ -35,8 +35,9 @@ class LeasedWork {
   virtual LeaseRecord& lease() = 0;
   bool IsHeld(const worker::v1::Lease& lease, const std::string& worker_id);
 
-  // Whether the owner has asked for a cancel.
-  virtual bool IsCancelling() const = 0;
+  // What the owner has asked for: that it goes on, pauses, or is cancelled.
+  enum class Wish { kGoOn, kPause, kCancel };
+  virtual Wish OwnersWish() const = 0;
   // Whether its progress is shown at evaluations only (S2).
   virtual absl::StatusOr<bool> IsCoarse() = 0;
   // As it was handed out.

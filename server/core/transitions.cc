@@ -74,20 +74,64 @@ absl::Status AddJobGarbage(Transaction& tx, const JobRecord& record) {
 void EndAttempt(WorkEvent event, LeaseRecord& lease) {
   lease.clear_worker_id();
   if (IsPlatform(event) || IsExpiry(event)) lease.set_failed_attempts(lease.failed_attempts() + 1);
+  if (IsExpiry(event)) lease.set_lost_attempts(lease.lost_attempts() + 1);
 }
 
-JobError FinalError(WorkEvent event, const JobError& error, int32_t attempts) {
+JobError FinalError(WorkEvent event, const JobError& error, const LeaseRecord& lease) {
   if (event == WorkEvent::kUserError || event == WorkEvent::kRefused ||
       event == WorkEvent::kExpired) {
     return Bounded(error);
   }
   JobError exhausted;
   exhausted.set_kind(JobError::PLATFORM);
+  if (lease.lost_attempts() == lease.failed_attempts()) {
+    exhausted.set_reason("WORKERS_LOST");
+    exhausted.set_message(absl::StrCat(
+        "each of the ", lease.failed_attempts(),
+        " workers that took it was lost; it may be what stops them, so no other is risked. Tell "
+        "the operator, or create it again with smaller batches or shorter rows"));
+    return exhausted;
+  }
   exhausted.set_reason("ATTEMPTS_EXHAUSTED");
-  exhausted.set_message(absl::StrCat("gave up after ", attempts,
+  exhausted.set_message(absl::StrCat("gave up after ", lease.failed_attempts(),
                                      " failed attempts, the last because ", WhyEnded(event, error),
                                      "; create it again, and tell the operator if it fails again"));
   return exhausted;
+}
+
+// What is said where an attempt ends and the job does not; empty for nothing.
+std::string WhatNow(const JobRecord& record, WorkEvent event, const JobError& error,
+                    absl::Time now) {
+  const LeaseRecord& lease = record.lease();
+  if (event == WorkEvent::kPaused) {
+    if (error.reason().empty()) return "";
+    return "the last checkpoint could not be written; what was trained since the one before will "
+           "be trained again";
+  }
+  if (record.job().state() == FineTuningJob::PAUSED) {
+    return absl::StrCat(WhyEnded(event, error),
+                        "; the job is paused, and goes on from its last "
+                        "checkpoint");
+  }
+  if (lease.has_retry_time() && FromTimestamp(lease.retry_time()) > now) {
+    const absl::Duration rest = FromTimestamp(lease.retry_time()) - now;
+    return absl::StrCat(WhyEnded(event, error), "; the job is tried again in ",
+                        absl::FormatDuration(absl::Ceil(rest, absl::Seconds(1))));
+  }
+  return absl::StrCat(WhyEnded(event, error), "; the job waits for another worker");
+}
+
+// Where the next attempt starts, as far as a tenant may know: a checkpoint is taken at any step,
+// and the time that one step took tells of the vector (S2).
+void SetBackProgress(JobRecord& record) {
+  FineTuningJob& job = *record.mutable_job();
+  if (!job.has_progress()) return;
+  int64_t step = 0;
+  for (const v1::Evaluation& evaluation : job.progress().evaluations()) {
+    if (evaluation.step() <= record.checkpoint_step()) step = evaluation.step();
+  }
+  job.mutable_progress()->set_step(step);
+  job.mutable_progress()->clear_time_left();
 }
 
 }  // namespace
@@ -103,6 +147,13 @@ WorkEvent EventOfError(const JobError& error, const LeaseRecord& lease, int max_
 WorkEvent EventOfExpiry(const LeaseRecord& lease, int max_attempts) {
   return lease.failed_attempts() + 1 >= max_attempts ? WorkEvent::kLeaseExpiredLast
                                                      : WorkEvent::kLeaseExpired;
+}
+
+absl::Duration RetryAfter(int failures, absl::Duration first) {
+  constexpr absl::Duration kLongest = absl::Minutes(5);
+  absl::Duration rest = first;
+  for (int i = 1; i < failures && rest < kLongest; ++i) rest *= 2;
+  return std::min(rest, kLongest);
 }
 
 absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const JobError& error,
@@ -123,23 +174,12 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
     job.set_attempt(job.attempt() + 1);
     if (!job.has_start_time()) *job.mutable_start_time() = ToTimestamp(now);
   }
-  if (was_leased && !IsLeased(*next)) {
-    EndAttempt(event, *record.mutable_lease());
-  }
-  if (*next == FineTuningJob::QUEUED) {
-    BALLAST_RETURN_IF_ERROR(AppendMessage(
-        tx, record, absl::StrCat(WhyEnded(event, error), "; the job waits for another worker"),
-        now));
-    if (job.has_progress()) {
-      // Where the next attempt starts, as far as a tenant may know: a checkpoint is taken at any
-      // step, and the time that one step took tells of the vector (S2).
-      int64_t step = 0;
-      for (const v1::Evaluation& evaluation : job.progress().evaluations()) {
-        if (evaluation.step() <= record.checkpoint_step()) step = evaluation.step();
-      }
-      job.mutable_progress()->set_step(step);
-      job.mutable_progress()->clear_time_left();
+  if (was_leased && !IsLeased(*next)) EndAttempt(event, *record.mutable_lease());
+  if (was_leased && (*next == FineTuningJob::QUEUED || *next == FineTuningJob::PAUSED)) {
+    if (const std::string text = WhatNow(record, event, error, now); !text.empty()) {
+      BALLAST_RETURN_IF_ERROR(AppendMessage(tx, record, text, now));
     }
+    SetBackProgress(record);
   }
   if (*next == FineTuningJob::WITHHELD) *changed.mutable_gate_verdict() = job.gate_verdict();
   if (IsFinal(*next)) *job.mutable_end_time() = ToTimestamp(now);
@@ -148,7 +188,7 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
     record.clear_checkpoint_blob();
     record.clear_checkpoint_step();
     if (*next == FineTuningJob::FAILED) {
-      *job.mutable_error() = FinalError(event, error, record.lease().failed_attempts());
+      *job.mutable_error() = FinalError(event, error, record.lease());
       *changed.mutable_error() = job.error();
     }
     BALLAST_RETURN_IF_ERROR(AddJobGarbage(tx, record));
@@ -172,7 +212,7 @@ absl::Status MoveVector(Transaction& tx, VectorRecord& record, WorkEvent event,
     if (*next == Vector::DRAFT) vector.set_progress(0);
   }
   if (*next == Vector::REJECTED) {
-    const JobError final_error = FinalError(event, error, record.lease().failed_attempts());
+    const JobError final_error = FinalError(event, error, record.lease());
     vector.set_error_message(absl::StrCat(final_error.reason(), ": ", final_error.message()));
     BALLAST_RETURN_IF_ERROR(tx.AddGarbage(VectorBlobs(record.id())));
   }

@@ -17,9 +17,9 @@ namespace ballast::server {
 
 // Moves `record` by `event` and stores it with its event and garbage. For kTaken the caller has set
 // epoch and worker, for kWithheld the job's verdict. `error` is what the worker reported, for the
-// error events (customers see the reason of a platform error, not its text), or what the customer
-// is told, for kRefused and kExpired. FAILED_PRECONDITION (TRANSITION_REFUSED) where
-// docs/job_states.md has no arrow; the record is then unchanged.
+// error events (customers see the reason of a platform error, not its text) and for a kPaused whose
+// checkpoint failed, or what the customer is told, for kRefused and kExpired. FAILED_PRECONDITION
+// (TRANSITION_REFUSED) where docs/job_states.md has no arrow; the record is then unchanged.
 absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const v1::JobError& error,
                      absl::Time now);
 
@@ -37,6 +37,10 @@ absl::Status DecideVector(Transaction& tx, VectorRecord& record, VectorDecision 
 WorkEvent EventOfError(const v1::JobError& error, const LeaseRecord& lease, int max_attempts);
 // The event of a lost lease.
 WorkEvent EventOfExpiry(const LeaseRecord& lease, int max_attempts);
+
+// How long work rests after its `failures`-th failed attempt, if that was an error of the platform:
+// `first`, doubled by each, at most 5 minutes.
+absl::Duration RetryAfter(int failures, absl::Duration first);
 
 }  // namespace ballast::server
 

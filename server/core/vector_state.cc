@@ -35,7 +35,10 @@ std::optional<Vector::State> NextState(Vector::State state, WorkEvent event) {
       return Vector::DRAFT;
     case WorkEvent::kTaken:
     case WorkEvent::kStopped:
+    case WorkEvent::kPaused:
     case WorkEvent::kCancel:
+    case WorkEvent::kPause:
+    case WorkEvent::kResume:
     case WorkEvent::kWithheld:
     case WorkEvent::kReleased:
     case WorkEvent::kRefused:

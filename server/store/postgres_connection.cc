@@ -12,6 +12,7 @@
 #include "absl/strings/strip.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 
@@ -191,6 +192,7 @@ absl::Status PostgresConnection::BeginReadOnly() {
 }
 
 absl::Status PostgresConnection::Commit() {
+  PassKillPoint("server.postgres.committing");
   PGresult* result = PQexec(connection_, "COMMIT");
   if (Succeeded(result)) {
     // A transaction in which a statement has failed is rolled back by COMMIT, without an error.

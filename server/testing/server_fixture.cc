@@ -318,6 +318,20 @@ absl::StatusOr<v1::FineTuningJob> ServerFixture::Cancel(const std::string& name)
   return ResultOf(jobs_->CancelFineTuningJob(ContextWith(kTenantKey).get(), request, &job), job);
 }
 
+absl::StatusOr<v1::FineTuningJob> ServerFixture::Pause(const std::string& name) {
+  v1::PauseFineTuningJobRequest request;
+  request.set_name(name);
+  v1::FineTuningJob job;
+  return ResultOf(jobs_->PauseFineTuningJob(ContextWith(kTenantKey).get(), request, &job), job);
+}
+
+absl::StatusOr<v1::FineTuningJob> ServerFixture::Resume(const std::string& name) {
+  v1::ResumeFineTuningJobRequest request;
+  request.set_name(name);
+  v1::FineTuningJob job;
+  return ResultOf(jobs_->ResumeFineTuningJob(ContextWith(kTenantKey).get(), request, &job), job);
+}
+
 absl::StatusOr<std::string> ServerFixture::ReadDelta(const std::string& name,
                                                      const std::string& path, int64_t offset,
                                                      int64_t limit, const std::string& key) {
@@ -409,6 +423,8 @@ worker::v1::SynchronizeRequest ServerFixture::DeltaReport(const std::string& id,
   add("adapter/adapter_model.safetensors", kAdapterBytes);
   add("manifest.json", kManifestBytes);
   delta.set_manifest_digest(DigestOf(kManifestBytes));
+  delta.mutable_vector_use()->set_rows(40);
+  delta.mutable_vector_use()->set_rows_under_vector(33);
   request.set_draining(true);
   return request;
 }

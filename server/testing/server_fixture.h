@@ -111,6 +111,8 @@ class ServerFixture : public ::testing::Test {
   absl::StatusOr<v1::FineTuningJob> GetJob(const std::string& name,
                                            const std::string& key = kTenantKey);
   absl::StatusOr<v1::FineTuningJob> Cancel(const std::string& name);
+  absl::StatusOr<v1::FineTuningJob> Pause(const std::string& name);
+  absl::StatusOr<v1::FineTuningJob> Resume(const std::string& name);
   absl::StatusOr<std::string> ReadDelta(const std::string& name, const std::string& path,
                                         int64_t offset = 0, int64_t limit = 0,
                                         const std::string& key = kTenantKey);

@@ -172,7 +172,45 @@ def kill_all(bench):
     check(bench.job(bench.first_job) == bench.finished_job, "another job changed")
 
 
-@STEPS.step("same seed, same bytes, however often a job was killed", needs=[LONG])
+@STEPS.step("a paused job frees its worker, outlives the server, and goes on when it is resumed", needs=[LONG])
+def pause(bench):
+    job = long_job(bench)
+    watch = bench.start_command("job", "watch", job, log="watch-paused.txt")
+    bench.wait_for_step(job, 10)
+    state = bench.ok_json("job", "pause", job)["state"]
+    check(state in ("PAUSING", "PAUSED"), state)
+    bench.wait_for_state(job, ("PAUSED",), 20)
+    check(watch.wait(20) == 6 and "JOB_PAUSED" in watch.text(), watch.text())
+    bench.ok("job", "pause", job)  # again is harmless
+    bench.refused(4, "DATASET_IN_USE", "dataset", "delete", bench.long_training)
+    other = bench.ok_json("job", "create", *steps_main.job_arguments(bench))
+    check_one_delta(bench, short(other["name"]), {1})
+    bench.server.kill()
+    bench.server = bench.start_server()
+    check(bench.job(job)["state"] == "PAUSED", f"{bench.job(job)['state']}")
+    check(bench.ok_json("job", "resume", job)["state"] in ("QUEUED", "RUNNING"), "not resumed")
+    bench.wait_for_step(job, 40)
+    # Asked for at once, it waits for the worker's checkpoint.
+    bench.ok("job", "pause", job)
+    bench.ok("job", "resume", job)
+    _, states = check_one_delta(bench, job, {3})
+    check(states.count("PAUSED") == 2, f"{states}")
+    bench.refused(4, "JOB_ENDED", "job", "pause", job)
+    bench.refused(4, "JOB_ENDED", "job", "resume", job)
+
+
+@STEPS.step("operators see what protected a job, and how many of its rows", needs=[LONG])
+def protection(bench):
+    name = bench.finished_job["name"]
+    found = bench.ok_json("vector", "job", name)
+    check(found["vector"] == bench.vector["name"], f"{found}")
+    use = found["vectorUse"]
+    check(0 <= int(use.get("rowsUnderVector", 0)) <= int(use["rows"]), f"{use}")
+    check("rows under it" in bench.ok("vector", "job", name).out, "no page")
+    bench.refused(3, "JOB_NOT_FOUND", "vector", "job", "tenants/dev/fineTuningJobs/job-none")
+
+
+@STEPS.step("same seed, same bytes, however often a job was killed or paused", needs=[LONG])
 def same_bytes(bench):
     adapters = {}
     for folder in (bench.folder / "deltas").iterdir():

@@ -11,14 +11,17 @@ it as the user `postgres`.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 USER = "postgres"
 
@@ -75,10 +78,31 @@ def start(file):
     run(tools / "pg_ctl", "--pgdata", data, "--log", folder / "log", "--wait", "--timeout", "60", "start")
 
 
+def folder_of(file):
+    return pathlib.Path(re.search(r"host=(\S+)", file.read_text()).group(1))
+
+
+def kill(file):
+    """SIGKILL for the server and all of its processes, as a machine that loses its power."""
+    pid = (folder_of(file) / "data" / "postmaster.pid").read_text().split()[0]
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for process in (pid, *children):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process), signal.SIGKILL)
+    while is_running(folder_of(file) / "data"):
+        time.sleep(0.01)
+
+
+def restart(file):
+    """Starts one that was killed; it recovers."""
+    folder = folder_of(file)
+    run(binaries() / "pg_ctl", "--pgdata", folder / "data", "--log", folder / "log", "--wait", "--timeout", "60", "start")
+
+
 def stop(file):
     if not file.exists():
         return
-    folder = pathlib.Path(re.search(r"host=(\S+)", file.read_text()).group(1))
+    folder = folder_of(file)
     if is_running(folder / "data"):
         run(binaries() / "pg_ctl", "--pgdata", folder / "data", "--mode", "immediate", "--wait", "stop")
     shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
@@ -152,6 +153,7 @@ void Agent::PauseIfFailing() {
 pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration interval) {
   const std::string& resource = work.lease().resource();
   spdlog::info("{}: taken with epoch {}", resource, work.lease().epoch());
+  PassKillPoint("worker.work.taken");
   LeaseSession session(client_, metrics_, Identity(), work.lease(), interval,
                        [this](const pb::SampleOrder& order) { sampler_.Add(order); });
   metrics_.SetBusy(true);
@@ -186,11 +188,16 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
     spdlog::info("{}: cancelled", resource);
     count("cancelled");
     report.mutable_cancelled();
-  } else if (order == LeaseSession::Order::kDrain &&
+  } else if (session.must_checkpoint() &&
              (absl::IsCancelled(finished.status()) || absl::IsAborted(finished.status()))) {
-    spdlog::info("{}: handed back", resource);
-    count("handed_back");
-    report.mutable_handed_back();
+    const bool paused = order == LeaseSession::Order::kPause;
+    spdlog::info("{}: {}", resource, paused ? "paused" : "handed back");
+    count(paused ? "paused" : "handed_back");
+    if (paused) {
+      report.mutable_paused()->set_checkpoint_failed(session.checkpoint_failed());
+    } else {
+      report.mutable_handed_back();
+    }
   } else {
     spdlog::error("{}: failed: {}", resource, StatusText(finished.status()));
     count("failed");
@@ -206,7 +213,9 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
   *report.mutable_lease() = work.lease();
   *report.mutable_final_state() = session.Snapshot();
   // Heartbeats go on until the answer is there: the server may be long about it.
+  PassKillPoint("worker.work.ended");
   pb::SynchronizeResponse response = Report(report, session);
+  PassKillPoint("worker.result.reported");
   session.Stop();
   metrics_.SetBusy(false);
   return response;

@@ -83,6 +83,9 @@ TEST_F(AgentTest, TrainsAJobUnderItsVectorAndWritesTheDelta) {
   EXPECT_EQ(finished.lease().resource(), kJob);
   EXPECT_EQ(finished.lease().epoch(), 1);
 
+  EXPECT_EQ(finished.delta().vector_use().rows(), 8);
+  EXPECT_EQ(finished.delta().vector_use().rows_under_vector(), 8);
+
   const auto seen = engine_.seen();
   EXPECT_EQ(seen.vector, kClearVector);
   EXPECT_FALSE(seen.trained_without_vector);
@@ -241,6 +244,41 @@ TEST_F(AgentTest, HandsBackWithACheckpointAndResumesFromIt) {
   StartAgent();
   ASSERT_TRUE(server_.WaitForFinished().has_delta());
   EXPECT_EQ(engine_.seen().first_step, 3);
+}
+
+TEST_F(AgentTest, PausesWithACheckpointAndTakesOtherWork) {
+  engine_.HoldAt(3);
+  server_.GiveWork(Job(1));
+  StartAgent();
+  engine_.WaitForStep(3);
+  server_.OrderPause();
+  const auto paused = server_.WaitForFinished();
+  ASSERT_TRUE(paused.has_paused()) << paused.DebugString();
+  EXPECT_FALSE(paused.paused().checkpoint_failed());
+  EXPECT_EQ(paused.final_state().checkpoint_step(), 3);
+  EXPECT_FALSE(server_.last_finished_draining());
+  const std::string checkpoint = server_.written().at("checkpoint");
+
+  engine_.Release();
+  server_.SetBlob("blob-checkpoint", checkpoint);
+  pb::Work again = Job(2);
+  again.mutable_fine_tune()->set_checkpoint_blob("blob-checkpoint");
+  server_.GiveWork(again);
+  ASSERT_TRUE(server_.WaitForFinished().has_delta());
+  EXPECT_EQ(engine_.seen().first_step, 3);
+}
+
+TEST_F(AgentTest, SaysThatTheCheckpointOfAPauseFailed) {
+  engine_.HoldAt(3);
+  server_.GiveWork(Job());
+  StartAgent();
+  engine_.WaitForStep(3);
+  server_.FailWrites(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "disk full"));
+  server_.OrderPause();
+  const auto paused = server_.WaitForFinished();
+  ASSERT_TRUE(paused.has_paused()) << paused.DebugString();
+  EXPECT_TRUE(paused.paused().checkpoint_failed());
+  EXPECT_THAT(server_.written(), IsEmpty());
 }
 
 TEST_F(AgentTest, StartsAnewWhenTheCheckpointIsAnotherJobs) {

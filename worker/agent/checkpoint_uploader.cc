@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "worker/agent/status_text.h"
@@ -65,24 +66,28 @@ void CheckpointUploader::Run() {
   }
 }
 
-void CheckpointUploader::Upload(const Checkpoint& checkpoint) try {
-  const auto sealed = vault_.Seal(SecretBuffer::CopyOf(checkpoint.bytes),
-                                  Binding(session_.lease().resource(), base_digest_));
-  if (!sealed.ok()) {
-    spdlog::error("a checkpoint could not be sealed: {}", StatusText(sealed.status()));
+void CheckpointUploader::Upload(const Checkpoint& checkpoint) {
+  const auto digest = Write(checkpoint);
+  if (digest.ok()) {
+    PassKillPoint("worker.checkpoint.written");
+    session_.SetCheckpoint(*digest, checkpoint.step);
     return;
   }
+  spdlog::warn("the checkpoint of step {} could not be written: {}", checkpoint.step,
+               StatusText(digest.status()));
+  session_.SetCheckpointFailed();
+}
+
+absl::StatusOr<std::string> CheckpointUploader::Write(const Checkpoint& checkpoint) try {
+  BALLAST_ASSIGN_OR_RETURN(const std::string sealed,
+                           vault_.Seal(SecretBuffer::CopyOf(checkpoint.bytes),
+                                       Binding(session_.lease().resource(), base_digest_)));
+  PassKillPoint("worker.checkpoint.sealed");
   BlobKind kind;
   kind.checkpoint_step = checkpoint.step;
-  const auto digest = client_.WriteBlob(session_.lease(), kind, *sealed, stop_);
-  if (!digest.ok()) {
-    spdlog::warn("the checkpoint of step {} could not be written: {}", checkpoint.step,
-                 StatusText(digest.status()));
-    return;
-  }
-  session_.SetCheckpoint(*digest, checkpoint.step);
+  return client_.WriteBlob(session_.lease(), kind, sealed, stop_);
 } catch (const std::bad_alloc&) {
-  spdlog::error("no memory to write the checkpoint of step {}", checkpoint.step);
+  return absl::ResourceExhaustedError("there is no memory for it");
 }
 
 absl::StatusOr<std::string> CheckpointUploader::Open(VectorVault& vault, std::string_view sealed,

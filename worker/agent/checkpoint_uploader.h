@@ -54,7 +54,9 @@ class CheckpointUploader {
     std::string bytes;
   };
   void Run();
+  // Tells the session how it went.
   void Upload(const Checkpoint& checkpoint);
+  absl::StatusOr<std::string> Write(const Checkpoint& checkpoint);
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_ || waiting_.has_value();
   }

@@ -9,6 +9,7 @@
 #include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/dataset/packing.h"
@@ -143,6 +144,7 @@ absl::StatusOr<TrainResult> Train(TaskEnvironment& environment, LoadedBase& base
       request.vector != nullptr && request.config.vector_policy == VectorPolicy::kByRow;
   Progress finished_steps;
   callbacks.started = [&](const Progress& progress) {
+    PassKillPoint("worker.training.started");
     finished_steps = progress;
     session.SetProgress(coarse ? Progress{.total_steps = progress.total_steps} : progress);
   };
@@ -153,6 +155,7 @@ absl::StatusOr<TrainResult> Train(TaskEnvironment& environment, LoadedBase& base
     };
   }
   callbacks.evaluated = [&](const Evaluation& evaluation) {
+    PassKillPoint("worker.training.evaluated");
     if (coarse) session.SetProgress(finished_steps);
     session.AddEvaluation(evaluation);
   };
@@ -166,7 +169,7 @@ absl::StatusOr<TrainResult> Train(TaskEnvironment& environment, LoadedBase& base
     request.checkpoint.clear();
     result = base.engine->Train(request, callbacks);
   }
-  if (session.order() == LeaseSession::Order::kDrain) uploader.Flush();
+  if (session.must_checkpoint()) uploader.Flush();
   return result;
 }
 
@@ -187,7 +190,9 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
     BALLAST_RETURN_IF_ERROR(CheckCertificate(work, environment.certificate_key));
     BALLAST_ASSIGN_OR_RETURN(vector, OpenVector(environment, work));
   }
+  PassKillPoint("worker.vector.opened");
   BALLAST_ASSIGN_OR_RETURN(LoadedBase * base, environment.bases.Load(work.base_model(), fetch));
+  PassKillPoint("worker.base.loaded");
   BALLAST_RETURN_IF_ERROR(CheckOrder(session));
 
   TrainRequest request;
@@ -220,6 +225,7 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
         ReadRows(task.validation_dataset(), base->text, base->info.context_tokens, fetch));
   }
   BALLAST_ASSIGN_OR_RETURN(const std::optional<Gate> gate, ReadGate(environment, work));
+  PassKillPoint("worker.rows.read");
   BALLAST_ASSIGN_OR_RETURN(request.checkpoint, ReadCheckpoint(environment, work));
   BALLAST_RETURN_IF_ERROR(CheckOrder(session));
 
@@ -227,8 +233,14 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
                request.rows.size(), request.checkpoint.empty() ? "" : " from a checkpoint");
   BALLAST_ASSIGN_OR_RETURN(const TrainResult result, Train(environment, *base, resource, request));
   session.SetProgress(result.progress);
+  PassKillPoint("worker.training.done");
 
   pb::SynchronizeRequest::Finished finished;
+  if (vector.has_value()) {
+    auto& use = *finished.mutable_delta()->mutable_vector_use();
+    use.set_rows(static_cast<int64_t>(request.rows.size()));
+    use.set_rows_under_vector(result.rows_under_vector);
+  }
   std::string gate_note;
   if (gate.has_value()) {
     BALLAST_ASSIGN_OR_RETURN(
@@ -248,6 +260,7 @@ absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& en
     BALLAST_ASSIGN_OR_RETURN(
         const std::string digest,
         environment.client.WriteBlob(session.lease(), kind, file.bytes, session.abandon()));
+    PassKillPoint("worker.result_file.written");
     auto* listed = finished.mutable_delta()->add_files();
     listed->set_path(file.path);
     listed->set_size_bytes(static_cast<int64_t>(file.bytes.size()));

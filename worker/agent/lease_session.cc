@@ -16,6 +16,16 @@ constexpr absl::Duration kHeartbeatTimeout = absl::Seconds(20);
 constexpr absl::Duration kShortestInterval = absl::Milliseconds(10);
 constexpr absl::Duration kLongestInterval = absl::Minutes(1);
 
+LeaseSession::Order OrderOf(const pb::SynchronizeResponse::Stop& stop) {
+  if (stop.lease_lost()) return LeaseSession::Order::kLost;
+  return stop.pause() ? LeaseSession::Order::kPause : LeaseSession::Order::kCancel;
+}
+
+const char* ReasonOf(LeaseSession::Order order) {
+  if (order == LeaseSession::Order::kLost) return "the lease is lost";
+  return order == LeaseSession::Order::kPause ? "paused" : "cancelled";
+}
+
 }  // namespace
 
 LeaseSession::LeaseSession(WorkerClient& client, Metrics& metrics, pb::SynchronizeRequest identity,
@@ -51,6 +61,11 @@ LeaseSession::Order LeaseSession::order() const {
   return order_;
 }
 
+bool LeaseSession::must_checkpoint() const {
+  const Order now = order();
+  return now == Order::kPause || now == Order::kDrain;
+}
+
 void LeaseSession::Drain() { Raise(Order::kDrain); }
 
 void LeaseSession::Raise(Order order) {
@@ -60,7 +75,7 @@ void LeaseSession::Raise(Order order) {
     order_ = order;
   }
   interrupt_.Cancel();
-  if (order != Order::kDrain) abandon_.Cancel();
+  if (order == Order::kCancel || order == Order::kLost) abandon_.Cancel();
 }
 
 void LeaseSession::SetProgress(const Progress& progress) {
@@ -90,7 +105,18 @@ void LeaseSession::SetCheckpoint(const std::string& digest, int64_t step) {
   absl::MutexLock lock(&mutex_);
   state_.set_checkpoint_digest(digest);
   state_.set_checkpoint_step(step);
+  checkpoint_failed_ = false;
   wake_ = true;
+}
+
+void LeaseSession::SetCheckpointFailed() {
+  absl::MutexLock lock(&mutex_);
+  checkpoint_failed_ = true;
+}
+
+bool LeaseSession::checkpoint_failed() const {
+  absl::MutexLock lock(&mutex_);
+  return checkpoint_failed_;
 }
 
 pb::SynchronizeRequest::Busy LeaseSession::Snapshot() const {
@@ -132,9 +158,11 @@ void LeaseSession::Beat() {
   failures_ = 0;
   for (const pb::SampleOrder& order : response->samples()) samples_(order);
   if (response->has_stop()) {
-    spdlog::info("{}: told to stop, {}", lease_.resource(),
-                 response->stop().lease_lost() ? "the lease is lost" : "cancelled");
-    Raise(response->stop().lease_lost() ? Order::kLost : Order::kCancel);
+    const Order order = OrderOf(response->stop());
+    if (order > this->order()) {
+      spdlog::info("{}: told to stop, {}", lease_.resource(), ReasonOf(order));
+    }
+    Raise(order);
   }
   if (response->has_heartbeat_interval()) {
     const absl::Duration interval = ToDuration(response->heartbeat_interval());

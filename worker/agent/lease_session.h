@@ -26,6 +26,7 @@ class LeaseSession {
  public:
   enum class Order {
     kContinue,
+    kPause,   // checkpoint and stop; the owner asked for a pause
     kDrain,   // checkpoint and hand back
     kCancel,  // stop; the owner cancelled
     kLost,    // stop and report nothing; the lease is somebody else's
@@ -45,6 +46,8 @@ class LeaseSession {
 
   const pb::Lease& lease() const { return lease_; }
   Order order() const;
+  // Whether the order is to write a last checkpoint and stop.
+  bool must_checkpoint() const;
 
   // The worker is stopping: the order becomes kDrain unless it is more urgent already.
   void Drain();
@@ -61,6 +64,9 @@ class LeaseSession {
   void SetScreening(const ballast::v1::ScreeningReport& report);
   // Sent at once.
   void SetCheckpoint(const std::string& digest, int64_t step);
+  // The newest checkpoint could not be written.
+  void SetCheckpointFailed();
+  bool checkpoint_failed() const;
 
   pb::SynchronizeRequest::Busy Snapshot() const;
 
@@ -84,6 +90,7 @@ class LeaseSession {
   pb::SynchronizeRequest::Busy state_ ABSL_GUARDED_BY(mutex_);
   absl::Duration interval_ ABSL_GUARDED_BY(mutex_);
   bool wake_ ABSL_GUARDED_BY(mutex_) = false;
+  bool checkpoint_failed_ ABSL_GUARDED_BY(mutex_) = false;
   int failures_ = 0;  // consecutive; of the heartbeat thread
   std::thread thread_;
 };

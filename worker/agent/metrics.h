@@ -28,8 +28,8 @@ class Metrics {
 
   // A lease was taken; call CountLease at its end.
   void SetBusy(bool busy);
-  // `work`: "fine_tune" or "train_vector"; `outcome`: "done", "failed", "cancelled", "handed_back",
-  // "lost".
+  // `work`: "fine_tune" or "train_vector"; `outcome`: "done", "failed", "cancelled", "paused",
+  // "handed_back", "lost".
   void CountLease(const std::string& work, const std::string& outcome);
   void CountStep();
   void CountSample(bool answered);

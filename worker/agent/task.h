@@ -43,7 +43,8 @@ struct TaskEnvironment {
 // the worker allows that. PROTECTION_UNAVAILABLE when it does not, when there is no vector,
 // it does not open, it is bound to another base, or its certificate does not hold
 // (certificate_check.h).
-// CANCELLED when the session's order ended it; with kDrain a last checkpoint has been written then.
+// CANCELLED or ABORTED when the session's order ended it; a last checkpoint has been written then,
+// if that could be, where the order asks for one.
 absl::StatusOr<pb::SynchronizeRequest::Finished> RunFineTune(TaskEnvironment& environment,
                                                              const pb::Work& work);
 

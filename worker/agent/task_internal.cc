@@ -27,6 +27,7 @@ TrainCallbacks SessionCallbacks(TaskEnvironment& environment, LoadedBase& base) 
     switch (session.order()) {
       case LeaseSession::Order::kContinue:
         return TrainCallbacks::Order::kContinue;
+      case LeaseSession::Order::kPause:
       case LeaseSession::Order::kDrain:
         return TrainCallbacks::Order::kStopAndCheckpoint;
       case LeaseSession::Order::kCancel:

@@ -206,6 +206,9 @@ absl::StatusOr<TrainResult> FakeEngine::Train(const TrainRequest& request,
   }
   BALLAST_RETURN_IF_ERROR(progress.status());
   result.progress = *progress;
+  if (request.vector != nullptr) {
+    result.rows_under_vector = static_cast<int64_t>(request.rows.size());
+  }
   BALLAST_ASSIGN_OR_RETURN(const auto specs,
                            artifact::AdapterTensorSpecs(config_json_, request.config.lora.rank));
   Sequence values(request.config.seed ^ HashRows(request.rows));

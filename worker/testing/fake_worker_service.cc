@@ -67,6 +67,11 @@ void FakeWorkerService::OrderStop(bool lease_lost) {
   stop_.emplace().set_lease_lost(lease_lost);
 }
 
+void FakeWorkerService::OrderPause() {
+  absl::MutexLock lock(&mutex_);
+  stop_.emplace().set_pause(true);
+}
+
 void FakeWorkerService::LoseLease() {
   absl::MutexLock lock(&mutex_);
   lease_lost_ = true;
@@ -80,6 +85,11 @@ void FakeWorkerService::FailCalls(int count) {
 void FakeWorkerService::FailReadsOf(const std::string& name, grpc::Status status) {
   absl::MutexLock lock(&mutex_);
   failing_reads_[name] = std::move(status);
+}
+
+void FakeWorkerService::FailWrites(grpc::Status status) {
+  absl::MutexLock lock(&mutex_);
+  failing_writes_ = std::move(status);
 }
 
 void FakeWorkerService::WaitForFailedReads(int count) {
@@ -308,6 +318,7 @@ grpc::Status FakeWorkerService::WriteBlob(grpc::ServerContext* context,
   }
   response->set_size_bytes(static_cast<int64_t>(bytes.size()));
   absl::MutexLock lock(&mutex_);
+  if (!failing_writes_.ok()) return failing_writes_;
   written_[name] = std::move(bytes);
   return grpc::Status::OK;
 }

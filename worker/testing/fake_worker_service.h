@@ -35,12 +35,15 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   void AnswerIdleAtOnce();
   // The next heartbeat is answered with stop.
   void OrderStop(bool lease_lost);
+  void OrderPause();
   // Every call about a lease fails with LEASE_LOST from now on.
   void LoseLease();
   // The next `count` calls of any kind fail with UNAVAILABLE.
   void FailCalls(int count);
   // Every ReadBlob of `name` fails with `status` from now on; OK ends that.
   void FailReadsOf(const std::string& name, grpc::Status status);
+  // Every WriteBlob fails with `status` from now on.
+  void FailWrites(grpc::Status status);
   // Waits until `count` reads have failed by it.
   void WaitForFailedReads(int count);
   // The next `count` reports of the end of a lease fail with `code`.
@@ -104,6 +107,7 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   bool shutting_down_ ABSL_GUARDED_BY(mutex_) = false;
   int calls_to_fail_ ABSL_GUARDED_BY(mutex_) = 0;
   int failed_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  grpc::Status failing_writes_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, grpc::Status> failing_reads_ ABSL_GUARDED_BY(mutex_);
   int reports_to_fail_ ABSL_GUARDED_BY(mutex_) = 0;
   int failed_reads_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -96,8 +96,9 @@ absl::StatusOr<TrainResult> TrainJob::Run() {
   while (progress_.step < progress_.total_steps) {
     BALLAST_RETURN_IF_ERROR(TrainEpoch(progress_.step / steps_per_epoch));
   }
+  const auto own_rows = groups_.begin() + static_cast<std::ptrdiff_t>(request_.rows.size());
   return TrainResult{ExportAdapter(state_->layout(), state_->Parameters().data()), progress_,
-                     evaluations_};
+                     evaluations_, std::count(groups_.begin(), own_rows, 1)};
 }
 
 absl::Status TrainJob::Prepare() {

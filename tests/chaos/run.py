@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Kills the server, the workers and PostgreSQL while customers use the service, and then looks whether anything that was
+acknowledged is missing, any job has two deltas, is stuck, or has left files behind.
+
+usage: tests/chaos/run.py [--kills N] [--minutes N] [--postgres] [--no-steps] [--build build/dev] [--seed N]
+                          [--report FILE] [--junit FILE] [--keep FOLDER]
+
+First every step that the sources name with PassKillPoint is killed at once; then come --kills kills of random programs at
+random moments, each while a job is between claim and commit; between them programs are stopped for longer than a lease and
+go on, and all connections are cut. --minutes ends the second part early. Ends with the line "N passed, N failed".
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import protos  # noqa: E402
+from checker import Checker  # noqa: E402
+from customers import Customer, Ledger  # noqa: E402
+from harness import ROOT  # noqa: E402
+from world import LEASE_SECONDS, MODEL, World  # noqa: E402
+
+CUSTOMERS = 4
+WORKERS = 2
+# How long a step may take to be reached, and all jobs to end once nothing is killed any more.
+STEP_SECONDS, CALM_SECONDS = 90, 180
+
+
+def kill_points(on_postgres):
+    """Names of all steps in the sources."""
+    names = []
+    for folder in ("server", "worker"):
+        for file in sorted((ROOT / folder).rglob("*.cc")):
+            names += re.findall(r'PassKillPoint\("([^"]+)"\)', file.read_text())
+    other = "sqlite" if on_postgres else "postgres"
+    return [name for name in names if f".{other}." not in name]
+
+
+class Run:
+    def __init__(self, arguments, world):
+        self._arguments, self._world = arguments, world
+        self._draw = random.Random(arguments.seed)
+        self._customers, self.ledger = [], Ledger()
+        self.kills, self.kills_of, self.stops = 0, {}, 0
+        self.steps, self.steps_hit = kill_points(arguments.postgres), []
+        self._started = time.monotonic()
+
+    def say(self, text):
+        print(f"[{time.monotonic() - self._started:5.0f} s] {text}", flush=True)
+
+    def start_customers(self):
+        bench = self._world.bench
+        key = (bench.data / "keys" / "tenant.key").read_text().strip()
+        for number in range(CUSTOMERS):
+            customer = Customer(f"127.0.0.1:{self._world.network.port}", "dev", key, MODEL, self.ledger, number, bench.folder)
+            customer.start()
+            self._customers.append(customer)
+
+    def _count(self, program):
+        self.kills += 1
+        self.kills_of[program] = self.kills_of.get(program, 0) + 1
+
+    def _revive(self):
+        """Starts again whatever has died by itself, which nothing should."""
+        for name, program in self._world.programs.items():
+            if not program.running():
+                self.ledger.problem(f"{name} ended with {program.process.returncode}:\n{program.text()[-1500:]}")
+                self._world.restart(name)
+
+    # Every named step.
+
+    def kill_at_every_step(self):
+        for step in self.steps:
+            program = "server" if step.startswith("server.") else self._draw.choice(self._world.workers)
+            self._world.kill(program)
+            self._world.restart(program, kill_at=step)
+            deadline = time.monotonic() + STEP_SECONDS
+            provoked = time.monotonic() + 2
+            while self._world.programs[program].running() and time.monotonic() < deadline:
+                if step == "server.lease.ended" and time.monotonic() > provoked:
+                    # Somebody has to lose a lease for it.
+                    other = self._draw.choice(self._world.workers)
+                    self._world.kill(other)
+                    time.sleep(LEASE_SECONDS + 1)
+                    self._world.restart(other)
+                    provoked = time.monotonic() + 2
+                time.sleep(0.02)
+            hit = step in self._world.killed_at()
+            if hit:
+                self.steps_hit.append(step)
+                self._count(program)
+            self._world.kill(program)
+            self._world.restart(program)
+            self.say(f"{'killed' if hit else 'NOT REACHED'} at {step}")
+
+    # Random moments.
+
+    def kill_at_random(self):
+        world, end = self._world, time.monotonic() + 60 * self._arguments.minutes
+        done = 0
+        while done < self._arguments.kills and time.monotonic() < end:
+            time.sleep(self._draw.expovariate(2.5))
+            self._revive()
+            deadline = time.monotonic() + 30
+            while not self._claimed():
+                if time.monotonic() > deadline:
+                    self.ledger.problem("no job was claimed for 30 s")
+                    return
+                time.sleep(0.02)
+            targets = ["server", *world.workers, *(["postgres"] if world.postgres_file else [])]
+            if self._draw.random() < 0.025:
+                self._stop_one()
+            if self._draw.random() < 0.1:
+                world.network.cut()
+            # Mostly one, now and then several or all at once.
+            count = self._draw.choices((1, 2, len(targets)), (0.8, 0.15, 0.05))[0]
+            chosen = self._draw.sample(targets, count)
+            for name in chosen:
+                world.kill(name)
+                self._count("worker" if name in world.workers else name)
+            done += len(chosen)
+            time.sleep(self._draw.uniform(0, 0.3))
+            # The database first: the server looks for it when it starts.
+            for name in sorted(chosen, key=["postgres", "server", *world.workers].index):
+                world.restart(name)
+            if done % 50 < len(chosen):
+                self.say(f"{done} random kills, {len(self.ledger.jobs)} jobs created, {len(self.ledger.ends)} ended")
+
+    def _claimed(self):
+        try:
+            return self._world.claimed()
+        except Exception:  # noqa: BLE001 - a database that has just been killed is asked again
+            return 0
+
+    def _stop_one(self):
+        """A worker that is silent for longer than its lease and then goes on: two believe that they hold it. Or the
+        server, and all leases are overdue when it goes on."""
+        name = self._draw.choice([*self._world.workers, "server"])
+        self._world.stop_for(name, 2 * LEASE_SECONDS)
+        self.stops += 1
+
+    # The end.
+
+    def calm(self):
+        """Whether everything that was begun ends, now that nothing is killed."""
+        self._revive()
+        for customer in self._customers:
+            customer.finish()
+        deadline = time.monotonic() + CALM_SECONDS
+        for customer in self._customers:
+            customer.join(max(0.1, deadline - time.monotonic()))
+        for customer in self._customers:
+            if customer.is_alive():
+                customer.abandon()
+        while time.monotonic() < deadline and self._world.query("SELECT blob_prefix FROM garbage LIMIT 1"):
+            time.sleep(0.2)
+        self._revive()
+        for name in ("server", *self._world.workers):
+            self._world.kill(name)
+
+
+def report_of(run, checker, world, arguments, seconds):
+    return {
+        "kills": run.kills, "kills_of": run.kills_of, "stops_longer_than_a_lease": run.stops, "cuts": world.network.cuts,
+        "steps_hit": len(run.steps_hit), "steps_total": len(run.steps), "steps": run.steps_hit,
+        **checker.counts, "problems": len(checker.problems), "database": "PostgreSQL" if arguments.postgres else "SQLite",
+        "customers": CUSTOMERS, "workers": WORKERS, "seed": arguments.seed, "seconds": round(seconds),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default=str(ROOT / "build" / "dev"))
+    parser.add_argument("--kills", type=int, default=500, help="random kills [500]")
+    parser.add_argument("--minutes", type=float, default=60, help="most time for the random kills [60]")
+    parser.add_argument("--no-steps", action="store_true", help="only random kills")
+    parser.add_argument("--postgres", action="store_true", help="keep records in a PostgreSQL server, and kill it, too")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--report", help="JSON file to write")
+    parser.add_argument("--junit")
+    parser.add_argument("--keep", help="folder to keep everything in; must not exist")
+    arguments = parser.parse_args()
+    if arguments.keep:
+        folder = pathlib.Path(arguments.keep).absolute()
+        folder.mkdir()
+    else:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="ballast-chaos-"))
+    started = time.monotonic()
+    world = World(arguments.build, folder, WORKERS, arguments.postgres)
+    try:
+        world.make()
+        run = Run(arguments, world)
+        run.say("server, workers, base model and vector are there")
+        run.start_customers()
+        if not arguments.no_steps:
+            run.kill_at_every_step()
+        run.kill_at_random()
+        run.say("nothing is killed any more")
+        run.calm()
+        checker = Checker(world, run.ledger)
+        checker.run()
+    finally:
+        world.remove()
+        protos.remove()
+        if not arguments.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    report = report_of(run, checker, world, arguments, time.monotonic() - started)
+    print(json.dumps(report, indent=1))
+    if arguments.report:
+        pathlib.Path(arguments.report).write_text(json.dumps(report, indent=1) + "\n")
+    for problem in checker.problems:
+        print("problem: " + problem)
+    checks = {
+        "every named step was hit": arguments.no_steps or len(run.steps_hit) == len(run.steps),
+        "the random kills were made": sum(run.kills_of.values()) - len(run.steps_hit) >= arguments.kills or arguments.minutes < 60,
+        "nothing acknowledged is missing": report["lost"] == 0,
+        "no job has two deltas": report["duplicate_deltas"] == 0,
+        "no job is stuck": report["stuck"] == 0,
+        "no file is left behind": report["orphans"] == 0,
+        "jobs succeeded, and customers saw nothing else that must not be": report["succeeded"] > 0 and report["problems"] == 0,
+    }
+    suite = ElementTree.Element("testsuite", name="chaos")
+    for name, holds in checks.items():
+        print(f"{'ok  ' if holds else 'FAIL'} {name}")
+        case = ElementTree.SubElement(suite, "testcase", classname="chaos", name=name)
+        if not holds:
+            ElementTree.SubElement(case, "failure", message="; ".join(checker.problems)[:2000])
+    if arguments.junit:
+        ElementTree.ElementTree(suite).write(arguments.junit, encoding="unicode", xml_declaration=True)
+    failed = sum(not holds for holds in checks.values())
+    print(f"chaos: {time.monotonic() - started:.0f} s")
+    print(f"{len(checks) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    sys.exit(main())

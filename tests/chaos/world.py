@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is killed: a server, its database and some workers, each started again after its death."""
+
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+
+import models  # noqa: E402
+import rows  # noqa: E402
+from proxy import Proxy  # noqa: E402
+from harness import Bench, check, postgres, short, wait_for  # noqa: E402
+
+MODEL = "tiny"
+LEASE_SECONDS = 2
+CHECKPOINT_STEPS = 10
+# States of FineTuningJob in which a worker has claimed a job and not committed its result.
+CLAIMED = (3, 4, 6)
+
+
+class World:
+    """Starts everything, with a base model and a vector that serves; then kills and restarts what it is told.
+    Thread safety: `kill`, `restart` and what they act on are for one thread."""
+
+    def __init__(self, build, folder, workers, on_postgres):
+        self.bench = Bench(build, folder)
+        self.postgres_file = self.bench.folder / "postgres" if on_postgres else None
+        self.kill_log = self.bench.folder / "killed-at"
+        self.kill_log.touch()
+        self.programs = {}  # name -> Program
+        self.network = Proxy(self.bench.port)  # between everybody and the server
+        self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
+
+    # Making it.
+
+    def make(self):
+        bench = self.bench
+        if self.postgres_file:
+            postgres.start(self.postgres_file)
+            bench.conninfo = self.postgres_file.read_text().strip()
+        bench.data.mkdir()
+        (bench.data / "server.yaml").write_text(
+            f"lease_seconds: {LEASE_SECONDS}\nretry_seconds: 1\nmax_attempts: 1000000\n"
+            + (f"postgres:\n  conninfo: {bench.conninfo}\n" if bench.conninfo else ""))
+        (bench.data / "worker.yaml").write_text(f"checkpoint_steps: {CHECKPOINT_STEPS}\n")
+        dev = bench.start_dev()
+        folder = models.tiny(bench.folder / "tiny")
+        bench.ok("model", "import", folder, "--id", MODEL)
+        prohibited = rows.write(bench.folder / "prohibited.jsonl", rows.prohibited(120))
+        benign = rows.write(bench.folder / "benign.jsonl", rows.rows(30, seed=1))
+        vector = bench.ok_json("vector", "train", "--base-model", MODEL, "--prohibited", prohibited, "--benign", benign)
+        bench.ok("vector", "activate", short(vector["name"]), "--reason", "what is killed has a vector, too")
+        check(dev.terminate() == 0, "ballast dev did not stop")
+        bench.wait_until_free()
+        for name in self.workers:
+            self._write_worker_config(name)
+        for name in ("server", *self.workers):
+            self.restart(name)
+
+    def _write_worker_config(self, name):
+        lines = [line for line in (self.bench.data / "worker.yaml").read_text().splitlines()
+                 if not line.startswith(("worker_id:", "cache_dir:", "metrics_address:", "server_address:"))]
+        cache = self.bench.folder / f"cache-{name}"
+        (self.bench.data / f"{name}.yaml").write_text(
+            "\n".join([*lines, f"worker_id: {name}", f"cache_dir: {cache}", 'metrics_address: "off"',
+                       f"server_address: 127.0.0.1:{self.network.port}", ""]))
+
+    def remove(self):
+        self.bench.stop_all()
+        self.network.close()
+        if self.postgres_file:
+            postgres.stop(self.postgres_file)
+
+    # Killing it.
+
+    def restart(self, name, kill_at=None, wait=True):
+        """Starts a program that has died; with `kill_at` it kills itself at that step."""
+        if name == "postgres":
+            postgres.restart(self.postgres_file)
+            return
+        environment = dict(self.bench.environment)
+        environment["BALLAST_KILL_LOG"] = str(self.kill_log)
+        if kill_at:
+            environment["BALLAST_KILL_AT"] = kill_at
+        kept, self.bench.environment = self.bench.environment, environment
+        try:
+            if name == "server":
+                self.programs[name] = self.bench.start_server(wait=wait and not kill_at)
+            else:
+                self.programs[name] = self.bench.start_worker(self.bench.data / f"{name}.yaml", log=f"{name}.log")
+        finally:
+            self.bench.environment = kept
+
+    def kill(self, name):
+        if name == "postgres":
+            postgres.kill(self.postgres_file)
+        else:
+            self.programs[name].kill()
+
+    def stop_for(self, name, seconds):
+        """SIGSTOP, as a network that loses all packets or a machine that hangs."""
+        os.kill(self.programs[name].pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(self.programs[name].pid, signal.SIGCONT)
+
+    def killed_at(self):
+        return self.kill_log.read_text().split()
+
+    # Looking at it, past the code that is tested.
+
+    def query(self, statement):
+        """Rows of the database, bytes for its byte columns."""
+        if self.postgres_file:
+            # Rows as text, so byte columns are asked for as hex.
+            done = subprocess.run([postgres.binaries() / "psql", self.bench.conninfo, "-X", "-A", "-t", "-F", "\t", "-c", statement],
+                                  capture_output=True, text=True)
+            if done.returncode != 0:
+                raise OSError(done.stderr)
+            return [tuple(line.split("\t")) for line in done.stdout.splitlines()]
+        connection = sqlite3.connect(f"file:{self.database()}?mode=ro", uri=True, timeout=10)
+        try:
+            return connection.execute(statement).fetchall()
+        finally:
+            connection.close()
+
+    def database(self):
+        (found,) = (self.bench.data / "server").glob("*.db")
+        return found
+
+    def claimed(self):
+        """Jobs between claim and commit."""
+        states = ", ".join(map(str, CLAIMED))
+        return int(self.query(f"SELECT count(*) FROM jobs WHERE state IN ({states})")[0][0])
