@@ -153,7 +153,7 @@ class Customer(threading.Thread):
             except grpc.RpcError as error:
                 if self._abandon.is_set():
                     raise Stop from error
-                if error.code() not in AGAIN and reason_of(error) not in ("WRITE_OFFSET_MISMATCH", "UPLOAD_FINISHED"):
+                if error.code() not in AGAIN and reason_of(error) not in ("WRITE_OFFSET_MISMATCH", "UPLOAD_FINISHED", "UPLOAD_IN_PROGRESS"):
                     raise
                 time.sleep(0.05)
         self._ledger.dataset(created.name, digest)
