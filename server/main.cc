@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
@@ -40,6 +43,31 @@ absl::Status ConfigError(const std::string& what) {
   return MakeError(absl::StatusCode::kInvalidArgument, "CONFIG_INVALID", what);
 }
 
+absl::StatusOr<Quotas> QuotasOf(const config::v1::ServerConfig& config) {
+  constexpr double kLeastWeight = 1e-3, kMostWeight = 1e3;
+  TenantQuota others;
+  std::map<std::string, TenantQuota> by_tenant;
+  std::set<std::string> seen;
+  for (const config::v1::Quota& from : config.quotas()) {
+    const std::string whose =
+        from.tenant().empty() ? "the quota of all others" : "the quota of " + from.tenant();
+    if (!seen.insert(from.tenant()).second) return ConfigError(whose + " is there twice");
+    if (from.weight() != 0 && !(from.weight() >= kLeastWeight && from.weight() <= kMostWeight)) {
+      return ConfigError(whose + ": weight must be between 0.001 and 1000");
+    }
+    if (from.max_running_jobs() < 0 || from.max_queued_jobs() < 0 || from.max_dataset_bytes() < 0) {
+      return ConfigError(whose + ": limits must not be negative");
+    }
+    TenantQuota quota;
+    if (from.weight() != 0) quota.weight = from.weight();
+    if (from.max_queued_jobs() != 0) quota.max_queued_jobs = from.max_queued_jobs();
+    quota.max_running_jobs = from.max_running_jobs();
+    quota.max_dataset_bytes = from.max_dataset_bytes();
+    (from.tenant().empty() ? others : by_tenant[from.tenant()]) = quota;
+  }
+  return Quotas(others, std::move(by_tenant));
+}
+
 absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) {
   if (config.data_dir().empty())
     return ConfigError("data_dir is missing; give the folder to keep data in");
@@ -68,6 +96,7 @@ absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) 
   if (config.withheld_expiry_seconds() > 0) {
     options.withheld_expiry = absl::Seconds(config.withheld_expiry_seconds());
   }
+  BALLAST_ASSIGN_OR_RETURN(options.quotas, QuotasOf(config));
   options.allow_unprotected_base_models = config.allow_unprotected_base_models();
   options.scratch_dir = absl::StrCat(config.data_dir(), "/scratch");
   if (!config.tls_certificate_file().empty()) {

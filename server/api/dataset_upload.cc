@@ -89,6 +89,11 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
   const int64_t committed = appender_->size_bytes();
   if (request.write_offset() != committed) return OffsetMismatch(request.write_offset(), committed);
   const auto size = static_cast<int64_t>(request.data().size());
+  // Asked now and then only, and for good at the end.
+  if (committed + size > checked_until_) {
+    BALLAST_RETURN_IF_ERROR(datasets_.CheckRoom(who_.tenant, committed + size));
+    checked_until_ = committed + size + kSyncBytes;
+  }
   if (committed + size > max_bytes_) {
     return FieldError("data", "FILE_TOO_LARGE",
                       absl::StrCat("the file has more than ", max_bytes_,

@@ -52,6 +52,7 @@ class DatasetUpload : public ClientStream<v1::WriteDatasetRequest> {
   std::string blob_;
   std::unique_ptr<BlobAppender> appender_;
   int64_t unsynced_bytes_ = 0;
+  int64_t checked_until_ = -1;  // bytes up to which the quota has not to be asked again
 };
 
 }  // namespace ballast::server

@@ -68,8 +68,8 @@ class Server::Impl : public ChangeListener {
         options_(options),
         api_{parts.authenticator, parts.clock, executor_, idle_streams_, metrics_},
         serving_(parts.signer, options.allow_unprotected_base_models),
-        jobs_(parts.store, ids_, *this, serving_),
-        datasets_(parts.store, ids_, *this),
+        jobs_(parts.store, ids_, *this, serving_, options_.quotas),
+        datasets_(parts.store, ids_, *this, options_.quotas),
         models_(parts.store, serving_),
         vectors_(parts.store, *this, serving_),
         certification_(parts.store, *this, serving_),
@@ -94,7 +94,8 @@ class Server::Impl : public ChangeListener {
     plane_options.retry = options_.retry;
     plane_options.withheld_budget = options_.withheld_budget;
     BALLAST_ASSIGN_OR_RETURN(plane_, ControlPlane::Create(parts_.store, ids_, *this, serving_,
-                                                          plane_options, parts_.clock.Now()));
+                                                          options_.quotas, plane_options,
+                                                          parts_.clock.Now()));
     BALLAST_RETURN_IF_ERROR(WarnOfVectors());
     held_ = std::make_unique<HeldCalls>(*plane_, broker_);
     MakeServices();

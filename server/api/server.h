@@ -13,6 +13,7 @@
 #include "server/core/blob_store.h"
 #include "server/core/collaborators.h"
 #include "server/core/job_store.h"
+#include "server/core/quotas.h"
 #include "server/core/row_checks.h"
 #include "server/core/signer.h"
 
@@ -31,6 +32,7 @@ struct ServerOptions {
   int withheld_budget = 5;
   absl::Duration withheld_expiry = absl::Hours(14 * 24);
   int64_t max_dataset_bytes = int64_t{1} << 30;
+  Quotas quotas;
   // Of one blob that a worker writes: a checkpoint, a file of a delta, a sealed vector.
   int64_t max_worker_blob_bytes = int64_t{64} << 30;
   int executor_threads = 8;

@@ -97,9 +97,10 @@ WorkEvent EventOf(const SynchronizeRequest::Finished& finished, const LeaseRecor
 absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Create(JobStore& store, IdSource& ids,
                                                                    ChangeListener& listener,
                                                                    const ServingVectors& serving,
+                                                                   const Quotas& quotas,
                                                                    const Options& options,
                                                                    absl::Time now) {
-  std::unique_ptr<ControlPlane> plane(new ControlPlane(store, ids, listener, serving, options));
+  std::unique_ptr<ControlPlane> plane(new ControlPlane(store, ids, listener, serving, quotas, options));
   absl::MutexLock lock(&plane->mutex_);
   BALLAST_RETURN_IF_ERROR(plane->RestoreLocked(now));
   return plane;
@@ -345,7 +346,7 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
   LiveLease lease;
   const absl::Status given = store_.Update([&](Transaction& tx) -> absl::Status {
     changed.clear();
-    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, serving_, changed));
+    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, serving_, quotas_, changed));
     if (!work.has_value()) return absl::OkStatus();
     BALLAST_ASSIGN_OR_RETURN(const auto taken, LeasedWork::Load(tx, work->lease().resource()));
     BALLAST_ASSIGN_OR_RETURN(lease.coarse, taken->IsCoarse());

@@ -20,6 +20,7 @@
 #include "server/core/collaborators.h"
 #include "server/core/job_store.h"
 #include "server/core/lease_table.h"
+#include "server/core/quotas.h"
 #include "server/core/record.pb.h"
 #include "server/core/serving_vector.h"
 
@@ -45,6 +46,7 @@ class ControlPlane {
   static absl::StatusOr<std::unique_ptr<ControlPlane>> Create(JobStore& store, IdSource& ids,
                                                               ChangeListener& listener,
                                                               const ServingVectors& serving,
+                                                              const Quotas& quotas,
                                                               const Options& options,
                                                               absl::Time now);
 
@@ -96,8 +98,13 @@ class ControlPlane {
   struct Notices;
 
   ControlPlane(JobStore& store, IdSource& ids, ChangeListener& listener,
-               const ServingVectors& serving, const Options& options)
-      : store_(store), ids_(ids), listener_(listener), serving_(serving), options_(options) {}
+               const ServingVectors& serving, const Quotas& quotas, const Options& options)
+      : store_(store),
+        ids_(ids),
+        listener_(listener),
+        serving_(serving),
+        quotas_(quotas),
+        options_(options) {}
 
   // Takes leases over that the store has and memory has not.
   absl::Status RestoreLocked(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -124,6 +131,7 @@ class ControlPlane {
   IdSource& ids_;
   ChangeListener& listener_;
   const ServingVectors& serving_;
+  const Quotas& quotas_;
   const Options options_;
 
   mutable absl::Mutex mutex_;

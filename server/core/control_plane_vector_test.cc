@@ -175,11 +175,11 @@ class UnprotectedBaseTest : public testing::CoreFixture {
     testing::CoreFixture::SetUp();
     ChangeBase([&](BaseModelRecord& base) { base.mutable_model()->set_unprotected(true); });
     ASSERT_OK_AND_ASSIGN(plane_,
-                         ControlPlane::Create(store_, ids_, listener_, allowing_, {}, now_));
+                         ControlPlane::Create(store_, ids_, listener_, allowing_, quotas_, {}, now_));
   }
 
   const ServingVectors allowing_{&signer_, /*allow_unprotected=*/true};
-  JobCatalog allowing_jobs_{store_, ids_, listener_, allowing_};
+  JobCatalog allowing_jobs_{store_, ids_, listener_, allowing_, quotas_};
 };
 
 TEST_F(UnprotectedBaseTest, NothingIsToHideInItsProgress) {
@@ -190,7 +190,7 @@ TEST_F(UnprotectedBaseTest, NothingIsToHideInItsProgress) {
   for (const int step : {1, 2}) {
     if (step == 2) {
       ASSERT_OK_AND_ASSIGN(plane_,
-                           ControlPlane::Create(store_, ids_, listener_, allowing_, {}, now_));
+                           ControlPlane::Create(store_, ids_, listener_, allowing_, quotas_, {}, now_));
     }
     Busy("w1", lease, step);
     ASSERT_TRUE(plane_->LiveProgress(job.name()).has_value());

@@ -57,6 +57,31 @@ absl::StatusOr<std::string> JobThatReads(Transaction& tx, const DatasetRecord& r
   return found;
 }
 
+// OK when `size_bytes` more are within the quota.
+absl::Status CheckQuotaOfBytes(Transaction& tx, const std::string& tenant, int64_t size_bytes,
+                               const TenantQuota& quota) {
+  if (quota.max_dataset_bytes == 0) return absl::OkStatus();
+  constexpr int kPage = 100;
+  int64_t stored = 0;
+  for (int64_t before = 0;;) {
+    BALLAST_ASSIGN_OR_RETURN(const auto rows,
+                             tx.ListByScope(Kind::kDataset, tenant, before, kPage));
+    for (const Row& row : rows) {
+      BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<DatasetRecord>(row));
+      stored += record.dataset().size_bytes();
+    }
+    if (rows.size() < kPage) break;
+    before = rows.back().sequence;
+  }
+  if (stored + size_bytes <= quota.max_dataset_bytes) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kResourceExhausted, "QUOTA_DATASET_BYTES",
+                   absl::StrCat("your data sets have ", stored, " bytes, and with ", size_bytes,
+                                " more they would go beyond your quota of ",
+                                quota.max_dataset_bytes,
+                                "; delete some, or ask the operator for more"),
+                   {{"limit", absl::StrCat(quota.max_dataset_bytes)}});
+}
+
 }  // namespace
 
 absl::StatusOr<Dataset> DatasetCatalog::Create(absl::Time now, const std::string& tenant,
@@ -162,6 +187,12 @@ absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName&
   return absl::OkStatus();
 }
 
+absl::Status DatasetCatalog::CheckRoom(const std::string& tenant, int64_t size_bytes) {
+  return store_.Read([&](Transaction& tx) {
+    return CheckQuotaOfBytes(tx, tenant, size_bytes, quotas_.Of(tenant));
+  });
+}
+
 absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
                                                      const TenantName& name, int64_t size_bytes,
                                                      const std::string& digest) {
@@ -174,6 +205,7 @@ absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
           absl::StrCat(record.dataset().name(),
                        " has its bytes already; create another data set for other rows"));
     }
+    BALLAST_RETURN_IF_ERROR(CheckQuotaOfBytes(tx, tenant, size_bytes, quotas_.Of(tenant)));
     SetState(record, Dataset::VALIDATING);
     record.mutable_dataset()->set_size_bytes(size_bytes);
     record.mutable_dataset()->set_digest(digest);

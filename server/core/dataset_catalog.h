@@ -12,6 +12,7 @@
 #include "ballast/v1/dataset_service.pb.h"
 #include "server/core/collaborators.h"
 #include "server/core/job_store.h"
+#include "server/core/quotas.h"
 #include "server/core/record.pb.h"
 #include "server/core/resource_name.h"
 
@@ -23,8 +24,8 @@ namespace ballast::server {
 class DatasetCatalog {
  public:
   // All must outlive the catalog.
-  DatasetCatalog(JobStore& store, IdSource& ids, ChangeListener& listener)
-      : store_(store), ids_(ids), listener_(listener) {}
+  DatasetCatalog(JobStore& store, IdSource& ids, ChangeListener& listener, const Quotas& quotas)
+      : store_(store), ids_(ids), listener_(listener), quotas_(quotas) {}
 
   absl::StatusOr<v1::Dataset> Create(absl::Time now, const std::string& tenant,
                                      const v1::CreateDatasetRequest& request);
@@ -35,8 +36,11 @@ class DatasetCatalog {
 
   // The record, in any state.
   absl::StatusOr<DatasetRecord> GetRecordOf(const std::string& tenant, const TenantName& name);
+  // OK when the tenant may have `size_bytes` more in its data sets. RESOURCE_EXHAUSTED
+  // (QUOTA_DATASET_BYTES). Uploads that run beside each other may together go beyond it once.
+  absl::Status CheckRoom(const std::string& tenant, int64_t size_bytes);
   // All bytes are durable under the record's blob: VALIDATING. FAILED_PRECONDITION
-  // (UPLOAD_FINISHED) unless it was AWAITING_UPLOAD.
+  // (UPLOAD_FINISHED) unless it was AWAITING_UPLOAD. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
   absl::StatusOr<v1::Dataset> FinishUpload(const std::string& tenant, const TenantName& name,
                                            int64_t size_bytes, const std::string& digest);
 
@@ -54,6 +58,7 @@ class DatasetCatalog {
   JobStore& store_;
   IdSource& ids_;
   ChangeListener& listener_;
+  const Quotas& quotas_;
 };
 
 }  // namespace ballast::server

@@ -10,6 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/envelope/envelope.h"
 #include "server/core/admission.h"
+#include "server/core/fair_share.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 #include "server/core/screen_catalog.h"
@@ -194,20 +195,29 @@ class ProtectionOfBases {
   std::map<std::string, std::optional<Protection>> found_;
 };
 
-// The tenants that are frozen, each looked up once.
-class FrozenTenants {
+// How tenants stand, each looked up once.
+class Tenants {
  public:
-  explicit FrozenTenants(Transaction& tx) : tx_(tx) {}
+  struct Standing {
+    bool frozen = false;
+    bool runs_as_many_as_it_may = false;
+  };
 
-  absl::StatusOr<bool> Has(const std::string& tenant) {
+  Tenants(Transaction& tx, const Quotas& quotas) : tx_(tx), quotas_(quotas) {}
+
+  absl::StatusOr<Standing> Of(const std::string& tenant) {
     if (const auto known = found_.find(tenant); known != found_.end()) return known->second;
-    BALLAST_ASSIGN_OR_RETURN(const bool frozen, IsFrozen(tx_, tenant));
-    return found_[tenant] = frozen;
+    Standing standing;
+    BALLAST_ASSIGN_OR_RETURN(standing.frozen, IsFrozen(tx_, tenant));
+    BALLAST_ASSIGN_OR_RETURN(standing.runs_as_many_as_it_may,
+                             RunsAsManyAsItMay(tx_, tenant, quotas_.Of(tenant)));
+    return found_[tenant] = standing;
   }
 
  private:
   Transaction& tx_;
-  std::map<std::string, bool> found_;
+  const Quotas& quotas_;
+  std::map<std::string, Standing> found_;
 };
 
 // Safety rows, screen and gate of the job's base, by which the attempt that begins now is trained
@@ -268,21 +278,22 @@ std::string ChoiceOfRows(const JobRecord& record) {
 
 absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& worker_id,
                                             absl::Time now, IdSource& ids,
-                                            const ServingVectors& serving,
+                                            const ServingVectors& serving, const Quotas& quotas,
                                             std::vector<std::string>& changed_jobs) {
   std::optional<JobRecord> next;
   std::optional<BaseModelRecord> base;
   std::optional<Protection> protection;
   ProtectionOfBases protections(tx, serving);
-  FrozenTenants frozen_tenants(tx);
+  Tenants tenants(tx, quotas);
   // Changing rows while they are listed is avoided: those that wait are written afterwards.
   std::vector<std::pair<JobRecord, Wait>> waiting;
   BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
       tx, FineTuningJob::QUEUED, [&](JobRecord record) -> absl::StatusOr<bool> {
         if (RestsAfterError(record.lease(), now)) return true;
-        BALLAST_ASSIGN_OR_RETURN(const bool frozen, frozen_tenants.Has(record.tenant()));
+        BALLAST_ASSIGN_OR_RETURN(const Tenants::Standing tenant, tenants.Of(record.tenant()));
+        if (tenant.runs_as_many_as_it_may) return true;
         BALLAST_ASSIGN_OR_RETURN(protection, protections.Of(record.job().base_model()));
-        BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, frozen, protection));
+        BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, tenant.frozen, protection));
         if (!wait.why.empty()) {
           if (!WasSaid(record, wait)) waiting.emplace_back(std::move(record), std::move(wait));
           return true;
@@ -408,11 +419,11 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const VectorRecord& record) {
 
 absl::StatusOr<std::optional<Work>> TakeNext(Transaction& tx, const std::string& worker_id,
                                              absl::Time now, IdSource& ids,
-                                             const ServingVectors& serving,
+                                             const ServingVectors& serving, const Quotas& quotas,
                                              std::vector<std::string>& changed_jobs) {
   BALLAST_ASSIGN_OR_RETURN(auto vector, TakeVector(tx, worker_id, now));
   if (vector.has_value()) return vector;
-  return TakeJob(tx, worker_id, now, ids, serving, changed_jobs);
+  return TakeJob(tx, worker_id, now, ids, serving, quotas, changed_jobs);
 }
 
 absl::StatusOr<bool> AnythingWaits(Transaction& tx) {

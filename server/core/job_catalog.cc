@@ -8,6 +8,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/status_macros.h"
 #include "server/core/admission.h"
+#include "server/core/fair_share.h"
 #include "server/core/paging.h"
 #include "server/core/records.h"
 #include "server/core/request_id.h"
@@ -118,6 +119,8 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
                                               const std::string& tenant,
                                               const FineTuningJob& asked) {
   BALLAST_RETURN_IF_ERROR(CheckMaySubmit(tx, tenant));
+  const TenantQuota& quota = quotas_.Of(tenant);
+  BALLAST_RETURN_IF_ERROR(CheckMayQueue(tx, tenant, quota));
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                            ParseBaseModelName(asked.base_model(), "fine_tuning_job.base_model"));
   BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
@@ -161,6 +164,8 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
   job.set_state(FineTuningJob::QUEUED);
   *job.mutable_estimate() = EstimateJob(hyper, *base, training);
   *job.mutable_create_time() = ToTimestamp(now);
+  BALLAST_ASSIGN_OR_RETURN(const int64_t tag, StartTag(tx, tenant, quota.weight));
+  record.set_start_tag(tag);
   return record;
 }
 

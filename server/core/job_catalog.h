@@ -11,6 +11,7 @@
 #include "server/core/collaborators.h"
 #include "server/core/job_state.h"
 #include "server/core/job_store.h"
+#include "server/core/quotas.h"
 #include "server/core/record.pb.h"
 #include "server/core/resource_name.h"
 #include "server/core/serving_vector.h"
@@ -24,8 +25,8 @@ class JobCatalog {
  public:
   // All must outlive the catalog.
   JobCatalog(JobStore& store, IdSource& ids, ChangeListener& listener,
-             const ServingVectors& serving)
-      : store_(store), ids_(ids), listener_(listener), serving_(serving) {}
+             const ServingVectors& serving, const Quotas& quotas)
+      : store_(store), ids_(ids), listener_(listener), serving_(serving), quotas_(quotas) {}
 
   // Checks and, unless validate_only, stores a job with its first event.
   absl::StatusOr<v1::FineTuningJob> Create(absl::Time now, const std::string& tenant,
@@ -56,6 +57,7 @@ class JobCatalog {
   IdSource& ids_;
   ChangeListener& listener_;
   const ServingVectors& serving_;
+  const Quotas& quotas_;
 };
 
 // NOT_FOUND (JOB_NOT_FOUND), the same for every reason.

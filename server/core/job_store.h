@@ -88,6 +88,8 @@ class Transaction {
                                                        const StateCursor& after, int limit) = 0;
   // Number of rows of `scope` in `state` that come before `row` in the order of ListByState.
   virtual absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& row) = 0;
+  // The largest queue key of rows in `state`; empty where there are none.
+  virtual absl::StatusOr<std::optional<int64_t>> LastQueueKey(Kind kind, int state) = 0;
   // Number of rows of all scopes in `state`.
   virtual absl::StatusOr<int64_t> CountState(Kind kind, int state) = 0;
 

@@ -50,7 +50,8 @@ Row ToRow(const JobRecord& record) {
   row.scope = record.tenant();
   row.id = record.id();
   row.state = record.job().state();
-  row.queue_key = Micros(record.job().create_time());
+  row.queue_key =
+      record.has_start_tag() ? record.start_tag() : Micros(record.job().create_time());
   row.bytes = record.SerializeAsString();
   return row;
 }

@@ -111,6 +111,13 @@ absl::StatusOr<int64_t> PostgresTransaction::CountBefore(Kind kind, int state, c
   return rows.IntAt(0, 0);
 }
 
+absl::StatusOr<std::optional<int64_t>> PostgresTransaction::LastQueueKey(Kind kind, int state) {
+  BALLAST_ASSIGN_OR_RETURN(
+      const PostgresRows rows,
+      connection_.Run(StatementsFor(kind).last_queue_key, {Value::Int(state)}));
+  return rows.count() == 0 ? std::optional<int64_t>() : rows.IntAt(0, 0);
+}
+
 absl::StatusOr<int64_t> PostgresTransaction::CountState(Kind kind, int state) {
   BALLAST_ASSIGN_OR_RETURN(const PostgresRows rows,
                            connection_.Run(StatementsFor(kind).count_state, {Value::Int(state)}));

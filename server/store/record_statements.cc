@@ -23,8 +23,10 @@ namespace {
         " WHERE state = $1 AND (queue_key, scope, id) > ($2, $3, $4)"                      \
         " ORDER BY queue_key, scope, id LIMIT $5",                                         \
         "SELECT count(*) FROM " table                                                      \
-        " WHERE state = $1 AND (queue_key, scope, id) < ($2, $3, $4) AND scope = $3",      \
-        "SELECT count(*) FROM " table " WHERE state = $1"                                  \
+        " WHERE scope = $3 AND state = $1 AND (queue_key, id) < ($2, $4)",                 \
+        "SELECT count(*) FROM " table " WHERE state = $1",                                 \
+        "SELECT queue_key FROM " table                                                     \
+        " WHERE state = $1 ORDER BY queue_key DESC LIMIT 1"                                \
   }
 
 constexpr RecordStatements kStatements[] = {

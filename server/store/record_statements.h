@@ -22,6 +22,7 @@ struct RecordStatements {
   const char* list_by_state;
   const char* count_before;
   const char* count_state;
+  const char* last_queue_key;
 };
 
 const RecordStatements& StatementsFor(Kind kind);

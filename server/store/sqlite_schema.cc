@@ -54,6 +54,9 @@ CREATE TABLE tenants (
   PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
 CREATE INDEX tenants_by_state ON tenants (state, queue_key, scope, id);
 )sql",
+    R"sql(
+CREATE INDEX jobs_of_a_tenant ON jobs (scope, state, queue_key, id);
+)sql",
 };
 
 }  // namespace

@@ -120,6 +120,16 @@ absl::StatusOr<int64_t> SqliteTransaction::CountBefore(Kind kind, int state, con
   return Single(*statement);
 }
 
+absl::StatusOr<std::optional<int64_t>> SqliteTransaction::LastQueueKey(Kind kind, int state) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(StatementsFor(kind).last_queue_key));
+  statement->Int(state);
+  BALLAST_ASSIGN_OR_RETURN(
+      const auto keys,
+      Collect<int64_t>(*statement, [](const SqliteStatement& s) { return s.IntAt(0); }));
+  return keys.empty() ? std::optional<int64_t>() : keys.front();
+}
+
 absl::StatusOr<int64_t> SqliteTransaction::CountState(Kind kind, int state) {
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
                            connection_.Prepare(StatementsFor(kind).count_state));

@@ -18,8 +18,8 @@ using worker::v1::SynchronizeResponse;
 std::string CountingIds::NewId() { return absl::StrFormat("%032d", ++count_); }
 
 void CoreFixture::SetUp() {
-  jobs_ = std::make_unique<JobCatalog>(store_, ids_, listener_, serving_);
-  datasets_ = std::make_unique<DatasetCatalog>(store_, ids_, listener_);
+  jobs_ = std::make_unique<JobCatalog>(store_, ids_, listener_, serving_, quotas_);
+  datasets_ = std::make_unique<DatasetCatalog>(store_, ids_, listener_, quotas_);
   vectors_ = std::make_unique<VectorCatalog>(store_, listener_, serving_);
   certification_ = std::make_unique<VectorCertification>(store_, listener_, serving_);
   gates_ = std::make_unique<GateCatalog>(store_, listener_);
@@ -34,7 +34,7 @@ void CoreFixture::Restart() {
   ControlPlane::Options options;
   options.withheld_budget = kWithheldBudget;
   ASSERT_OK_AND_ASSIGN(plane_,
-                       ControlPlane::Create(store_, ids_, listener_, serving_, options, now_));
+                       ControlPlane::Create(store_, ids_, listener_, serving_, quotas_, options, now_));
 }
 
 void CoreFixture::AddBase(const std::string& id, const std::string& digest) {

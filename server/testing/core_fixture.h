@@ -115,6 +115,8 @@ class CoreFixture : public ::testing::Test {
   SilentListener listener_;
   KeySigner signer_;
   ServingVectors serving_{&signer_};
+  // To be changed before Restart.
+  Quotas quotas_;
   std::unique_ptr<JobCatalog> jobs_;
   std::unique_ptr<DatasetCatalog> datasets_;
   std::unique_ptr<VectorCatalog> vectors_;

@@ -101,6 +101,14 @@ class FakeTransaction : public Transaction {
                                     .size());
   }
 
+  absl::StatusOr<std::optional<int64_t>> LastQueueKey(Kind kind, int state) override {
+    std::optional<int64_t> last;
+    for (const auto& [key, row] : state_.rows[kind]) {
+      if (row.state == state) last = std::max(last.value_or(row.queue_key), row.queue_key);
+    }
+    return last;
+  }
+
   absl::StatusOr<int64_t> CountState(Kind kind, int state) override {
     const auto& rows = state_.rows[kind];
     return std::count_if(rows.begin(), rows.end(),

@@ -151,6 +151,12 @@ TEST_P(JobStoreSuite, ListsAStateInQueueOrderAcrossScopes) {
     EXPECT_THAT(Ids(tx.ListByState(Kind::kJob, 2, {}, 10).value()),
                 ElementsAre("z/z", "a/x", "a/y", "b/x"));
     EXPECT_THAT(Ids(tx.ListByState(Kind::kJob, 2, {30, "a", "x"}, 1).value()), ElementsAre("a/y"));
+    EXPECT_EQ(tx.LastQueueKey(Kind::kJob, 2).value(), 30);
+    EXPECT_EQ(tx.LastQueueKey(Kind::kJob, 9).value(), 1);
+    EXPECT_EQ(tx.LastQueueKey(Kind::kJob, 3).value(), std::nullopt);
+    Row last = MakeRow("a", "", 2, INT64_MAX);
+    EXPECT_EQ(tx.CountBefore(Kind::kJob, 2, last).value(), 2);
+    EXPECT_EQ(tx.CountBefore(Kind::kJob, 9, last).value(), 1);
     EXPECT_EQ(tx.CountState(Kind::kJob, 2).value(), 4);
     EXPECT_EQ(tx.CountState(Kind::kJob, 3).value(), 0);
     EXPECT_EQ(tx.CountBefore(Kind::kJob, 2, MakeRow("a", "y", 2, 30)).value(), 1);

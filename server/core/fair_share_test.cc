@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who gets the workers when many wait, and how much one may have.
+#include "server/core/fair_share.h"
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/base/status_macros.h"
+#include "common/base/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/core/records.h"
+#include "server/testing/core_fixture.h"
+
+namespace ballast::server {
+namespace {
+
+using ::ballast::server::testing::CoreFixture;
+using ::ballast::testing::StatusIs;
+using ::testing::HasSubstr;
+using v1::FineTuningJob;
+
+constexpr auto kExhausted = absl::StatusCode::kResourceExhausted;
+
+class FairShareTest : public CoreFixture {
+ protected:
+  void SetQuota(const std::string& tenant, const TenantQuota& quota) {
+    by_tenant_[tenant] = quota;
+    quotas_ = Quotas({}, by_tenant_);
+  }
+
+  std::string Create(const std::string& tenant, int epochs = 2) {
+    v1::CreateFineTuningJobRequest request = JobRequest(tenant);
+    request.mutable_fine_tuning_job()->mutable_hyperparameters()->set_epochs(epochs);
+    const auto job = jobs_->Create(now_, tenant, request);
+    EXPECT_OK(job);
+    return job.ok() ? job->name() : "";
+  }
+  void CreateMany(const std::string& tenant, int count, int epochs = 2) {
+    for (int i = 0; i < count; ++i) Create(tenant, epochs);
+  }
+
+  // Tenant whose job the next worker gets.
+  std::string Next() {
+    const auto response = Idle("w" + std::to_string(++workers_));
+    EXPECT_TRUE(response.has_work());
+    return response.has_work() ? Parse(response.work().lease().resource()).tenant : "";
+  }
+  // How many of the next `count` jobs are of each tenant.
+  std::map<std::string, int> NextOnes(int count) {
+    std::map<std::string, int> found;
+    for (int i = 0; i < count; ++i) ++found[Next()];
+    return found;
+  }
+
+ private:
+  std::map<std::string, TenantQuota> by_tenant_;
+  int workers_ = 0;
+};
+
+TEST_F(FairShareTest, ManyJobsOfOneDoNotDelayAnother) {
+  CreateMany("busy", 100);
+  EXPECT_EQ(Next(), "busy");
+  EXPECT_EQ(Next(), "busy");
+  Create("calm");
+  EXPECT_EQ(Next(), "calm");
+  EXPECT_EQ(Next(), "busy");
+}
+
+TEST_F(FairShareTest, EqualWeightsTakeTurns) {
+  CreateMany("a", 20);
+  CreateMany("b", 20);
+  CreateMany("c", 20);
+  const auto found = NextOnes(30);
+  for (const char* tenant : {"a", "b", "c"}) EXPECT_EQ(found.at(tenant), 10) << tenant;
+}
+
+TEST_F(FairShareTest, WeightsShareTheWork) {
+  SetQuota("heavy", {.weight = 3});
+  CreateMany("heavy", 40);
+  CreateMany("light", 40);
+  const auto found = NextOnes(40);
+  EXPECT_NEAR(found.at("heavy"), 30, 1);
+  EXPECT_NEAR(found.at("light"), 10, 1);
+}
+
+TEST_F(FairShareTest, WorkCountsByItsTokens) {
+  CreateMany("long", 20, /*epochs=*/6);
+  CreateMany("short", 60, /*epochs=*/2);
+  const auto found = NextOnes(40);
+  EXPECT_NEAR(found.at("short"), 30, 1);
+  EXPECT_NEAR(found.at("long"), 10, 1);
+}
+
+TEST_F(FairShareTest, WhoWasAwayHasSavedNothingUp) {
+  CreateMany("early", 60);
+  NextOnes(20);
+  CreateMany("late", 20);
+  const auto found = NextOnes(20);
+  EXPECT_NEAR(found.at("late"), 10, 1);
+}
+
+TEST_F(FairShareTest, AnIdleTimeForgetsWhoHadMuch) {
+  CreateMany("a", 20);
+  NextOnes(20);
+  // Nothing waits any more.
+  CreateMany("b", 20);
+  CreateMany("a", 20);
+  const auto found = NextOnes(20);
+  EXPECT_NEAR(found.at("a"), 10, 1);
+}
+
+TEST_F(FairShareTest, WhatWasCancelledBeforeItRanCostsNothing) {
+  std::vector<std::string> cancelled;
+  for (int i = 0; i < 30; ++i) cancelled.push_back(Create("acme"));
+  for (const std::string& name : cancelled) Cancel(name);
+  Create("acme");
+  CreateMany("other", 5);
+  EXPECT_EQ(NextOnes(2).at("acme"), 1);
+}
+
+TEST_F(FairShareTest, JobsFromBeforeKeepTheirPlace) {
+  InsertQueuedJob("job-old", "baseModels/base");
+  ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto rows,
+                             tx.ListByState(Kind::kJob, FineTuningJob::QUEUED, {}, 1));
+    BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<JobRecord>(rows[0]));
+    EXPECT_FALSE(record.has_start_tag());
+    EXPECT_GT(rows[0].queue_key, 0);
+    return absl::OkStatus();
+  }));
+}
+
+TEST_F(FairShareTest, QueuedAndPausedJobsAreLimited) {
+  SetQuota("acme", {.max_queued_jobs = 3});
+  const std::string first = Create("acme");
+  CreateMany("acme", 2);
+  ASSERT_OK(jobs_->Pause(now_, "acme", Parse(first)));
+  const auto refused = jobs_->Create(now_, "acme", JobRequest("acme"));
+  EXPECT_THAT(refused, StatusIs(kExhausted, "QUOTA_QUEUED_JOBS"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("3 jobs are queued or paused"));
+  // The same for a job that is only estimated, and nothing for another tenant.
+  auto estimate = JobRequest("acme");
+  estimate.set_validate_only(true);
+  EXPECT_THAT(jobs_->Create(now_, "acme", estimate), StatusIs(kExhausted, "QUOTA_QUEUED_JOBS"));
+  Create("other");
+  EXPECT_TRUE(Idle("w1").has_work());
+  Cancel(first);
+  Create("acme");
+}
+
+TEST_F(FairShareTest, ARepeatedRequestIsAnsweredAlsoAtTheLimit) {
+  SetQuota("acme", {.max_queued_jobs = 1});
+  auto request = JobRequest("acme");
+  request.set_request_id("0b6f0f0e-9a2f-4d3a-8f9a-2d8f0f6d1c11");
+  ASSERT_OK_AND_ASSIGN(const FineTuningJob job, jobs_->Create(now_, "acme", request));
+  ASSERT_OK_AND_ASSIGN(const FineTuningJob again, jobs_->Create(now_, "acme", request));
+  EXPECT_EQ(again.name(), job.name());
+}
+
+TEST_F(FairShareTest, RunningJobsAreLimited) {
+  SetQuota("acme", {.max_running_jobs = 1});
+  CreateMany("acme", 3);
+  const auto lease = Idle("w1").work().lease();
+  EXPECT_TRUE(Idle("w2").has_idle());
+  Create("other");
+  EXPECT_EQ(Next(), "other");
+  Sync(FinishedDelta("w1", lease));
+  EXPECT_EQ(Next(), "acme");
+}
+
+TEST_F(FairShareTest, BytesOfDataSetsAreLimited) {
+  SetQuota("acme", {.max_dataset_bytes = 1000});
+  v1::CreateDatasetRequest request;
+  request.set_parent("tenants/acme");
+  request.mutable_dataset()->set_base_model("baseModels/base");
+  const auto upload = [&](int64_t size) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const v1::Dataset dataset, datasets_->Create(now_, "acme", request));
+    const std::string id = dataset.name().substr(dataset.name().rfind('/') + 1);
+    return datasets_->FinishUpload("acme", {"acme", id}, size, testing::kBaseDigest).status();
+  };
+  ASSERT_OK(upload(600));
+  EXPECT_OK(datasets_->CheckRoom("acme", 400));
+  EXPECT_THAT(datasets_->CheckRoom("acme", 401), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
+  EXPECT_THAT(upload(401), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
+  EXPECT_OK(upload(400));
+  EXPECT_OK(datasets_->CheckRoom("other", int64_t{1} << 40));
+}
+
+}  // namespace
+}  // namespace ballast::server
