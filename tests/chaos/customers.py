@@ -10,6 +10,7 @@ import uuid
 
 import grpc
 import protos
+import world  # noqa: F401 - finds the modules of the end-to-end tests
 import rows
 from google.rpc import error_details_pb2, status_pb2
 
