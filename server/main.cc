@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -13,6 +15,7 @@
 #include <utility>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "ballast/config/v1/config.pb.h"
 #include "common/base/clock.h"
@@ -68,6 +71,25 @@ absl::StatusOr<Quotas> QuotasOf(const config::v1::ServerConfig& config) {
   return Quotas(others, std::move(by_tenant));
 }
 
+absl::StatusOr<v1::Money> PriceOf(const config::v1::ServerConfig& config) {
+  v1::Money price;
+  if (!config.has_price_per_million_tokens()) return price;
+  const config::v1::Price& from = config.price_per_million_tokens();
+  constexpr double kMostAmount = 1e6, kNanos = 1e9;
+  const std::string& code = from.currency_code();
+  if (code.size() != 3 || !std::all_of(code.begin(), code.end(), absl::ascii_isupper)) {
+    return ConfigError("price_per_million_tokens.currency_code must have three capital letters");
+  }
+  if (!(from.amount() >= 0 && from.amount() <= kMostAmount)) {
+    return ConfigError("price_per_million_tokens.amount must be between 0 and 1,000,000");
+  }
+  const auto nanos = static_cast<int64_t>(std::llround(from.amount() * kNanos));
+  price.set_currency_code(code);
+  price.set_units(nanos / 1'000'000'000);
+  price.set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+  return price;
+}
+
 absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) {
   if (config.data_dir().empty())
     return ConfigError("data_dir is missing; give the folder to keep data in");
@@ -97,6 +119,7 @@ absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) 
     options.withheld_expiry = absl::Seconds(config.withheld_expiry_seconds());
   }
   BALLAST_ASSIGN_OR_RETURN(options.quotas, QuotasOf(config));
+  BALLAST_ASSIGN_OR_RETURN(options.price_per_million_tokens, PriceOf(config));
   options.allow_unprotected_base_models = config.allow_unprotected_base_models();
   options.scratch_dir = absl::StrCat(config.data_dir(), "/scratch");
   if (!config.tls_certificate_file().empty()) {

@@ -3,11 +3,13 @@
 
 #include <cstdio>
 #include <exception>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/format.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/version.h"
@@ -166,6 +168,12 @@ absl::StatusOr<std::shared_ptr<client::ScreenClient>> Cli::ScreenClient() {
   return std::make_shared<client::ScreenClient>(std::move(connection));
 }
 
+absl::StatusOr<std::shared_ptr<client::UsageClient>> Cli::UsageClient(std::string& tenant) {
+  BALLAST_ASSIGN_OR_RETURN(auto connection, tenant.empty() ? Connect(Role::kTenant, &tenant)
+                                                           : Connect(Role::kOperator, nullptr));
+  return std::make_shared<client::UsageClient>(std::move(connection));
+}
+
 void Cli::PrintJson(const google::protobuf::Message& message, bool one_line) {
   google::protobuf::util::JsonPrintOptions options;
   options.add_whitespace = !one_line;
@@ -181,6 +189,13 @@ void Cli::PrintJson(const google::protobuf::Message& message, bool one_line) {
 void Cli::Print(const std::string& text) {
   std::fputs(text.c_str(), stdout);
   std::fflush(stdout);
+}
+
+void Cli::PrintDeleted(const std::string& name) const {
+  Print(json() ? nlohmann::json{{"deleted", name}}.dump(
+                     2, ' ', false, nlohmann::json::error_handler_t::replace) +
+                     "\n"
+               : absl::StrCat("Deleted ", Printable(ShortName(name)), "\n"));
 }
 
 }  // namespace ballast::cli

@@ -16,6 +16,7 @@
 #include "client/cpp/gate_client.h"
 #include "client/cpp/safety_rows_client.h"
 #include "client/cpp/screen_client.h"
+#include "client/cpp/usage_client.h"
 #include "google/protobuf/message.h"
 
 namespace ballast::cli {
@@ -48,6 +49,8 @@ class Cli {
   absl::StatusOr<std::shared_ptr<client::GateClient>> GateClient();
   absl::StatusOr<std::shared_ptr<client::SafetyRowsClient>> SafetyRowsClient();
   absl::StatusOr<std::shared_ptr<client::ScreenClient>> ScreenClient();
+  // Of an operator where `tenant` is given; else of the tenant, which `tenant` then names.
+  absl::StatusOr<std::shared_ptr<client::UsageClient>> UsageClient(std::string& tenant);
 
   // Refuses a 0 that was typed for an option whose 0 means "not given" to the server: it would be
   // replaced without a word. INVALID_ARGUMENT (HYPERPARAMETER_ZERO) with the exit code of a usage
@@ -59,6 +62,8 @@ class Cli {
   static void PrintJson(const google::protobuf::Message& message, bool one_line = false);
   // Prints text for people.
   static void Print(const std::string& text);
+  // Says that a resource was deleted, in either form.
+  void PrintDeleted(const std::string& name) const;
 
  private:
   // Leaves the body to run. INVALID_ARGUMENT (USAGE).
@@ -82,6 +87,7 @@ void AddScreenCommands(Cli& cli);
 void AddJobCommands(Cli& cli);
 void AddModelCommands(Cli& cli);
 void AddSampleCommand(Cli& cli);
+void AddUsageCommand(Cli& cli);
 void AddVectorCommands(Cli& cli);
 // Those of the group "vector" that are about certificates.
 void AddCertificateCommands(Cli& cli, CLI::App* vector_group);

@@ -267,13 +267,7 @@ void AddDelete(Cli& cli, CLI::App* group) {
                      "  ballast dataset delete ds-0123", [&cli, id]() -> absl::Status {
                        BALLAST_ASSIGN_OR_RETURN(auto client, cli.TenantClient());
                        BALLAST_RETURN_IF_ERROR(client->DeleteDataset(*id));
-                       if (cli.json()) {
-                         Cli::Print(nlohmann::json{{"deleted", client->DatasetName(*id)}}.dump(
-                                        2, ' ', false, nlohmann::json::error_handler_t::replace) +
-                                    "\n");
-                       } else {
-                         Cli::Print(absl::StrCat("Deleted ", Printable(ShortName(*id)), "\n"));
-                       }
+                       cli.PrintDeleted(client->DatasetName(*id));
                        return absl::OkStatus();
                      });
   command->add_option("dataset", *id, "Id of the data set")->required();

@@ -56,6 +56,13 @@ std::string FormatTime(const google::protobuf::Timestamp& time) {
                           absl::LocalTimeZone());
 }
 
+std::string FormatMoney(const v1::Money& money) {
+  std::string fraction = absl::StrFormat("%09d", money.nanos());
+  while (fraction.size() > 2 && fraction.back() == '0') fraction.pop_back();
+  return absl::StrCat(FormatCount(money.units()), ".", fraction, " ",
+                      Printable(money.currency_code()));
+}
+
 std::string ShortName(std::string_view name) {
   return std::string(name.substr(name.rfind('/') + 1));
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "ballast/v1/money.pb.h"
 #include "google/protobuf/timestamp.pb.h"
 
 namespace ballast::cli {
@@ -21,6 +22,9 @@ std::string FormatCount(int64_t count);
 std::string FormatClock(absl::Duration duration);
 // "2026-01-31 12:00:05" in the local time zone; "-" when unset.
 std::string FormatTime(const google::protobuf::Timestamp& time);
+
+// "12.50 USD"; more digits where the amount has them.
+std::string FormatMoney(const v1::Money& money);
 
 // The last segment of a resource name: "tenants/a/datasets/d1" gives "d1".
 std::string ShortName(std::string_view name);

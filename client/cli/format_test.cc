@@ -30,6 +30,17 @@ TEST(FormatTest, Clock) {
   EXPECT_EQ(FormatClock(absl::Seconds(-1)), "0:00");
 }
 
+TEST(FormatTest, Money) {
+  v1::Money money;
+  money.set_currency_code("USD");
+  EXPECT_EQ(FormatMoney(money), "0.00 USD");
+  money.set_units(1234);
+  money.set_nanos(500'000'000);
+  EXPECT_EQ(FormatMoney(money), "1,234.50 USD");
+  money.set_nanos(12'345'000);
+  EXPECT_EQ(FormatMoney(money), "1,234.012345 USD");
+}
+
 TEST(FormatTest, ShortNames) {
   EXPECT_EQ(ShortName("tenants/a/datasets/d1"), "d1");
   EXPECT_EQ(ShortName("d1"), "d1");

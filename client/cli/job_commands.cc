@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ballast job create | estimate | list | show | watch | pause | resume | cancel
+// ballast job create | estimate | list | show | watch | pause | resume | cancel | delete
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -257,7 +257,7 @@ void AddJobCommand(Cli& cli, CLI::App* group, const std::string& name,
 
 void AddJobCommands(Cli& cli) {
   CLI::App* group = cli.AddGroup(
-      "job", "Fine-tuning jobs: create, estimate, list, show, watch, pause, resume, cancel");
+      "job", "Fine-tuning jobs: create, estimate, list, show, watch, pause, resume, cancel, delete");
   AddCreate(cli, group);
   AddEstimate(cli, group);
   AddList(cli, group);
@@ -293,6 +293,12 @@ void AddJobCommands(Cli& cli) {
   ask("resume", "Let a paused job go on", ResumeWhenPaused);
   ask("cancel", "Ask a job to stop for good",
       [](const client::Client& client, const std::string& id) { return client.CancelJob(id); });
+  AddJobCommand(cli, group, "delete", "Delete a job that has ended, with its delta",
+                [&cli](const client::Client& client, const std::string& id) -> absl::Status {
+                  BALLAST_RETURN_IF_ERROR(client.DeleteJob(id));
+                  cli.PrintDeleted(client.JobName(id));
+                  return absl::OkStatus();
+                });
 }
 
 }  // namespace ballast::cli

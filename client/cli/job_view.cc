@@ -77,6 +77,7 @@ std::string DescribeEstimate(const v1::Estimate& estimate) {
           estimate.has_running_time()
               ? absl::StrCat("about ", FormatClock(ToDuration(estimate.running_time())))
               : "not known before a first job has run on this base");
+  if (estimate.has_cost()) AddLine(text, "cost", FormatMoney(estimate.cost()));
   return text;
 }
 
@@ -110,6 +111,13 @@ std::string DescribeJob(const v1::FineTuningJob& job) {
   }
   if (job.attempt() > 0) AddLine(text, "attempt", absl::StrCat(job.attempt()));
   if (job.has_progress()) AddLine(text, "progress", DescribeProgress(job.progress()));
+  if (job.has_usage()) {
+    AddLine(text, "used",
+            absl::StrCat(FormatCount(job.usage().trained_tokens()), " trained tokens",
+                         job.usage().has_cost()
+                             ? absl::StrCat(", ", FormatMoney(job.usage().cost()))
+                             : ""));
+  }
   AddLine(text, "created", FormatTime(job.create_time()));
   if (job.has_start_time()) AddLine(text, "started", FormatTime(job.start_time()));
   if (job.has_end_time()) AddLine(text, "ended", FormatTime(job.end_time()));

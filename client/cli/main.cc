@@ -14,5 +14,6 @@ int main(int argc, char** argv) {
   ballast::cli::AddJobCommands(cli);
   ballast::cli::AddDeltaCommands(cli);
   ballast::cli::AddSampleCommand(cli);
+  ballast::cli::AddUsageCommand(cli);
   return cli.Main(argc, argv);
 }

@@ -215,6 +215,18 @@ absl::StatusOr<v1::FineTuningJob> Client::CancelJob(std::string_view name) const
   });
 }
 
+absl::Status Client::DeleteJob(std::string_view name) const {
+  v1::DeleteFineTuningJobRequest request;
+  request.set_name(JobName(name));
+  // Not repeated, as DeleteDataset.
+  return Unary<google::protobuf::Empty>(*connection_, false,
+                                        [&](auto* context, auto* response) {
+                                          return jobs_->DeleteFineTuningJob(context, request,
+                                                                            response);
+                                        })
+      .status();
+}
+
 absl::StatusOr<v1::FineTuningJob> Client::PauseJob(std::string_view name) const {
   v1::PauseFineTuningJobRequest request;
   request.set_name(JobName(name));

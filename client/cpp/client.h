@@ -96,6 +96,7 @@ class Client {
   absl::StatusOr<v1::FineTuningJob> GetJob(std::string_view name) const;
   PagedRange<v1::FineTuningJob> ListJobs() const;
   absl::StatusOr<v1::FineTuningJob> CancelJob(std::string_view name) const;
+  absl::Status DeleteJob(std::string_view name) const;
   absl::StatusOr<v1::FineTuningJob> PauseJob(std::string_view name) const;
   // FAILED_PRECONDITION (JOB_PAUSING) until the worker has stopped; see RetryInfo.
   absl::StatusOr<v1::FineTuningJob> ResumeJob(std::string_view name) const;

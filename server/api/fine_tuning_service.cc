@@ -82,6 +82,18 @@ grpc::ServerUnaryReactor* FineTuningService::ResumeFineTuningJob(
       });
 }
 
+grpc::ServerUnaryReactor* FineTuningService::DeleteFineTuningJob(
+    grpc::CallbackServerContext* context, const v1::DeleteFineTuningJobRequest* request,
+    google::protobuf::Empty* response) {
+  return Unary(
+      api_, "FineTuningService/DeleteFineTuningJob", context, Allowed::kTenant, response,
+      [this, request](const Principal& who, absl::Time) -> absl::StatusOr<google::protobuf::Empty> {
+        BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseJobName(request->name(), "name"));
+        BALLAST_RETURN_IF_ERROR(jobs_.Delete(who.tenant, name, request->etag()));
+        return google::protobuf::Empty();
+      });
+}
+
 grpc::ServerUnaryReactor* FineTuningService::ListFineTuningJobEvents(
     grpc::CallbackServerContext* context, const v1::ListFineTuningJobEventsRequest* request,
     v1::ListFineTuningJobEventsResponse* response) {

@@ -35,6 +35,9 @@ class FineTuningService : public v1::FineTuningService::CallbackService {
   grpc::ServerUnaryReactor* ResumeFineTuningJob(grpc::CallbackServerContext* context,
                                                 const v1::ResumeFineTuningJobRequest* request,
                                                 v1::FineTuningJob* response) override;
+  grpc::ServerUnaryReactor* DeleteFineTuningJob(grpc::CallbackServerContext* context,
+                                                const v1::DeleteFineTuningJobRequest* request,
+                                                google::protobuf::Empty* response) override;
   grpc::ServerUnaryReactor* ListFineTuningJobEvents(
       grpc::CallbackServerContext* context, const v1::ListFineTuningJobEventsRequest* request,
       v1::ListFineTuningJobEventsResponse* response) override;

@@ -47,6 +47,7 @@ absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
     const absl::Status status = blobs_.DeletePrefix(prefix);
     if (status.ok()) {
       PassKillPoint("server.garbage.deleted");
+      spdlog::info("deleted: the bytes of {}", prefix);
       deleted.push_back(prefix);
     } else {
       spdlog::warn("old blobs cannot be deleted, it is tried again: {}", ForLog(status));

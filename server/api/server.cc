@@ -34,6 +34,7 @@
 #include "server/api/sampling_service.h"
 #include "server/api/screen_service.h"
 #include "server/api/unnamed_blobs.h"
+#include "server/api/usage_service.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_service.h"
 #include "server/core/records.h"
@@ -68,8 +69,10 @@ class Server::Impl : public ChangeListener {
         options_(options),
         api_{parts.authenticator, parts.clock, executor_, idle_streams_, metrics_},
         serving_(parts.signer, options.allow_unprotected_base_models),
-        jobs_(parts.store, ids_, *this, serving_, options_.quotas),
+        jobs_(parts.store, ids_, *this, serving_, options_.quotas,
+              options_.price_per_million_tokens),
         datasets_(parts.store, ids_, *this, options_.quotas),
+        usage_(parts.store),
         models_(parts.store, serving_),
         vectors_(parts.store, *this, serving_),
         certification_(parts.store, *this, serving_),
@@ -193,6 +196,7 @@ class Server::Impl : public ChangeListener {
     delta_service_ = std::make_unique<DeltaService>(api_, jobs_, parts_.blobs);
     sampling_service_ =
         std::make_unique<SamplingService>(api_, broker_, models_, jobs_, ids_, *this);
+    usage_service_ = std::make_unique<UsageService>(api_, usage_);
     worker_service_ = std::make_unique<WorkerService>(api_, *plane_, *held_, broker_, parts_.blobs,
                                                       options_.max_worker_blob_bytes);
     admin_service_ = std::make_unique<AdminService>(
@@ -235,7 +239,7 @@ class Server::Impl : public ChangeListener {
              base_model_service_.get(), dataset_service_.get(), fine_tuning_service_.get(),
              delta_service_.get(), sampling_service_.get(), worker_service_.get(),
              admin_service_.get(), gate_service_.get(), safety_rows_service_.get(),
-             screen_service_.get()}) {
+             screen_service_.get(), usage_service_.get()}) {
       builder.RegisterService(service);
     }
     server_ = builder.BuildAndStart();
@@ -287,6 +291,7 @@ class Server::Impl : public ChangeListener {
   const ServingVectors serving_;
   JobCatalog jobs_;
   DatasetCatalog datasets_;
+  UsageCatalog usage_;
   BaseModelCatalog models_;
   VectorCatalog vectors_;
   VectorCertification certification_;
@@ -306,6 +311,7 @@ class Server::Impl : public ChangeListener {
   std::unique_ptr<DatasetService> dataset_service_;
   std::unique_ptr<FineTuningService> fine_tuning_service_;
   std::unique_ptr<DeltaService> delta_service_;
+  std::unique_ptr<UsageService> usage_service_;
   std::unique_ptr<SamplingService> sampling_service_;
   std::unique_ptr<WorkerService> worker_service_;
   std::unique_ptr<AdminService> admin_service_;

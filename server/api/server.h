@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "ballast/v1/money.pb.h"
 #include "common/base/clock.h"
 #include "server/core/authenticator.h"
 #include "server/core/blob_store.h"
@@ -33,6 +34,7 @@ struct ServerOptions {
   absl::Duration withheld_expiry = absl::Hours(14 * 24);
   int64_t max_dataset_bytes = int64_t{1} << 30;
   Quotas quotas;
+  v1::Money price_per_million_tokens;  // unset for none
   // Of one blob that a worker writes: a checkpoint, a file of a delta, a sealed vector.
   int64_t max_worker_blob_bytes = int64_t{64} << 30;
   int executor_threads = 8;

@@ -118,6 +118,13 @@ class TenantsTest : public ServerFixture {
            v1::FineTuningJob response;
            return jobs_->ResumeFineTuningJob(context, request, &response);
          }},
+        {"DeleteFineTuningJob",
+         [this](auto* context, const auto& name) {
+           v1::DeleteFineTuningJobRequest request;
+           request.set_name(name);
+           google::protobuf::Empty response;
+           return jobs_->DeleteFineTuningJob(context, request, &response);
+         }},
         {"ListFineTuningJobEvents",
          [this](auto* context, const auto& name) {
            v1::ListFineTuningJobEventsRequest request;
@@ -517,7 +524,7 @@ TEST_F(TenantsTest, EveryRpcNeedsAKeyOfItsRole) {
       }
     }
   }
-  EXPECT_EQ(calls, 46u) << "an RPC was added: put it into one of the tables above";
+  EXPECT_EQ(calls, 50u) << "an RPC was added: put it into one of the tables above";
 }
 
 TEST_F(TenantsTest, OperatorsMayListBaseModels) {
@@ -530,6 +537,39 @@ TEST_F(TenantsTest, OperatorsMayListBaseModels) {
   v1::ListBaseModelsResponse list;
   EXPECT_THAT(FromGrpcStatus(models_->ListBaseModels(ContextWith(kWorkerKey).get(), {}, &list)),
               StatusIs(absl::StatusCode::kPermissionDenied, "TENANT_ONLY"));
+}
+
+TEST_F(TenantsTest, UsageIsForItsTenantAndForOperators) {
+  MakeReady();
+  ASSERT_OK_AND_ASSIGN(const auto job, CreateJob(UploadRows(40)));
+  ASSERT_OK_AND_ASSIGN(const auto taken, Idle("w"));
+  ASSERT_OK(FinishDelta("w", taken.work().lease()));
+  const auto ask = [&](const std::string& key, const std::string& parent, int* months = nullptr) {
+    v1::ListMonthlyUsageRequest request;
+    request.set_parent(parent);
+    v1::ListMonthlyUsageResponse list;
+    const auto status =
+        FromGrpcStatus(usage_->ListMonthlyUsage(ContextWith(key).get(), request, &list));
+    if (months != nullptr) *months = list.months_size();
+    return status;
+  };
+  for (const char* key : {kTenantKey, kOperatorKey}) {
+    int months = 0;
+    EXPECT_OK(ask(key, "tenants/acme", &months));
+    EXPECT_EQ(months, 1);
+  }
+  int months = -1;
+  EXPECT_OK(ask(kOtherKey, "tenants/other", &months));
+  EXPECT_EQ(months, 0);
+  const absl::Status theirs = ask(kOtherKey, "tenants/acme");
+  const absl::Status missing = ask(kOtherKey, "tenants/nobody");
+  EXPECT_THAT(theirs, StatusIs(absl::StatusCode::kNotFound, "TENANT_NOT_FOUND"));
+  EXPECT_EQ(absl::StrReplaceAll(theirs.message(), {{"acme", "X"}}),
+            absl::StrReplaceAll(missing.message(), {{"nobody", "X"}}));
+  EXPECT_THAT(ask(kWorkerKey, "tenants/acme"),
+              StatusIs(absl::StatusCode::kPermissionDenied, "TENANT_ONLY"));
+  EXPECT_THAT(ask("", "tenants/acme"),
+              StatusIs(absl::StatusCode::kUnauthenticated, "API_KEY_MISSING"));
 }
 
 TEST_F(TenantsTest, ListsShowOnesOwn) {

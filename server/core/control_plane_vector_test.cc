@@ -179,7 +179,7 @@ class UnprotectedBaseTest : public testing::CoreFixture {
   }
 
   const ServingVectors allowing_{&signer_, /*allow_unprotected=*/true};
-  JobCatalog allowing_jobs_{store_, ids_, listener_, allowing_, quotas_};
+  JobCatalog allowing_jobs_{store_, ids_, listener_, allowing_, quotas_, price_};
 };
 
 TEST_F(UnprotectedBaseTest, NothingIsToHideInItsProgress) {

@@ -9,6 +9,7 @@
 #include "common/base/status_macros.h"
 #include "server/core/job_state.h"
 #include "server/core/records.h"
+#include "server/core/tenant_standing.h"
 
 namespace ballast::server {
 namespace {
@@ -34,6 +35,9 @@ absl::StatusOr<int64_t> VirtualTime(Transaction& tx) {
   return time;
 }
 
+// What took no worker's time has no place in the order.
+bool NeverRan(const FineTuningJob& job) { return IsFinal(job.state()) && !job.has_start_time(); }
+
 int64_t FinishTag(const Row& row, const FineTuningJob& job, double weight) {
   const auto tokens = static_cast<double>(std::max<int64_t>(1, job.estimate().total_tokens()));
   // Far above what all jobs of a service come to, so that tags never overflow.
@@ -54,6 +58,8 @@ absl::StatusOr<int64_t> CountOf(Transaction& tx, const std::string& tenant,
 
 absl::StatusOr<int64_t> StartTag(Transaction& tx, const std::string& tenant, double weight) {
   BALLAST_ASSIGN_OR_RETURN(int64_t tag, VirtualTime(tx));
+  BALLAST_ASSIGN_OR_RETURN(const auto known, GetRecord<TenantRecord>(tx, "", tenant));
+  if (known.has_value()) tag = std::max(tag, known->deleted_finish_tag());
   constexpr int kPage = 20;
   int64_t before = 0;
   for (int looked_at = 0; looked_at < kMostLookedAt; looked_at += kPage) {
@@ -61,14 +67,23 @@ absl::StatusOr<int64_t> StartTag(Transaction& tx, const std::string& tenant, dou
     for (const Row& row : rows) {
       BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<JobRecord>(row));
       const FineTuningJob& job = record.job();
-      // Its tag says nothing: it took no worker's time.
-      if (IsFinal(job.state()) && !job.has_start_time()) continue;
+      if (NeverRan(job)) continue;
       return std::max(tag, FinishTag(row, job, weight));
     }
     if (rows.size() < kPage) break;
     before = rows.back().sequence;
   }
   return tag;
+}
+
+absl::Status RememberDeleted(Transaction& tx, const JobRecord& record, double weight) {
+  if (NeverRan(record.job())) return absl::OkStatus();
+  BALLAST_ASSIGN_OR_RETURN(TenantRecord tenant,
+                           LoadTenant(tx, record.tenant(), Hold::kExclusive));
+  const int64_t finish = FinishTag(ToRow(record), record.job(), weight);
+  if (finish <= tenant.deleted_finish_tag()) return absl::OkStatus();
+  tenant.set_deleted_finish_tag(finish);
+  return SaveTenant(tx, tenant);
 }
 
 absl::Status CheckMayQueue(Transaction& tx, const std::string& tenant, const TenantQuota& quota) {

@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/core/job_store.h"
+#include "server/core/record.pb.h"
 #include "server/core/quotas.h"
 
 namespace ballast::server {
@@ -23,6 +24,10 @@ namespace ballast::server {
 // Start tag of a job that `tenant` creates now. Two that are created at the same moment may get the
 // same tag.
 absl::StatusOr<int64_t> StartTag(Transaction& tx, const std::string& tenant, double weight);
+
+// Keeps the place in the queue of a job that is about to be deleted, or who deletes what has run
+// would always be first.
+absl::Status RememberDeleted(Transaction& tx, const JobRecord& record, double weight);
 
 // OK when `tenant` may have one more job. RESOURCE_EXHAUSTED (QUOTA_QUEUED_JOBS).
 absl::Status CheckMayQueue(Transaction& tx, const std::string& tenant, const TenantQuota& quota);

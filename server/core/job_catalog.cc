@@ -14,6 +14,7 @@
 #include "server/core/request_id.h"
 #include "server/core/tenant_standing.h"
 #include "server/core/transitions.h"
+#include "server/core/usage.h"
 
 namespace ballast::server {
 namespace {
@@ -163,6 +164,10 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
   *job.mutable_labels() = asked.labels();
   job.set_state(FineTuningJob::QUEUED);
   *job.mutable_estimate() = EstimateJob(hyper, *base, training);
+  if (!price_.currency_code().empty()) {
+    *record.mutable_price_per_million_tokens() = price_;
+    *job.mutable_estimate()->mutable_cost() = CostOf(price_, job.estimate().total_tokens());
+  }
   *job.mutable_create_time() = ToTimestamp(now);
   BALLAST_ASSIGN_OR_RETURN(const int64_t tag, StartTag(tx, tenant, quota.weight));
   record.set_start_tag(tag);
@@ -286,6 +291,35 @@ absl::StatusOr<FineTuningJob> JobCatalog::Resume(absl::Time now, const std::stri
   auto job = Ask(now, tenant, name, WorkEvent::kResume);
   if (job.ok()) listener_.WorkAdded();
   return job;
+}
+
+absl::Status JobCatalog::Delete(const std::string& tenant, const TenantName& name,
+                                const std::string& etag) {
+  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const JobRecord record, Find(tx, tenant, name, Hold::kExclusive));
+    const FineTuningJob& job = record.job();
+    if (!etag.empty() && etag != job.etag()) {
+      return MakeError(absl::StatusCode::kAborted, "ETAG_MISMATCH",
+                       absl::StrCat(job.name(), " has changed since it was read; look at it again"));
+    }
+    if (job.state() == FineTuningJob::WITHHELD) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_WITHHELD",
+                       absl::StrCat(job.name(), " is trained, and the operator decides on its "
+                                                "delta; it can be deleted after that"));
+    }
+    if (!IsFinal(job.state())) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_ACTIVE",
+                       absl::StrCat(job.name(), " is ", FineTuningJob::State_Name(job.state()),
+                                    "; cancel it first"),
+                       {{"state", FineTuningJob::State_Name(job.state())}});
+    }
+    BALLAST_RETURN_IF_ERROR(RememberDeleted(tx, record, quotas_.Of(tenant).weight));
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(JobBlobs(record.tenant(), record.id())));
+    return tx.Delete(Kind::kJob, record.tenant(), record.id());
+  }));
+  listener_.JobChanged(name.tenant, name.id);
+  listener_.GarbageAdded();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::ListFineTuningJobEventsResponse> JobCatalog::ListEvents(

@@ -18,15 +18,20 @@
 
 namespace ballast::server {
 
-// A tenant's view of jobs: create, look at, pause, cancel. `tenant` is who calls; a job of somebody
+// A tenant's view of jobs: create, look at, pause, cancel, delete. `tenant` is who calls; a job of somebody
 // else and none answer alike, NOT_FOUND (JOB_NOT_FOUND). Other failures are those of
 // ballast.v1.FineTuningService. Thread safety: thread-safe.
 class JobCatalog {
  public:
   // All must outlive the catalog.
   JobCatalog(JobStore& store, IdSource& ids, ChangeListener& listener,
-             const ServingVectors& serving, const Quotas& quotas)
-      : store_(store), ids_(ids), listener_(listener), serving_(serving), quotas_(quotas) {}
+             const ServingVectors& serving, const Quotas& quotas, const v1::Money& price)
+      : store_(store),
+        ids_(ids),
+        listener_(listener),
+        serving_(serving),
+        quotas_(quotas),
+        price_(price) {}
 
   // Checks and, unless validate_only, stores a job with its first event.
   absl::StatusOr<v1::FineTuningJob> Create(absl::Time now, const std::string& tenant,
@@ -40,6 +45,7 @@ class JobCatalog {
                                           const TenantName& name);
   absl::StatusOr<v1::FineTuningJob> Resume(absl::Time now, const std::string& tenant,
                                            const TenantName& name);
+  absl::Status Delete(const std::string& tenant, const TenantName& name, const std::string& etag);
   absl::StatusOr<v1::ListFineTuningJobEventsResponse> ListEvents(
       const std::string& tenant, const v1::ListFineTuningJobEventsRequest& request);
 
@@ -58,6 +64,7 @@ class JobCatalog {
   ChangeListener& listener_;
   const ServingVectors& serving_;
   const Quotas& quotas_;
+  const v1::Money& price_;  // of a million tokens
 };
 
 // NOT_FOUND (JOB_NOT_FOUND), the same for every reason.

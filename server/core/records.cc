@@ -73,6 +73,14 @@ Row ToRow(const TenantRecord& record) {
   return row;
 }
 
+Row ToRow(const UsageRecord& record) {
+  Row row;
+  row.scope = record.tenant();
+  row.id = record.usage().month();
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
 absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent event,
                             absl::Time now) {
   event.set_sequence(record.last_event() + 1);

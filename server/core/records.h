@@ -28,6 +28,7 @@ inline Kind KindOf(const DatasetRecord&) { return Kind::kDataset; }
 inline Kind KindOf(const JobRecord&) { return Kind::kJob; }
 inline Kind KindOf(const VectorRecord&) { return Kind::kVector; }
 inline Kind KindOf(const TenantRecord&) { return Kind::kTenant; }
+inline Kind KindOf(const UsageRecord&) { return Kind::kUsage; }
 
 // Keys and bytes of a record; `sequence` is left 0.
 Row ToRow(const BaseModelRecord& record);
@@ -35,6 +36,7 @@ Row ToRow(const DatasetRecord& record);
 Row ToRow(const JobRecord& record);
 Row ToRow(const VectorRecord& record);
 Row ToRow(const TenantRecord& record);
+Row ToRow(const UsageRecord& record);
 
 // DATA_LOSS (STORE_CORRUPT) when the bytes are no such record.
 template <typename Record>

@@ -18,9 +18,9 @@ using admin::v1::TenantStanding;
 constexpr int kUnfreezesKept = 50;
 constexpr size_t kMaxReasonBytes = 1000;
 
-// The tenant's record, or a fresh one that is not stored yet.
-absl::StatusOr<TenantRecord> Load(Transaction& tx, const std::string& tenant,
-                                  Hold hold = Hold::kNone) {
+}  // namespace
+
+absl::StatusOr<TenantRecord> LoadTenant(Transaction& tx, const std::string& tenant, Hold hold) {
   BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<TenantRecord>(tx, "", tenant, hold));
   if (record.has_value()) return *std::move(record);
   TenantRecord fresh;
@@ -30,16 +30,14 @@ absl::StatusOr<TenantRecord> Load(Transaction& tx, const std::string& tenant,
   return fresh;
 }
 
-absl::Status Save(Transaction& tx, const TenantRecord& record) {
+absl::Status SaveTenant(Transaction& tx, const TenantRecord& record) {
   BALLAST_ASSIGN_OR_RETURN(const auto stored,
                            tx.Get(Kind::kTenant, "", record.id(), Hold::kExclusive));
   return stored.has_value() ? ReplaceRecord(tx, record) : InsertRecord(tx, record);
 }
 
-}  // namespace
-
 absl::StatusOr<bool> IsFrozen(Transaction& tx, const std::string& tenant) {
-  BALLAST_ASSIGN_OR_RETURN(const TenantRecord record, Load(tx, tenant));
+  BALLAST_ASSIGN_OR_RETURN(const TenantRecord record, LoadTenant(tx, tenant, Hold::kNone));
   return record.standing().state() == TenantStanding::FROZEN;
 }
 
@@ -52,7 +50,7 @@ absl::Status CheckMaySubmit(Transaction& tx, const std::string& tenant) {
 }
 
 absl::Status DrawWithheld(Transaction& tx, const std::string& tenant, int budget, absl::Time now) {
-  BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant, Hold::kExclusive));
+  BALLAST_ASSIGN_OR_RETURN(TenantRecord record, LoadTenant(tx, tenant, Hold::kExclusive));
   TenantStanding& standing = *record.mutable_standing();
   standing.set_withheld_drawn(standing.withheld_drawn() + 1);
   standing.set_withheld_total(standing.withheld_total() + 1);
@@ -60,18 +58,18 @@ absl::Status DrawWithheld(Transaction& tx, const std::string& tenant, int budget
     standing.set_state(TenantStanding::FROZEN);
     *standing.mutable_freeze_time() = ToTimestamp(now);
   }
-  return Save(tx, record);
+  return SaveTenant(tx, record);
 }
 
 absl::Status GiveBackWithheld(Transaction& tx, const std::string& tenant, absl::Time withheld_at) {
-  BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant, Hold::kExclusive));
+  BALLAST_ASSIGN_OR_RETURN(TenantRecord record, LoadTenant(tx, tenant, Hold::kExclusive));
   TenantStanding& standing = *record.mutable_standing();
   if (!standing.unfreezes().empty() &&
       withheld_at <= FromTimestamp(standing.unfreezes().rbegin()->time())) {
     return absl::OkStatus();
   }
   standing.set_withheld_drawn(std::max(0, standing.withheld_drawn() - 1));
-  return Save(tx, record);
+  return SaveTenant(tx, record);
 }
 
 absl::Status CheckReason(const std::string& reason) {
@@ -90,7 +88,7 @@ absl::Status CheckReason(const std::string& reason) {
 absl::StatusOr<TenantStanding> TenantStandings::Get(const std::string& tenant) {
   TenantStanding standing;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const TenantRecord record, Load(tx, tenant));
+    BALLAST_ASSIGN_OR_RETURN(const TenantRecord record, LoadTenant(tx, tenant, Hold::kNone));
     standing = record.standing();
     return absl::OkStatus();
   }));
@@ -104,7 +102,7 @@ absl::StatusOr<TenantStanding> TenantStandings::Unfreeze(absl::Time now, const s
   BALLAST_RETURN_IF_ERROR(CheckReason(reason));
   TenantStanding result;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(TenantRecord record, Load(tx, tenant, Hold::kExclusive));
+    BALLAST_ASSIGN_OR_RETURN(TenantRecord record, LoadTenant(tx, tenant, Hold::kExclusive));
     TenantStanding& standing = *record.mutable_standing();
     if (standing.state() != TenantStanding::FROZEN) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "TENANT_NOT_FROZEN",
@@ -121,7 +119,7 @@ absl::StatusOr<TenantStanding> TenantStandings::Unfreeze(absl::Time now, const s
       standing.mutable_unfreezes()->DeleteSubrange(0, standing.unfreezes_size() - kUnfreezesKept);
     }
     result = standing;
-    return Save(tx, record);
+    return SaveTenant(tx, record);
   }));
   listener_.WorkAdded();
   result.set_withheld_budget(budget_);

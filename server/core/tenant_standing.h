@@ -14,6 +14,7 @@
 #include "ballast/admin/v1/gate.pb.h"
 #include "server/core/collaborators.h"
 #include "server/core/job_store.h"
+#include "server/core/record.pb.h"
 
 namespace ballast::server {
 
@@ -21,6 +22,10 @@ namespace ballast::server {
 inline constexpr char kFrozenMessage[] =
     "the tenant is frozen after too many withheld deltas; the job waits until the operator has "
     "looked at them";
+
+// The tenant's record, or a fresh one that is not stored yet.
+absl::StatusOr<TenantRecord> LoadTenant(Transaction& tx, const std::string& tenant, Hold hold);
+absl::Status SaveTenant(Transaction& tx, const TenantRecord& record);
 
 absl::StatusOr<bool> IsFrozen(Transaction& tx, const std::string& tenant);
 

@@ -9,6 +9,7 @@
 #include "common/base/utf8.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
+#include "server/core/usage.h"
 
 namespace ballast::server {
 namespace {
@@ -191,6 +192,7 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
       *job.mutable_error() = FinalError(event, error, record.lease());
       *changed.mutable_error() = job.error();
     }
+    if (IsFinal(*next)) BALLAST_RETURN_IF_ERROR(AccountFor(tx, record, now));
     BALLAST_RETURN_IF_ERROR(AddJobGarbage(tx, record));
   }
   changed.set_attempt(job.attempt());

@@ -44,9 +44,7 @@ CREATE TABLE commits (
   connection text PRIMARY KEY, serial bigint NOT NULL, begun timestamptz NOT NULL DEFAULT now())
   WITH (fillfactor = 20);
 )sql",
-    R"sql(
-CREATE INDEX jobs_of_a_tenant ON jobs (scope, state, queue_key, id);
-)sql",
+    "CREATE INDEX jobs_of_a_tenant ON jobs (scope, state, queue_key, id);" BALLAST_RECORDS("usage"),
 };
 #undef BALLAST_RECORDS
 

@@ -31,7 +31,7 @@ namespace {
 
 constexpr RecordStatements kStatements[] = {
     BALLAST_STATEMENTS("base_models"), BALLAST_STATEMENTS("datasets"), BALLAST_STATEMENTS("jobs"),
-    BALLAST_STATEMENTS("vectors"),     BALLAST_STATEMENTS("tenants"),
+    BALLAST_STATEMENTS("vectors"),     BALLAST_STATEMENTS("tenants"),  BALLAST_STATEMENTS("usage"),
 };
 
 #undef BALLAST_STATEMENTS

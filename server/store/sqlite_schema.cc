@@ -56,6 +56,10 @@ CREATE INDEX tenants_by_state ON tenants (state, queue_key, scope, id);
 )sql",
     R"sql(
 CREATE INDEX jobs_of_a_tenant ON jobs (scope, state, queue_key, id);
+CREATE TABLE usage (
+  scope TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, state INTEGER NOT NULL,
+  queue_key INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
 )sql",
 };
 

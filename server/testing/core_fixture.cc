@@ -18,7 +18,7 @@ using worker::v1::SynchronizeResponse;
 std::string CountingIds::NewId() { return absl::StrFormat("%032d", ++count_); }
 
 void CoreFixture::SetUp() {
-  jobs_ = std::make_unique<JobCatalog>(store_, ids_, listener_, serving_, quotas_);
+  jobs_ = std::make_unique<JobCatalog>(store_, ids_, listener_, serving_, quotas_, price_);
   datasets_ = std::make_unique<DatasetCatalog>(store_, ids_, listener_, quotas_);
   vectors_ = std::make_unique<VectorCatalog>(store_, listener_, serving_);
   certification_ = std::make_unique<VectorCertification>(store_, listener_, serving_);

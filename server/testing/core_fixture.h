@@ -117,6 +117,7 @@ class CoreFixture : public ::testing::Test {
   ServingVectors serving_{&signer_};
   // To be changed before Restart.
   Quotas quotas_;
+  v1::Money price_;  // none
   std::unique_ptr<JobCatalog> jobs_;
   std::unique_ptr<DatasetCatalog> datasets_;
   std::unique_ptr<VectorCatalog> vectors_;

@@ -83,6 +83,7 @@ void ServerFixture::StartServer() {
   datasets_ = v1::DatasetService::NewStub(channel_);
   jobs_ = v1::FineTuningService::NewStub(channel_);
   deltas_ = v1::DeltaService::NewStub(channel_);
+  usage_ = v1::UsageService::NewStub(channel_);
   sampling_ = v1::SamplingService::NewStub(channel_);
   workers_ = worker::v1::WorkerService::NewStub(channel_);
 }

@@ -21,6 +21,7 @@
 #include "ballast/v1/delta_service.grpc.pb.h"
 #include "ballast/v1/fine_tuning_service.grpc.pb.h"
 #include "ballast/v1/sampling_service.grpc.pb.h"
+#include "ballast/v1/usage_service.grpc.pb.h"
 #include "ballast/worker/v1/worker_service.grpc.pb.h"
 #include "common/base/testing/fake_clock.h"
 #include "gtest/gtest.h"
@@ -171,6 +172,7 @@ class ServerFixture : public ::testing::Test {
   std::unique_ptr<v1::DatasetService::Stub> datasets_;
   std::unique_ptr<v1::FineTuningService::Stub> jobs_;
   std::unique_ptr<v1::DeltaService::Stub> deltas_;
+  std::unique_ptr<v1::UsageService::Stub> usage_;
   std::unique_ptr<v1::SamplingService::Stub> sampling_;
   std::unique_ptr<worker::v1::WorkerService::Stub> workers_;
 };

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import time
 
@@ -197,6 +198,29 @@ def pause(bench):
     check(states.count("PAUSED") == 2, f"{states}")
     bench.refused(4, "JOB_ENDED", "job", "pause", job)
     bench.refused(4, "JOB_ENDED", "job", "resume", job)
+
+
+@STEPS.step("a deleted job is gone with its bytes, and its usage stays", needs=[LONG])
+def delete_job(bench):
+    job = short(bench.ok_json("job", "create", *steps_main.job_arguments(bench))["name"])
+    bench.refused(4, "JOB_ACTIVE", "job", "delete", job)
+    check_one_delta(bench, job, {1})
+    found = bench.job(job)
+    used = found["usage"]
+    check(int(used["trainedTokens"]) == int(found["estimate"]["totalTokens"]), f"{used}, {found['estimate']}")
+    check(used["cost"] == found["estimate"]["cost"] and int(used["cost"]["nanos"]) > 0, f"{used}")
+    blobs = bench.data / "server" / "blobs" / "jobs" / "dev" / job
+    check(any(blobs.rglob("adapter_model.safetensors")), f"no delta below {blobs}")
+    before = bench.ok_json("usage")["months"]
+    check(bench.ok_json("job", "delete", job)["deleted"].endswith(job), "not deleted")
+    bench.refused(3, "JOB_NOT_FOUND", "job", "show", job)
+    bench.refused(3, "DELTA_NOT_FOUND", "delta", "download", job, "--to", bench.folder / "deleted")
+    wait_for("its bytes to be deleted", lambda: not any(path.is_file() for path in blobs.rglob("*")), 20)
+    months = bench.ok_json("usage")["months"]
+    check(months == before and int(months[0]["jobs"]) > 1, f"{months}, before {before}")
+    check(months == bench.ok_json("usage", "--of", "dev")["months"], "the operator sees something else")
+    check("USD" in bench.ok("usage").out, "no cost in the table")
+    shutil.rmtree(bench.folder / "deltas" / job)
 
 
 @STEPS.step("operators see what protected a job, and how many of its rows", needs=[LONG])
