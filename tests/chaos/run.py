@@ -4,7 +4,7 @@
 acknowledged is missing, any job has two deltas, is stuck, or has left files behind.
 
 usage: tests/chaos/run.py [--kills N] [--minutes N] [--postgres] [--no-steps] [--build build/dev] [--seed N]
-                          [--report FILE] [--junit FILE] [--keep FOLDER]
+                          [--publish FOLDER] [--junit FILE] [--keep FOLDER]
 
 First every step that the sources name with PassKillPoint is killed at once; then come --kills kills of random programs at
 random moments, each while a job is between claim and commit; between them programs are stopped for longer than a lease and
@@ -27,6 +27,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import protos  # noqa: E402
+import results  # noqa: E402
 from checker import Checker  # noqa: E402
 from customers import Customer, Ledger  # noqa: E402
 from harness import ROOT  # noqa: E402
@@ -175,6 +176,7 @@ def report_of(run, checker, world, arguments, seconds):
     return {
         "kills": run.kills, "kills_of": run.kills_of, "stops_longer_than_a_lease": run.stops, "cuts": world.network.cuts,
         "steps_hit": len(run.steps_hit), "steps_total": len(run.steps), "steps": run.steps_hit,
+        "steps_named": run.steps,
         **checker.counts, "problems": len(checker.problems), "database": "PostgreSQL" if arguments.postgres else "SQLite",
         "customers": CUSTOMERS, "workers": WORKERS, "seed": arguments.seed, "seconds": round(seconds),
     }
@@ -188,7 +190,7 @@ def main():
     parser.add_argument("--no-steps", action="store_true", help="only random kills")
     parser.add_argument("--postgres", action="store_true", help="keep records in a PostgreSQL server, and kill it, too")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--report", help="JSON file to write")
+    parser.add_argument("--publish", help="folder to write the report to, with its sums in control_plane.json")
     parser.add_argument("--junit")
     parser.add_argument("--keep", help="folder to keep everything in; must not exist")
     arguments = parser.parse_args()
@@ -218,8 +220,6 @@ def main():
             shutil.rmtree(folder, ignore_errors=True)
     report = report_of(run, checker, world, arguments, time.monotonic() - started)
     print(json.dumps(report, indent=1))
-    if arguments.report:
-        pathlib.Path(arguments.report).write_text(json.dumps(report, indent=1) + "\n")
     for problem in checker.problems:
         print("problem: " + problem)
     checks = {
@@ -240,6 +240,8 @@ def main():
     if arguments.junit:
         ElementTree.ElementTree(suite).write(arguments.junit, encoding="unicode", xml_declaration=True)
     failed = sum(not holds for holds in checks.values())
+    if arguments.publish:
+        results.publish(arguments.publish, report)
     print(f"chaos: {time.monotonic() - started:.0f} s")
     print(f"{len(checks) - failed} passed, {failed} failed")
     return 1 if failed else 0
