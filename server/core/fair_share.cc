@@ -18,7 +18,7 @@ using v1::FineTuningJob;
 
 // States of jobs that a worker has taken, of which none can be had without one.
 constexpr FineTuningJob::State kTakenStates[] = {FineTuningJob::RUNNING, FineTuningJob::PAUSING,
-                                                 FineTuningJob::CANCELLING, FineTuningJob::WITHHELD,
+                                                 FineTuningJob::CANCELLING,
                                                  FineTuningJob::SUCCEEDED};
 
 // Jobs that ended before a worker took them are looked past; beyond so many the tenant's last work
@@ -38,11 +38,14 @@ absl::StatusOr<int64_t> VirtualTime(Transaction& tx) {
 // What took no worker's time has no place in the order.
 bool NeverRan(const FineTuningJob& job) { return IsFinal(job.state()) && !job.has_start_time(); }
 
-int64_t FinishTag(const Row& row, const FineTuningJob& job, double weight) {
-  const auto tokens = static_cast<double>(std::max<int64_t>(1, job.estimate().total_tokens()));
+int64_t FinishTag(const JobRecord& record, double weight) {
+  const int64_t start =
+      record.has_start_tag() ? record.start_tag() : ToRow(record).queue_key;
+  const auto tokens =
+      static_cast<double>(std::max<int64_t>(1, record.job().estimate().total_tokens()));
   // Far above what all jobs of a service come to, so that tags never overflow.
   constexpr double kMostCost = 1e15;
-  return row.queue_key + static_cast<int64_t>(std::min(std::ceil(tokens / weight), kMostCost));
+  return start + static_cast<int64_t>(std::min(std::ceil(tokens / weight), kMostCost));
 }
 
 // Number of a tenant's jobs in `state`.
@@ -66,9 +69,8 @@ absl::StatusOr<int64_t> StartTag(Transaction& tx, const std::string& tenant, dou
     BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListByScope(Kind::kJob, tenant, before, kPage));
     for (const Row& row : rows) {
       BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<JobRecord>(row));
-      const FineTuningJob& job = record.job();
-      if (NeverRan(job)) continue;
-      return std::max(tag, FinishTag(row, job, weight));
+      if (NeverRan(record.job())) continue;
+      return std::max(tag, FinishTag(record, weight));
     }
     if (rows.size() < kPage) break;
     before = rows.back().sequence;
@@ -80,7 +82,7 @@ absl::Status RememberDeleted(Transaction& tx, const JobRecord& record, double we
   if (NeverRan(record.job())) return absl::OkStatus();
   BALLAST_ASSIGN_OR_RETURN(TenantRecord tenant,
                            LoadTenant(tx, record.tenant(), Hold::kExclusive));
-  const int64_t finish = FinishTag(ToRow(record), record.job(), weight);
+  const int64_t finish = FinishTag(record, weight);
   if (finish <= tenant.deleted_finish_tag()) return absl::OkStatus();
   tenant.set_deleted_finish_tag(finish);
   return SaveTenant(tx, tenant);

@@ -43,7 +43,7 @@ class FairShareTest : public CoreFixture {
 
   // Tenant whose job the next worker gets.
   std::string Next() {
-    const auto response = Idle("w" + std::to_string(++workers_));
+    const auto response = Idle("next-" + std::to_string(++workers_));
     EXPECT_TRUE(response.has_work());
     return response.has_work() ? Parse(response.work().lease().resource()).tenant : "";
   }

@@ -236,7 +236,9 @@ TEST_F(JobPauseTest, ARejectedVectorsCheckpointIsNotTakenUp) {
   ASSERT_OK(certification_->Certify(now_, "vec-1", BadResult("vec-1"), false));
   // The attempt is taken back, and the pause holds.
   EXPECT_EQ(State(name_), FineTuningJob::PAUSED);
-  EXPECT_TRUE(Busy("w1", lease_, 5).stop().lease_lost());
+  SynchronizeRequest busy = Request("w1");
+  *busy.mutable_busy()->mutable_lease() = lease_;
+  EXPECT_THAT(plane_->Synchronize(now_, busy), StatusIs(kPrecondition, "LEASE_LOST"));
   ASSERT_OK(Resume(name_));
   const auto work = Idle("w1").work();
   EXPECT_EQ(work.fine_tune().vector().vector_id(), "vec-2");

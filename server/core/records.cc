@@ -50,8 +50,10 @@ Row ToRow(const JobRecord& record) {
   row.scope = record.tenant();
   row.id = record.id();
   row.state = record.job().state();
-  row.queue_key =
-      record.has_start_tag() ? record.start_tag() : Micros(record.job().create_time());
+  // What waits for an operator is in the order of creation.
+  const bool queues = record.job().state() != v1::FineTuningJob::WITHHELD;
+  row.queue_key = queues && record.has_start_tag() ? record.start_tag()
+                                                   : Micros(record.job().create_time());
   row.bytes = record.SerializeAsString();
   return row;
 }

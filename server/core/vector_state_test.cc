@@ -17,7 +17,10 @@ using admin::v1::Vector;
 bool OnlyJobsHave(WorkEvent event) {
   switch (event) {
     case WorkEvent::kStopped:
+    case WorkEvent::kPaused:
     case WorkEvent::kCancel:
+    case WorkEvent::kPause:
+    case WorkEvent::kResume:
     case WorkEvent::kWithheld:
     case WorkEvent::kReleased:
     case WorkEvent::kRefused:

@@ -34,7 +34,7 @@ class Checker:
 
     def __init__(self, world, ledger):
         self._world, self._ledger = world, ledger
-        self._blobs = world.bench.data / "server" / "blobs"
+        self._blobs = world.bench.data / "server" / "blobs" / "blobs"
         self._record = protos.load("server.core.record_pb2")
         self._job = protos.load("ballast.v1.fine_tuning_job_pb2")
         self.problems = []
@@ -146,5 +146,5 @@ class Checker:
             # An upload's running digest lies beside it.
             if path.is_file() and name not in named and re.sub(r"\.(digest|sha256|state)$", "", name) not in named:
                 self._problem("orphans", f"no record names the blob {name}")
-        for path in (self._world.bench.data / "server" / "writing").glob("*"):
+        for path in (self._world.bench.data / "server" / "blobs" / "writing").glob("*"):
             self._problem("orphans", f"{path.name} was left half written")

@@ -26,6 +26,7 @@ import xml.etree.ElementTree as ElementTree
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import planted  # noqa: E402
 import protos  # noqa: E402
 import results  # noqa: E402
 from checker import Checker  # noqa: E402
@@ -213,6 +214,7 @@ def main():
         run.calm()
         checker = Checker(world, run.ledger)
         checker.run()
+        unnoticed = planted.unnoticed(world, run.ledger)
     finally:
         world.remove()
         protos.remove()
@@ -220,7 +222,7 @@ def main():
             shutil.rmtree(folder, ignore_errors=True)
     report = report_of(run, checker, world, arguments, time.monotonic() - started)
     print(json.dumps(report, indent=1))
-    for problem in checker.problems:
+    for problem in [*checker.problems, *(f"not noticed: {fault}" for fault in unnoticed)]:
         print("problem: " + problem)
     checks = {
         "every named step was hit": arguments.no_steps or len(run.steps_hit) == len(run.steps),
@@ -229,6 +231,7 @@ def main():
         "no job has two deltas": report["duplicate_deltas"] == 0,
         "no job is stuck": report["stuck"] == 0,
         "no file is left behind": report["orphans"] == 0,
+        "faults that are planted afterwards are noticed": not unnoticed,
         "jobs succeeded, and customers saw nothing else that must not be": report["succeeded"] > 0 and report["problems"] == 0,
     }
     suite = ElementTree.Element("testsuite", name="chaos")

@@ -128,6 +128,16 @@ class World:
         finally:
             connection.close()
 
+    def execute(self, statement):
+        """Changes the database, when nothing runs any more."""
+        if self.postgres_file:
+            self.query(statement)
+            return
+        connection = sqlite3.connect(self.database())
+        with connection:
+            connection.execute(statement)
+        connection.close()
+
     def database(self):
         (found,) = (self.bench.data / "server").glob("*.db")
         return found

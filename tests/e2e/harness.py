@@ -230,9 +230,9 @@ class Bench:
             wait_for("the server to serve", ready)
         return server
 
-    def start_worker(self, config=None, **options):
+    def start_worker(self, config=None, log="worker.log", **options):
         config = config or self.data / "worker.yaml"
-        return self.start("ballast-worker", ["--config", config], "worker.log", **options)
+        return self.start("ballast-worker", ["--config", config], log, **options)
 
     def stop_all(self):
         for program in reversed(self.programs):

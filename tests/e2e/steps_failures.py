@@ -209,7 +209,7 @@ def delete_job(bench):
     used = found["usage"]
     check(int(used["trainedTokens"]) == int(found["estimate"]["totalTokens"]), f"{used}, {found['estimate']}")
     check(used["cost"] == found["estimate"]["cost"] and int(used["cost"]["nanos"]) > 0, f"{used}")
-    blobs = bench.data / "server" / "blobs" / "jobs" / "dev" / job
+    blobs = bench.data / "server" / "blobs" / "blobs" / "jobs" / "dev" / job
     check(any(blobs.rglob("adapter_model.safetensors")), f"no delta below {blobs}")
     before = bench.ok_json("usage")["months"]
     check(bench.ok_json("job", "delete", job)["deleted"].endswith(job), "not deleted")
