@@ -10,7 +10,8 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 # project() has put empty flags of the unknown build type Dev into the cache already, so set them by force.
 foreach(language CXX C)
   if(NOT CMAKE_${language}_FLAGS_DEV)
-    set(CMAKE_${language}_FLAGS_DEV "-O2 -g1"
+    # -O1: a quarter less to compile than -O2, of which the engine alone has need.
+    set(CMAKE_${language}_FLAGS_DEV "-O1 -g1"
         CACHE STRING "Flags of the Dev build type: optimised, assertions on" FORCE)
   endif()
 endforeach()

@@ -166,8 +166,8 @@ TEST_F(FairShareTest, RunningJobsAreLimited) {
   EXPECT_TRUE(Idle("w2").has_idle());
   Create("other");
   EXPECT_EQ(Next(), "other");
-  Sync(FinishedDelta("w1", lease));
-  EXPECT_EQ(Next(), "acme");
+  const auto next = Sync(FinishedDelta("w1", lease)).work().lease();
+  EXPECT_EQ(Parse(next.resource()).tenant, "acme");
 }
 
 TEST_F(FairShareTest, BytesOfDataSetsAreLimited) {

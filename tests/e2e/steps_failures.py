@@ -223,6 +223,17 @@ def delete_job(bench):
     shutil.rmtree(bench.folder / "deltas" / job)
 
 
+@STEPS.step("a tenant at its quota is told so, and the other one is not", needs=[LONG])
+def quota(bench):
+    environment = {"BALLAST_API_KEY": (bench.folder / "other.key").read_text().strip(), "BALLAST_TENANT": "other"}
+    file = rows.write(bench.folder / "quota.jsonl", rows.rows(40, seed=12))
+    refused = bench.run("dataset", "upload", file, "--base-model", MODEL, "--output", "json", environment=environment)
+    check(refused.code == 5 and refused.error()["reason"] == "QUOTA_DATASET_BYTES", refused.describe())
+    check("1000" in refused.error()["message"], refused.describe())
+    dataset = short(bench.ok_json("dataset", "upload", file, "--base-model", MODEL)["name"])
+    bench.ok("dataset", "delete", dataset)
+
+
 @STEPS.step("operators see what protected a job, and how many of its rows", needs=[LONG])
 def protection(bench):
     name = bench.finished_job["name"]

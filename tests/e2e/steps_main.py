@@ -32,7 +32,9 @@ def dev_starts(bench: Bench):
     other = secrets.token_hex(32)
     (bench.folder / "other.key").write_text(other + "\n")
     (bench.data / "server.yaml").write_text(
-        f"lease_seconds: {LEASE_SECONDS}\nretry_seconds: 1\nprice_per_million_tokens: {{currency_code: USD, amount: 2.5}}\nwithheld_budget: {WITHHELD_BUDGET}\n"
+        f"lease_seconds: {LEASE_SECONDS}\nretry_seconds: 1\nprice_per_million_tokens: {{currency_code: USD, amount: 2.5}}\n"
+        "quotas:\n  - {tenant: other, max_dataset_bytes: 1000, max_queued_jobs: 1}\n"
+        f"withheld_budget: {WITHHELD_BUDGET}\n"
         "api_keys:\n"
         f"  - digest: sha256:{hashlib.sha256(other.encode()).hexdigest()}\n"
         "    role: TENANT\n    tenant: other\n    label: other\n"
