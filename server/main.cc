@@ -55,6 +55,13 @@ absl::StatusOr<Quotas> QuotasOf(const config::v1::ServerConfig& config) {
     const std::string whose =
         from.tenant().empty() ? "the quota of all others" : "the quota of " + from.tenant();
     if (!seen.insert(from.tenant()).second) return ConfigError(whose + " is there twice");
+    const auto has_key = [&](const config::v1::ApiKey& key) {
+      return key.tenant() == from.tenant();
+    };
+    if (std::none_of(config.api_keys().begin(), config.api_keys().end(), has_key) &&
+        !from.tenant().empty()) {
+      return ConfigError(whose + ": no API key is of this tenant");
+    }
     if (from.weight() != 0 && !(from.weight() >= kLeastWeight && from.weight() <= kMostWeight)) {
       return ConfigError(whose + ": weight must be between 0.001 and 1000");
     }

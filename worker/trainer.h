@@ -70,6 +70,7 @@ struct TrainConfig {
   // fewer where they would be less than 10 steps apart.
   int evaluation_points = 10;
   int checkpoint_every_steps = 0;  // 0: none
+  bool checkpoint_at_evaluations = false;
   VectorPolicy vector_policy = VectorPolicy::kAlways;
 };
 
@@ -101,9 +102,9 @@ struct TrainCallbacks {
   std::function<void(const Progress&)> progress;
   // At evaluation points.
   std::function<void(const Evaluation&)> evaluated;
-  // Every checkpoint_every_steps, and once more before a stop by kStopAndCheckpoint. Opaque bytes
-  // to resume from: adapter, moments, step, random state; never the vector (S3). A failure is
-  // logged by the caller; training goes on.
+  // Every checkpoint_every_steps and at evaluations, as configured, and once more before a stop by
+  // kStopAndCheckpoint. Opaque bytes to resume from: adapter, moments, step, random state; never
+  // the vector (S3). A failure is logged by the caller; training goes on.
   std::function<void(int64_t step, std::string bytes)> checkpoint;
   // Between micro-batches. Within one micro-batch kStop ends Train with CANCELLED, and
   // kStopAndCheckpoint with ABORTED (STOPPED_WITH_CHECKPOINT) after a last call of checkpoint.

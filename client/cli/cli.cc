@@ -192,8 +192,8 @@ void Cli::Print(const std::string& text) {
 }
 
 void Cli::PrintDeleted(const std::string& name) const {
-  Print(json() ? nlohmann::json{{"deleted", name}}.dump(
-                     2, ' ', false, nlohmann::json::error_handler_t::replace) +
+  Print(json() ? nlohmann::json{{"deleted", name}}.dump(2, ' ', false,
+                                                        nlohmann::json::error_handler_t::replace) +
                      "\n"
                : absl::StrCat("Deleted ", Printable(ShortName(name)), "\n"));
 }

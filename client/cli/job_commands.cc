@@ -257,7 +257,8 @@ void AddJobCommand(Cli& cli, CLI::App* group, const std::string& name,
 
 void AddJobCommands(Cli& cli) {
   CLI::App* group = cli.AddGroup(
-      "job", "Fine-tuning jobs: create, estimate, list, show, watch, pause, resume, cancel, delete");
+      "job",
+      "Fine-tuning jobs: create, estimate, list, show, watch, pause, resume, cancel, delete");
   AddCreate(cli, group);
   AddEstimate(cli, group);
   AddList(cli, group);

@@ -113,10 +113,9 @@ std::string DescribeJob(const v1::FineTuningJob& job) {
   if (job.has_progress()) AddLine(text, "progress", DescribeProgress(job.progress()));
   if (job.has_usage()) {
     AddLine(text, "used",
-            absl::StrCat(FormatCount(job.usage().trained_tokens()), " trained tokens",
-                         job.usage().has_cost()
-                             ? absl::StrCat(", ", FormatMoney(job.usage().cost()))
-                             : ""));
+            absl::StrCat(
+                FormatCount(job.usage().trained_tokens()), " trained tokens",
+                job.usage().has_cost() ? absl::StrCat(", ", FormatMoney(job.usage().cost())) : ""));
   }
   AddLine(text, "created", FormatTime(job.create_time()));
   if (job.has_start_time()) AddLine(text, "started", FormatTime(job.start_time()));

@@ -26,12 +26,11 @@ void AddUsageCommand(Cli& cli) {
         }
         Table table({"MONTH", "JOBS", "TRAINED TOKENS", "COST"});
         for (const auto& month : months) {
-          table.AddRow({month.month(), FormatCount(month.jobs()),
-                        FormatCount(month.trained_tokens()),
-                        absl::StrJoin(month.costs(), " + ",
-                                      [](std::string* out, const v1::Money& cost) {
-                                        out->append(FormatMoney(cost));
-                                      })});
+          table.AddRow(
+              {month.month(), FormatCount(month.jobs()), FormatCount(month.trained_tokens()),
+               absl::StrJoin(month.costs(), " + ", [](std::string* out, const v1::Money& cost) {
+                 out->append(FormatMoney(cost));
+               })});
         }
         Cli::Print(months.empty() ? "No job has ended yet.\n" : table.Render());
         return absl::OkStatus();

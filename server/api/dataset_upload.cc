@@ -13,6 +13,8 @@ namespace {
 
 // Bytes between two syncs: bounds what an interrupted upload has to send again after a power cut.
 constexpr int64_t kSyncBytes = int64_t{16} << 20;
+// Bytes between two looks at the tenant's quota.
+constexpr int64_t kQuotaBytes = int64_t{64} << 20;
 
 absl::Status OffsetMismatch(int64_t asked, int64_t committed) {
   return MakeError(absl::StatusCode::kOutOfRange, "WRITE_OFFSET_MISMATCH",
@@ -91,8 +93,11 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
   const auto size = static_cast<int64_t>(request.data().size());
   // Asked now and then only, and for good at the end.
   if (committed + size > checked_until_) {
-    BALLAST_RETURN_IF_ERROR(datasets_.CheckRoom(who_.tenant, committed + size));
-    checked_until_ = committed + size + kSyncBytes;
+    BALLAST_RETURN_IF_ERROR(
+        datasets_.CheckRoom(who_.tenant, committed + size, [this](const std::string& blob) {
+          return blob == blob_ ? 0 : blobs_.Size(blob).value_or(0);
+        }));
+    checked_until_ = committed + size + kQuotaBytes;
   }
   if (committed + size > max_bytes_) {
     return FieldError("data", "FILE_TOO_LARGE",

@@ -80,7 +80,7 @@ class Server::Impl : public ChangeListener {
         safety_rows_(parts.store, *this),
         screens_(parts.store, *this),
         withheld_(parts.store, *this, options.withheld_expiry),
-        standings_(parts.store, *this, options.withheld_budget),
+        standings_(parts.store, *this, options_.quotas, options.withheld_budget),
         validator_(datasets_, parts.blobs, parts.row_checks, parts.clock),
         janitor_(parts.store, parts.blobs, unnamed_) {}
 
@@ -96,9 +96,9 @@ class Server::Impl : public ChangeListener {
     plane_options.max_attempts = options_.max_attempts;
     plane_options.retry = options_.retry;
     plane_options.withheld_budget = options_.withheld_budget;
-    BALLAST_ASSIGN_OR_RETURN(plane_, ControlPlane::Create(parts_.store, ids_, *this, serving_,
-                                                          options_.quotas, plane_options,
-                                                          parts_.clock.Now()));
+    BALLAST_ASSIGN_OR_RETURN(
+        plane_, ControlPlane::Create(parts_.store, ids_, *this, serving_, options_.quotas,
+                                     plane_options, parts_.clock.Now()));
     BALLAST_RETURN_IF_ERROR(WarnOfVectors());
     held_ = std::make_unique<HeldCalls>(*plane_, broker_);
     MakeServices();

@@ -7,9 +7,9 @@
 
 namespace ballast::server {
 
-grpc::ServerUnaryReactor* UsageService::ListMonthlyUsage(
-    grpc::CallbackServerContext* context, const v1::ListMonthlyUsageRequest* request,
-    v1::ListMonthlyUsageResponse* response) {
+grpc::ServerUnaryReactor* UsageService::ListMonthlyUsage(grpc::CallbackServerContext* context,
+                                                         const v1::ListMonthlyUsageRequest* request,
+                                                         v1::ListMonthlyUsageResponse* response) {
   return Unary(api_, "UsageService/ListMonthlyUsage", context, Allowed::kTenantOrOperator, response,
                [this, request](const Principal& who,
                                absl::Time) -> absl::StatusOr<v1::ListMonthlyUsageResponse> {

@@ -94,13 +94,11 @@ WorkEvent EventOf(const SynchronizeRequest::Finished& finished, const LeaseRecor
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Create(JobStore& store, IdSource& ids,
-                                                                   ChangeListener& listener,
-                                                                   const ServingVectors& serving,
-                                                                   const Quotas& quotas,
-                                                                   const Options& options,
-                                                                   absl::Time now) {
-  std::unique_ptr<ControlPlane> plane(new ControlPlane(store, ids, listener, serving, quotas, options));
+absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Create(
+    JobStore& store, IdSource& ids, ChangeListener& listener, const ServingVectors& serving,
+    const Quotas& quotas, const Options& options, absl::Time now) {
+  std::unique_ptr<ControlPlane> plane(
+      new ControlPlane(store, ids, listener, serving, quotas, options));
   absl::MutexLock lock(&plane->mutex_);
   BALLAST_RETURN_IF_ERROR(plane->RestoreLocked(now));
   return plane;
@@ -176,13 +174,15 @@ absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
 
 absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resource,
                                         const LiveLease& lease, Notices& notices) {
+  bool held = false;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(
         auto work, LeasedWork::LoadHeld(tx, ToWire(resource, lease.epoch), lease.worker_id));
-    if (work == nullptr) return absl::OkStatus();
+    held = work != nullptr;
+    if (!held) return absl::OkStatus();
     return work->Move(EventOfExpiry(work->lease(), options_.max_attempts), {}, now);
   }));
-  PassKillPoint("server.lease.ended");
+  if (held) PassKillPoint("server.lease.ended");
   leases_.Erase(resource);
   ++leases_lost_;
   notices.work_added = notices.garbage_added = true;
@@ -277,7 +277,7 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
   const LiveLease* live = leases_.Find(wire, worker_id);
   bool repeated = false;
   std::optional<absl::Time> retry;
-  PassKillPoint("server.result.checked");
+  if (finished.has_delta()) PassKillPoint("server.delta.checked");
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     retry.reset();
     BALLAST_ASSIGN_OR_RETURN(const auto work, LeasedWork::Load(tx, wire.resource()));
@@ -299,12 +299,13 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
           event, work->TakeResult(finished, files, *live, options_.withheld_budget, now));
     }
     if (event == WorkEvent::kPlatformError) {
-      retry = now + RetryAfter(lease.failed_attempts() + 1, options_.retry);
+      const int errors = lease.failed_attempts() - lease.lost_attempts() + 1;
+      retry = now + RetryAfter(errors, options_.retry);
       *lease.mutable_retry_time() = ToTimestamp(*retry);
     }
     return work->Move(event, error, now);
   }));
-  PassKillPoint("server.result.recorded");
+  if (finished.has_delta() && !repeated) PassKillPoint("server.delta.recorded");
   // A repeated report may be one whose first answer was lost before memory was brought up to it.
   if (repeated && live == nullptr) return absl::OkStatus();
   if (retry.has_value()) retries_.insert(*retry);

@@ -43,12 +43,9 @@ class ControlPlane {
   };
 
   // All must outlive the result. Failures of the store.
-  static absl::StatusOr<std::unique_ptr<ControlPlane>> Create(JobStore& store, IdSource& ids,
-                                                              ChangeListener& listener,
-                                                              const ServingVectors& serving,
-                                                              const Quotas& quotas,
-                                                              const Options& options,
-                                                              absl::Time now);
+  static absl::StatusOr<std::unique_ptr<ControlPlane>> Create(
+      JobStore& store, IdSource& ids, ChangeListener& listener, const ServingVectors& serving,
+      const Quotas& quotas, const Options& options, absl::Time now);
 
   // Ends the leases that are due: their work waits again, or fails for good. Call it now and then.
   absl::Status Enter(absl::Time now);

@@ -174,8 +174,8 @@ class UnprotectedBaseTest : public testing::CoreFixture {
   void SetUp() override {
     testing::CoreFixture::SetUp();
     ChangeBase([&](BaseModelRecord& base) { base.mutable_model()->set_unprotected(true); });
-    ASSERT_OK_AND_ASSIGN(plane_,
-                         ControlPlane::Create(store_, ids_, listener_, allowing_, quotas_, {}, now_));
+    ASSERT_OK_AND_ASSIGN(
+        plane_, ControlPlane::Create(store_, ids_, listener_, allowing_, quotas_, {}, now_));
   }
 
   const ServingVectors allowing_{&signer_, /*allow_unprotected=*/true};
@@ -189,8 +189,8 @@ TEST_F(UnprotectedBaseTest, NothingIsToHideInItsProgress) {
   const auto lease = Idle("w1").work().lease();
   for (const int step : {1, 2}) {
     if (step == 2) {
-      ASSERT_OK_AND_ASSIGN(plane_,
-                           ControlPlane::Create(store_, ids_, listener_, allowing_, quotas_, {}, now_));
+      ASSERT_OK_AND_ASSIGN(
+          plane_, ControlPlane::Create(store_, ids_, listener_, allowing_, quotas_, {}, now_));
     }
     Busy("w1", lease, step);
     ASSERT_TRUE(plane_->LiveProgress(job.name()).has_value());

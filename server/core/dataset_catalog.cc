@@ -58,8 +58,9 @@ absl::StatusOr<std::string> JobThatReads(Transaction& tx, const DatasetRecord& r
 }
 
 // OK when `size_bytes` more are within the quota.
-absl::Status CheckQuotaOfBytes(Transaction& tx, const std::string& tenant, int64_t size_bytes,
-                               const TenantQuota& quota) {
+absl::Status CheckQuotaOfBytes(
+    Transaction& tx, const std::string& tenant, int64_t size_bytes, const TenantQuota& quota,
+    const std::function<int64_t(const std::string& blob)>& unfinished = nullptr) {
   if (quota.max_dataset_bytes == 0) return absl::OkStatus();
   constexpr int kPage = 100;
   int64_t stored = 0;
@@ -68,18 +69,23 @@ absl::Status CheckQuotaOfBytes(Transaction& tx, const std::string& tenant, int64
                              tx.ListByScope(Kind::kDataset, tenant, before, kPage));
     for (const Row& row : rows) {
       BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<DatasetRecord>(row));
-      stored += record.dataset().size_bytes();
+      const bool finished = record.dataset().state() != Dataset::AWAITING_UPLOAD;
+      if (finished) {
+        stored += record.dataset().size_bytes();
+      } else if (unfinished) {
+        stored += unfinished(record.blob());
+      }
     }
     if (rows.size() < kPage) break;
     before = rows.back().sequence;
   }
   if (stored + size_bytes <= quota.max_dataset_bytes) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kResourceExhausted, "QUOTA_DATASET_BYTES",
-                   absl::StrCat("your data sets have ", stored, " bytes, and with ", size_bytes,
-                                " more they would go beyond your quota of ",
-                                quota.max_dataset_bytes,
-                                "; delete some, or ask the operator for more"),
-                   {{"limit", absl::StrCat(quota.max_dataset_bytes)}});
+  return MakeError(
+      absl::StatusCode::kResourceExhausted, "QUOTA_DATASET_BYTES",
+      absl::StrCat("your data sets have ", stored, " bytes, and with ", size_bytes,
+                   " more they would go beyond your quota of ", quota.max_dataset_bytes,
+                   "; delete some, or ask the operator for more"),
+      {{"limit", absl::StrCat(quota.max_dataset_bytes)}});
 }
 
 }  // namespace
@@ -187,9 +193,11 @@ absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName&
   return absl::OkStatus();
 }
 
-absl::Status DatasetCatalog::CheckRoom(const std::string& tenant, int64_t size_bytes) {
+absl::Status DatasetCatalog::CheckRoom(
+    const std::string& tenant, int64_t size_bytes,
+    const std::function<int64_t(const std::string& blob)>& unfinished) {
   return store_.Read([&](Transaction& tx) {
-    return CheckQuotaOfBytes(tx, tenant, size_bytes, quotas_.Of(tenant));
+    return CheckQuotaOfBytes(tx, tenant, size_bytes, quotas_.Of(tenant), unfinished);
   });
 }
 

@@ -2,6 +2,7 @@
 #ifndef BALLAST_SERVER_CORE_DATASET_CATALOG_H_
 #define BALLAST_SERVER_CORE_DATASET_CATALOG_H_
 
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -36,9 +37,10 @@ class DatasetCatalog {
 
   // The record, in any state.
   absl::StatusOr<DatasetRecord> GetRecordOf(const std::string& tenant, const TenantName& name);
-  // OK when the tenant may have `size_bytes` more in its data sets. RESOURCE_EXHAUSTED
-  // (QUOTA_DATASET_BYTES). Uploads that run beside each other may together go beyond it once.
-  absl::Status CheckRoom(const std::string& tenant, int64_t size_bytes);
+  // OK when the tenant may have `size_bytes` more in its data sets, beside what is stored of
+  // unfinished uploads, `unfinished(blob)` bytes each. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
+  absl::Status CheckRoom(const std::string& tenant, int64_t size_bytes,
+                         const std::function<int64_t(const std::string& blob)>& unfinished);
   // All bytes are durable under the record's blob: VALIDATING. FAILED_PRECONDITION
   // (UPLOAD_FINISHED) unless it was AWAITING_UPLOAD. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
   absl::StatusOr<v1::Dataset> FinishUpload(const std::string& tenant, const TenantName& name,

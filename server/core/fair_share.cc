@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
@@ -16,36 +19,50 @@ namespace {
 
 using v1::FineTuningJob;
 
-// States of jobs that a worker has taken, of which none can be had without one.
-constexpr FineTuningJob::State kTakenStates[] = {FineTuningJob::RUNNING, FineTuningJob::PAUSING,
-                                                 FineTuningJob::CANCELLING,
-                                                 FineTuningJob::SUCCEEDED};
+// The row of the virtual time, beside the tenants'; its queue key is the time.
+constexpr char kQueueScope[] = "queue";
+constexpr char kVirtualTime[] = "virtual-time";
 
-// Jobs that ended before a worker took them are looked past; beyond so many the tenant's last work
-// is taken for long ago.
-constexpr int kMostLookedAt = 200;
+// States whose rows had their creation time as queue key before there was a virtual time.
+constexpr FineTuningJob::State kStatesOfBefore[] = {
+    FineTuningJob::QUEUED,     FineTuningJob::PAUSED,    FineTuningJob::RUNNING,
+    FineTuningJob::CANCELLING, FineTuningJob::SUCCEEDED,
+};
 
-// The largest start tag that a worker has taken (the paper's v(t) for several servers).
+absl::StatusOr<std::optional<int64_t>> FindVirtualTime(Transaction& tx, Hold hold) {
+  BALLAST_ASSIGN_OR_RETURN(const auto row, tx.Get(Kind::kTenant, kQueueScope, kVirtualTime, hold));
+  return row.has_value() ? std::optional<int64_t>(row->queue_key) : std::nullopt;
+}
+
+absl::Status StoreVirtualTime(Transaction& tx, int64_t time, bool there) {
+  Row row;
+  row.scope = kQueueScope;
+  row.id = kVirtualTime;
+  row.queue_key = time;
+  return there ? tx.Replace(Kind::kTenant, row) : tx.Insert(Kind::kTenant, row).status();
+}
+
+// Begins, once, behind all jobs of before, so that those go first.
 absl::StatusOr<int64_t> VirtualTime(Transaction& tx) {
+  BALLAST_ASSIGN_OR_RETURN(const auto known, FindVirtualTime(tx, Hold::kNone));
+  if (known.has_value()) return *known;
   int64_t time = 0;
-  for (const auto state : kTakenStates) {
+  for (const auto state : kStatesOfBefore) {
     BALLAST_ASSIGN_OR_RETURN(const auto last, tx.LastQueueKey(Kind::kJob, state));
     time = std::max(time, last.value_or(0));
   }
+  BALLAST_RETURN_IF_ERROR(StoreVirtualTime(tx, time, /*there=*/false));
   return time;
 }
 
-// What took no worker's time has no place in the order.
-bool NeverRan(const FineTuningJob& job) { return IsFinal(job.state()) && !job.has_start_time(); }
-
-int64_t FinishTag(const JobRecord& record, double weight) {
-  const int64_t start =
-      record.has_start_tag() ? record.start_tag() : ToRow(record).queue_key;
-  const auto tokens =
-      static_cast<double>(std::max<int64_t>(1, record.job().estimate().total_tokens()));
+// Of the tokens that are left to train.
+int64_t CostOfWaiting(const JobRecord& record, double weight) {
+  const int64_t left =
+      record.job().estimate().total_tokens() - record.job().progress().trained_tokens();
   // Far above what all jobs of a service come to, so that tags never overflow.
   constexpr double kMostCost = 1e15;
-  return start + static_cast<int64_t>(std::min(std::ceil(tokens / weight), kMostCost));
+  return static_cast<int64_t>(
+      std::clamp(std::ceil(static_cast<double>(left) / weight), 1.0, kMostCost));
 }
 
 // Number of a tenant's jobs in `state`.
@@ -59,33 +76,53 @@ absl::StatusOr<int64_t> CountOf(Transaction& tx, const std::string& tenant,
 
 }  // namespace
 
-absl::StatusOr<int64_t> StartTag(Transaction& tx, const std::string& tenant, double weight) {
-  BALLAST_ASSIGN_OR_RETURN(int64_t tag, VirtualTime(tx));
-  BALLAST_ASSIGN_OR_RETURN(const auto known, GetRecord<TenantRecord>(tx, "", tenant));
-  if (known.has_value()) tag = std::max(tag, known->deleted_finish_tag());
-  constexpr int kPage = 20;
-  int64_t before = 0;
-  for (int looked_at = 0; looked_at < kMostLookedAt; looked_at += kPage) {
+absl::Status Line(Transaction& tx, JobRecord& record, double weight) {
+  BALLAST_ASSIGN_OR_RETURN(TenantRecord tenant, LoadTenant(tx, record.tenant(), Hold::kExclusive));
+  BALLAST_ASSIGN_OR_RETURN(const int64_t time, VirtualTime(tx));
+  record.set_start_tag(std::max(time, tenant.finish_tag()));
+  record.set_finish_tag(record.start_tag() + CostOfWaiting(record, weight));
+  tenant.set_finish_tag(record.finish_tag());
+  return SaveTenant(tx, tenant);
+}
+
+absl::Status LeaveLine(Transaction& tx, const JobRecord& record) {
+  if (!record.has_start_tag()) return absl::OkStatus();
+  BALLAST_ASSIGN_OR_RETURN(TenantRecord tenant, LoadTenant(tx, record.tenant(), Hold::kExclusive));
+  if (tenant.finish_tag() != record.finish_tag()) return absl::OkStatus();
+  tenant.set_finish_tag(record.start_tag());
+  return SaveTenant(tx, tenant);
+}
+
+absl::Status AdvanceTo(Transaction& tx, const JobRecord& record) {
+  BALLAST_ASSIGN_OR_RETURN(const auto time, FindVirtualTime(tx, Hold::kExclusive));
+  if (!record.has_start_tag() || (time.has_value() && *time >= record.start_tag())) {
+    return absl::OkStatus();
+  }
+  return StoreVirtualTime(tx, record.start_tag(), time.has_value());
+}
+
+absl::Status LineUpAnew(Transaction& tx, const std::string& tenant, double weight) {
+  std::vector<std::pair<int64_t, std::string>> waiting;  // place and id
+  constexpr int kPage = 100;
+  for (int64_t before = 0;;) {
     BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListByScope(Kind::kJob, tenant, before, kPage));
     for (const Row& row : rows) {
-      BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<JobRecord>(row));
-      if (NeverRan(record.job())) continue;
-      return std::max(tag, FinishTag(record, weight));
+      if (row.state == FineTuningJob::QUEUED) waiting.emplace_back(row.queue_key, row.id);
     }
     if (rows.size() < kPage) break;
     before = rows.back().sequence;
   }
-  return tag;
-}
-
-absl::Status RememberDeleted(Transaction& tx, const JobRecord& record, double weight) {
-  if (NeverRan(record.job())) return absl::OkStatus();
-  BALLAST_ASSIGN_OR_RETURN(TenantRecord tenant,
-                           LoadTenant(tx, record.tenant(), Hold::kExclusive));
-  const int64_t finish = FinishTag(record, weight);
-  if (finish <= tenant.deleted_finish_tag()) return absl::OkStatus();
-  tenant.set_deleted_finish_tag(finish);
-  return SaveTenant(tx, tenant);
+  std::sort(waiting.begin(), waiting.end());
+  BALLAST_ASSIGN_OR_RETURN(TenantRecord known, LoadTenant(tx, tenant, Hold::kExclusive));
+  known.set_finish_tag(0);
+  BALLAST_RETURN_IF_ERROR(SaveTenant(tx, known));
+  for (const auto& [place, id] : waiting) {
+    BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, tenant, id, Hold::kExclusive));
+    if (!record.has_value() || record->job().state() != FineTuningJob::QUEUED) continue;
+    BALLAST_RETURN_IF_ERROR(Line(tx, *record, weight));
+    BALLAST_RETURN_IF_ERROR(ReplaceRecord(tx, *record));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckMayQueue(Transaction& tx, const std::string& tenant, const TenantQuota& quota) {
@@ -95,13 +132,13 @@ absl::Status CheckMayQueue(Transaction& tx, const std::string& tenant, const Ten
     waiting += count;
   }
   if (waiting < quota.max_queued_jobs) return absl::OkStatus();
-  return WithRetry(
-      MakeError(absl::StatusCode::kResourceExhausted, "QUOTA_QUEUED_JOBS",
-                absl::StrCat(waiting, " jobs are queued or paused, and you may have ",
-                             quota.max_queued_jobs, "; wait until some of them have run, cancel "
-                             "some, or ask the operator for more"),
-                {{"limit", absl::StrCat(quota.max_queued_jobs)}}),
-      absl::Minutes(1));
+  return WithRetry(MakeError(absl::StatusCode::kResourceExhausted, "QUOTA_QUEUED_JOBS",
+                             absl::StrCat(waiting, " jobs are queued or paused, and you may have ",
+                                          quota.max_queued_jobs,
+                                          "; wait until some of them have run, cancel "
+                                          "some, or ask the operator for more"),
+                             {{"limit", absl::StrCat(quota.max_queued_jobs)}}),
+                   absl::Minutes(1));
 }
 
 absl::StatusOr<bool> RunsAsManyAsItMay(Transaction& tx, const std::string& tenant,

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weighted fair share of the workers among tenants, by start-time fair queueing (Goyal, Vin and
-// Cheng, "Start-time Fair Queueing", SIGCOMM 1996). Each job gets a start tag when it is created, in
-// tokens of work divided by its tenant's weight, and workers take the job with the smallest tag. A
-// tenant's next job begins where its last one ends, or at the virtual time where that is later: so
-// ten thousand jobs of one tenant lie behind each other and do not delay the first one of another,
-// and a tenant that was away has saved nothing up.
+// Cheng, "Start-time Fair Queueing", SIGCOMM 1996). Each job gets a start tag when it begins to
+// wait, in tokens of work divided by its tenant's weight, and workers take the job with the
+// smallest tag. A tenant's next job begins where its last one ends, or at the virtual time where
+// that is later: so ten thousand jobs of one tenant lie behind each other and do not delay the
+// first one of another, and a tenant that was away, paused or frozen has saved nothing up. Virtual
+// time is the largest tag that was ever taken. It is stored, and never goes back.
 //
-// Functions over a transaction.
+// Functions over a transaction; they hold the tenant's record, which comes after the job's.
 #ifndef BALLAST_SERVER_CORE_FAIR_SHARE_H_
 #define BALLAST_SERVER_CORE_FAIR_SHARE_H_
 
@@ -16,18 +17,23 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/core/job_store.h"
-#include "server/core/record.pb.h"
 #include "server/core/quotas.h"
+#include "server/core/record.pb.h"
 
 namespace ballast::server {
 
-// Start tag of a job that `tenant` creates now. Two that are created at the same moment may get the
-// same tag.
-absl::StatusOr<int64_t> StartTag(Transaction& tx, const std::string& tenant, double weight);
+// Gives a job that begins to wait its place, behind its tenant's others. The caller stores it.
+absl::Status Line(Transaction& tx, JobRecord& record, double weight);
 
-// Keeps the place in the queue of a job that is about to be deleted, or who deletes what has run
-// would always be first.
-absl::Status RememberDeleted(Transaction& tx, const JobRecord& record, double weight);
+// A job that waited leaves the queue untaken: where it was its tenant's last, the next one gets its
+// place.
+absl::Status LeaveLine(Transaction& tx, const JobRecord& record);
+
+// A job that waited was taken: virtual time goes on to its tag.
+absl::Status AdvanceTo(Transaction& tx, const JobRecord& record);
+
+// All of a tenant's QUEUED jobs line up anew, in their order: they were kept from running.
+absl::Status LineUpAnew(Transaction& tx, const std::string& tenant, double weight);
 
 // OK when `tenant` may have one more job. RESOURCE_EXHAUSTED (QUOTA_QUEUED_JOBS).
 absl::Status CheckMayQueue(Transaction& tx, const std::string& tenant, const TenantQuota& quota);

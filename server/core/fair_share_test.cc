@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/core/records.h"
+#include "server/core/tenant_standing.h"
 #include "server/testing/core_fixture.h"
 
 namespace ballast::server {
@@ -120,14 +121,61 @@ TEST_F(FairShareTest, WhatWasCancelledBeforeItRanCostsNothing) {
   EXPECT_EQ(NextOnes(2).at("acme"), 1);
 }
 
-TEST_F(FairShareTest, JobsFromBeforeKeepTheirPlace) {
+TEST_F(FairShareTest, WhatWasPausedHasSavedNothingUp) {
+  std::vector<std::string> paused;
+  for (int i = 0; i < 20; ++i) {
+    paused.push_back(Create("acme"));
+    ASSERT_OK(jobs_->Pause(now_, "acme", Parse(paused.back())));
+  }
+  CreateMany("other", 60);
+  NextOnes(30);
+  for (const std::string& name : paused) ASSERT_OK(jobs_->Resume(now_, "acme", Parse(name)));
+  EXPECT_NEAR(NextOnes(20).at("acme"), 10, 1);
+}
+
+TEST_F(FairShareTest, WhatWasFrozenHasSavedNothingUp) {
+  CreateMany("acme", 20);
+  ASSERT_OK(
+      store_.Update([&](Transaction& tx) { return DrawWithheld(tx, "acme", /*budget=*/1, now_); }));
+  CreateMany("other", 60);
+  NextOnes(30);
+  ASSERT_OK(standings_->Unfreeze(now_, "op", "acme", "they called"));
+  EXPECT_NEAR(NextOnes(20).at("acme"), 10, 1);
+}
+
+TEST_F(FairShareTest, VirtualTimeDoesNotGoBackWithItsJobs) {
+  std::vector<std::string> done;
+  for (int i = 0; i < 20; ++i) {
+    done.push_back(Create("acme"));
+    Sync(FinishedDelta("w", Idle("w").work().lease()));
+  }
+  CreateMany("waits", 3);
+  for (const std::string& name : done) ASSERT_OK(jobs_->Delete("acme", Parse(name), ""));
+  CreateMany("comes", 3);
+  // Whoever comes does not go before all who wait.
+  EXPECT_EQ(NextOnes(4).at("waits"), 2);
+}
+
+TEST_F(FairShareTest, ManyCancelledJobsHideNoPlace) {
+  CreateMany("acme", 20);
+  for (int i = 0; i < 300; ++i) Cancel(Create("acme"));
+  CreateMany("other", 20);
+  CreateMany("acme", 20);
+  EXPECT_NEAR(NextOnes(20).at("acme"), 10, 1);
+}
+
+TEST_F(FairShareTest, JobsFromBeforeGoFirst) {
+  const std::string dataset = AddDataset("acme");
   InsertQueuedJob("job-old", "baseModels/base");
-  ASSERT_OK(store_.Update([&](Transaction& tx) -> absl::Status {
+  const std::string fresh = Create("other");
+  ASSERT_OK(store_.Read([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(const auto rows,
-                             tx.ListByState(Kind::kJob, FineTuningJob::QUEUED, {}, 1));
-    BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<JobRecord>(rows[0]));
-    EXPECT_FALSE(record.has_start_tag());
-    EXPECT_GT(rows[0].queue_key, 0);
+                             tx.ListByState(Kind::kJob, FineTuningJob::QUEUED, {}, 2));
+    EXPECT_EQ(rows.size(), 2u);
+    EXPECT_EQ(rows[0].id, "job-old");
+    BALLAST_ASSIGN_OR_RETURN(const auto old, FromRow<JobRecord>(rows[0]));
+    EXPECT_FALSE(old.has_start_tag());
+    EXPECT_EQ(rows[1].id, Parse(fresh).id);
     return absl::OkStatus();
   }));
 }
@@ -181,11 +229,15 @@ TEST_F(FairShareTest, BytesOfDataSetsAreLimited) {
     return datasets_->FinishUpload("acme", {"acme", id}, size, testing::kBaseDigest).status();
   };
   ASSERT_OK(upload(600));
-  EXPECT_OK(datasets_->CheckRoom("acme", 400));
-  EXPECT_THAT(datasets_->CheckRoom("acme", 401), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
+  const auto none = [](const std::string&) -> int64_t { return 0; };
+  EXPECT_OK(datasets_->CheckRoom("acme", 400, none));
+  EXPECT_THAT(datasets_->CheckRoom("acme", 401, none), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
   EXPECT_THAT(upload(401), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
+  // The one that was refused is there, unfinished, with the bytes that it has.
+  EXPECT_THAT(datasets_->CheckRoom("acme", 300, [](const std::string&) -> int64_t { return 101; }),
+              StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
   EXPECT_OK(upload(400));
-  EXPECT_OK(datasets_->CheckRoom("other", int64_t{1} << 40));
+  EXPECT_OK(datasets_->CheckRoom("other", int64_t{1} << 40, none));
 }
 
 }  // namespace

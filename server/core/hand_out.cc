@@ -96,9 +96,12 @@ void NewLease(const std::string& worker_id, LeaseRecord* lease) {
   lease->clear_retry_time();
 }
 
-// Whether it was tried a moment ago and failed.
+// Whether it was tried a moment ago and failed. A time that no rest could have come to was written
+// by a clock that was wrong.
 bool RestsAfterError(const LeaseRecord& lease, absl::Time now) {
-  return lease.has_retry_time() && FromTimestamp(lease.retry_time()) > now;
+  if (!lease.has_retry_time()) return false;
+  const absl::Duration rest = FromTimestamp(lease.retry_time()) - now;
+  return rest > absl::ZeroDuration() && rest <= kLongestRest;
 }
 
 absl::StatusOr<std::optional<Work>> TakeVector(Transaction& tx, const std::string& worker_id,
@@ -288,10 +291,10 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   // Changing rows while they are listed is avoided: those that wait are written afterwards.
   std::vector<std::pair<JobRecord, Wait>> waiting;
   BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
-      tx, FineTuningJob::QUEUED, [&](JobRecord record) -> absl::StatusOr<bool> {
+      tx, FineTuningJob::QUEUED,
+      [&](JobRecord record) -> absl::StatusOr<bool> {
         if (RestsAfterError(record.lease(), now)) return true;
         BALLAST_ASSIGN_OR_RETURN(const Tenants::Standing tenant, tenants.Of(record.tenant()));
-        if (tenant.runs_as_many_as_it_may) return true;
         BALLAST_ASSIGN_OR_RETURN(protection, protections.Of(record.job().base_model()));
         BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, tenant.frozen, protection));
         if (!wait.why.empty()) {
@@ -303,6 +306,10 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
         BALLAST_ASSIGN_OR_RETURN(base, HoldWhatDecides(tx, *next, serving, *protection));
         if (!base.has_value()) next.reset();
         return !next.has_value();
+      },
+      [&](const std::string& tenant) -> absl::StatusOr<bool> {
+        BALLAST_ASSIGN_OR_RETURN(const Tenants::Standing standing, tenants.Of(tenant));
+        return !standing.runs_as_many_as_it_may;
       }));
   for (const auto& [record, wait] : waiting) {
     BALLAST_RETURN_IF_ERROR(SayItWaits(tx, record, wait, now, changed_jobs));
@@ -326,6 +333,7 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
     next->clear_evaluated_until_step();
     next->mutable_job()->clear_progress();
   }
+  BALLAST_RETURN_IF_ERROR(AdvanceTo(tx, *next));
   BALLAST_RETURN_IF_ERROR(MoveJob(tx, *next, WorkEvent::kTaken, {}, now));
   changed_jobs.push_back(next->job().name());
   BALLAST_ASSIGN_OR_RETURN(Work work, WorkOf(tx, *next));

@@ -21,17 +21,14 @@
 namespace ballast::server {
 
 // Gives the next thing to `worker_id` under a new epoch: vectors first, oldest first, then jobs by
-// fair share. A job whose tenant has as many running as it may is passed over. A job whose tenant is
-// frozen, whose base has no vector that serves, or that lies outside
-// the envelope of the one that serves by now, is passed over, stays QUEUED, and says so once in an
-// event; so does one that failed a moment ago, without a word. Empty when there is nothing.
-// `changed_jobs` gets the names of jobs with new events.
-absl::StatusOr<std::optional<worker::v1::Work>> TakeNext(Transaction& tx,
-                                                         const std::string& worker_id,
-                                                         absl::Time now, IdSource& ids,
-                                                         const ServingVectors& serving,
-                                                         const Quotas& quotas,
-                                                         std::vector<std::string>& changed_jobs);
+// fair share. A job whose tenant has as many running as it may is passed over. A job whose tenant
+// is frozen, whose base has no vector that serves, or that lies outside the envelope of the one
+// that serves by now, is passed over, stays QUEUED, and says so once in an event; so does one that
+// failed a moment ago, without a word. Empty when there is nothing. `changed_jobs` gets the names
+// of jobs with new events.
+absl::StatusOr<std::optional<worker::v1::Work>> TakeNext(
+    Transaction& tx, const std::string& worker_id, absl::Time now, IdSource& ids,
+    const ServingVectors& serving, const Quotas& quotas, std::vector<std::string>& changed_jobs);
 
 // Whether TakeNext has anything to look at: so a worker that asks in vain costs no transaction that
 // writes.

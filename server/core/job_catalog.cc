@@ -26,8 +26,18 @@ absl::StatusOr<JobRecord> Find(Transaction& tx, const std::string& tenant, const
                                Hold hold = Hold::kNone) {
   if (name.tenant != tenant) return JobNotFound(name);
   BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, name.tenant, name.id, hold));
-  if (!record.has_value()) return JobNotFound(name);
+  if (!record.has_value() || record->deleted()) return JobNotFound(name);
   return *std::move(record);
+}
+
+// What an earlier request with the same id has made.
+absl::StatusOr<JobRecord> FindMade(Transaction& tx, const std::string& tenant,
+                                   const std::string& id) {
+  auto record = Find(tx, tenant, {tenant, id});
+  if (record.ok() || ErrorReason(record.status()) != "JOB_NOT_FOUND") return record;
+  return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_DELETED",
+                   absl::StrCat("the job that this request_id has made, ", JobName(tenant, id),
+                                ", was deleted; create another one with a new request_id"));
 }
 
 // Of a job that is made: the data set stays until the job is there.
@@ -42,13 +52,16 @@ absl::StatusOr<DatasetRecord> FindDataset(Transaction& tx, const std::string& te
   return *std::move(record);
 }
 
-// Holds the data sets of a job that is about to go on: who looks for jobs that read one waits.
+// Holds the data sets of a job that is about to go on: who looks for jobs that read one waits. One
+// that is missing was of a job that has ended.
 absl::Status HoldDatasets(Transaction& tx, const std::string& tenant, const TenantName& name) {
   BALLAST_ASSIGN_OR_RETURN(const JobRecord record, Find(tx, tenant, name));
   for (const std::string& dataset :
        {record.job().training_dataset(), record.job().validation_dataset()}) {
-    if (!dataset.empty())
-      BALLAST_RETURN_IF_ERROR(FindDataset(tx, tenant, dataset, "name").status());
+    if (dataset.empty()) continue;
+    BALLAST_ASSIGN_OR_RETURN(const TenantName parsed, ParseDatasetName(dataset, "name"));
+    BALLAST_RETURN_IF_ERROR(
+        GetRecord<DatasetRecord>(tx, parsed.tenant, parsed.id, Hold::kShared).status());
   }
   return absl::OkStatus();
 }
@@ -120,8 +133,7 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
                                               const std::string& tenant,
                                               const FineTuningJob& asked) {
   BALLAST_RETURN_IF_ERROR(CheckMaySubmit(tx, tenant));
-  const TenantQuota& quota = quotas_.Of(tenant);
-  BALLAST_RETURN_IF_ERROR(CheckMayQueue(tx, tenant, quota));
+  BALLAST_RETURN_IF_ERROR(CheckMayQueue(tx, tenant, quotas_.Of(tenant)));
   BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                            ParseBaseModelName(asked.base_model(), "fine_tuning_job.base_model"));
   BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
@@ -169,8 +181,6 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
     *job.mutable_estimate()->mutable_cost() = CostOf(price_, job.estimate().total_tokens());
   }
   *job.mutable_create_time() = ToTimestamp(now);
-  BALLAST_ASSIGN_OR_RETURN(const int64_t tag, StartTag(tx, tenant, quota.weight));
-  record.set_start_tag(tag);
   return record;
 }
 
@@ -205,9 +215,10 @@ absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::stri
     BALLAST_ASSIGN_OR_RETURN(const std::string earlier,
                              FindEarlier(tx, tenant, request.request_id(), digest));
     if (!earlier.empty()) {
-      BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, {tenant, earlier}));
+      BALLAST_ASSIGN_OR_RETURN(record, FindMade(tx, tenant, earlier));
     } else {
       BALLAST_ASSIGN_OR_RETURN(record, Compose(tx, now, tenant, request.fine_tuning_job()));
+      BALLAST_RETURN_IF_ERROR(Line(tx, record, quotas_.Of(tenant).weight));
       BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
       v1::JobEvent event;
       event.mutable_state_changed()->set_state(FineTuningJob::QUEUED);
@@ -220,7 +231,7 @@ absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::stri
     BALLAST_ASSIGN_OR_RETURN(result, ToJob(tx, record));
     return absl::OkStatus();
   }));
-  PassKillPoint("server.job.created");
+  if (created) PassKillPoint("server.job.created");
   if (created) listener_.WorkAdded();
   return result;
 }
@@ -241,17 +252,23 @@ absl::StatusOr<v1::ListFineTuningJobsResponse> JobCatalog::List(
   BALLAST_ASSIGN_OR_RETURN(const int64_t before, ParsePageToken("jobs", request.page_token()));
   v1::ListFineTuningJobsResponse response;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListByScope(Kind::kJob, tenant, before, size + 1));
-    for (const Row& row : rows) {
-      if (response.fine_tuning_jobs_size() == size) {
-        // rows has one more than the page: the next one begins below the last row of this one.
-        response.set_next_page_token(MakePageToken("jobs", rows[size - 1].sequence));
-        break;
+    int64_t last = before;
+    while (true) {
+      BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListByScope(Kind::kJob, tenant, last, size + 1));
+      for (const Row& row : rows) {
+        BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<JobRecord>(row));
+        if (record.deleted()) continue;
+        if (response.fine_tuning_jobs_size() == size) {
+          // There is one more than the page: the next one begins below the last row of this one.
+          response.set_next_page_token(MakePageToken("jobs", last));
+          return absl::OkStatus();
+        }
+        BALLAST_ASSIGN_OR_RETURN(*response.add_fine_tuning_jobs(), ToJob(tx, record));
+        last = row.sequence;
       }
-      BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<JobRecord>(row));
-      BALLAST_ASSIGN_OR_RETURN(*response.add_fine_tuning_jobs(), ToJob(tx, record));
+      if (static_cast<int>(rows.size()) <= size) return absl::OkStatus();
+      last = rows.back().sequence;
     }
-    return absl::OkStatus();
   }));
   return response;
 }
@@ -264,6 +281,12 @@ absl::StatusOr<FineTuningJob> JobCatalog::Ask(absl::Time now, const std::string&
     BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name, Hold::kExclusive));
     if (!NextState(record.job().state(), event).has_value()) {
       return NotPossible(record.job(), event);
+    }
+    const bool waited = record.job().state() == FineTuningJob::QUEUED;
+    const bool waits = NextState(record.job().state(), event) == FineTuningJob::QUEUED;
+    if (waited && !waits) BALLAST_RETURN_IF_ERROR(LeaveLine(tx, record));
+    if (!waited && waits) {
+      BALLAST_RETURN_IF_ERROR(Line(tx, record, quotas_.Of(tenant).weight));
     }
     BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, event, {}, now));
     BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record));
@@ -299,13 +322,15 @@ absl::Status JobCatalog::Delete(const std::string& tenant, const TenantName& nam
     BALLAST_ASSIGN_OR_RETURN(const JobRecord record, Find(tx, tenant, name, Hold::kExclusive));
     const FineTuningJob& job = record.job();
     if (!etag.empty() && etag != job.etag()) {
-      return MakeError(absl::StatusCode::kAborted, "ETAG_MISMATCH",
-                       absl::StrCat(job.name(), " has changed since it was read; look at it again"));
+      return MakeError(
+          absl::StatusCode::kAborted, "ETAG_MISMATCH",
+          absl::StrCat(job.name(), " has changed since it was read; look at it again"));
     }
     if (job.state() == FineTuningJob::WITHHELD) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_WITHHELD",
-                       absl::StrCat(job.name(), " is trained, and the operator decides on its "
-                                                "delta; it can be deleted after that"));
+                       absl::StrCat(job.name(),
+                                    " is trained, and the operator decides on its "
+                                    "delta; it can be deleted after that"));
     }
     if (!IsFinal(job.state())) {
       return MakeError(absl::StatusCode::kFailedPrecondition, "JOB_ACTIVE",
@@ -313,9 +338,16 @@ absl::Status JobCatalog::Delete(const std::string& tenant, const TenantName& nam
                                     "; cancel it first"),
                        {{"state", FineTuningJob::State_Name(job.state())}});
     }
-    BALLAST_RETURN_IF_ERROR(RememberDeleted(tx, record, quotas_.Of(tenant).weight));
     BALLAST_RETURN_IF_ERROR(tx.AddGarbage(JobBlobs(record.tenant(), record.id())));
-    return tx.Delete(Kind::kJob, record.tenant(), record.id());
+    // Its events go with it, and what is left is for operators: what it was trained under, and what
+    // the gate has found.
+    BALLAST_RETURN_IF_ERROR(tx.Delete(Kind::kJob, record.tenant(), record.id()));
+    JobRecord rest = record;
+    rest.set_deleted(true);
+    rest.clear_delta_files();
+    rest.mutable_job()->clear_display_name();
+    rest.mutable_job()->clear_labels();
+    return InsertRecord(tx, rest);
   }));
   listener_.JobChanged(name.tenant, name.id);
   listener_.GarbageAdded();
@@ -353,7 +385,8 @@ absl::StatusOr<JobRecord> JobCatalog::GetDelta(const std::string& tenant, const 
     }
     return absl::OkStatus();
   }));
-  if (!record.has_value() || record->job().state() != FineTuningJob::SUCCEEDED) {
+  if (!record.has_value() || record->deleted() ||
+      record->job().state() != FineTuningJob::SUCCEEDED) {
     return MakeError(absl::StatusCode::kNotFound, "DELTA_NOT_FOUND",
                      absl::StrCat(DeltaName(name.tenant, name.id),
                                   " does not exist; a job has one once it has SUCCEEDED"));

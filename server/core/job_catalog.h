@@ -18,8 +18,8 @@
 
 namespace ballast::server {
 
-// A tenant's view of jobs: create, look at, pause, cancel, delete. `tenant` is who calls; a job of somebody
-// else and none answer alike, NOT_FOUND (JOB_NOT_FOUND). Other failures are those of
+// A tenant's view of jobs: create, look at, pause, cancel, delete. `tenant` is who calls; a job of
+// somebody else and none answer alike, NOT_FOUND (JOB_NOT_FOUND). Other failures are those of
 // ballast.v1.FineTuningService. Thread safety: thread-safe.
 class JobCatalog {
  public:

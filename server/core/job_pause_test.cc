@@ -64,7 +64,7 @@ class JobPauseTest : public CoreFixture {
   worker::v1::Lease lease_;
 };
 
-TEST_F(JobPauseTest, AQueuedJobIsPausedAtOnceAndKeepsItsPlace) {
+TEST_F(JobPauseTest, AQueuedJobIsPausedAtOnceAndLinesUpAgain) {
   const std::string first = CreateJob();
   now_ += absl::Seconds(1);
   const std::string second = CreateJob();
@@ -75,8 +75,9 @@ TEST_F(JobPauseTest, AQueuedJobIsPausedAtOnceAndKeepsItsPlace) {
   ASSERT_OK(Resume(first));
   ASSERT_OK(Resume(first));
   EXPECT_EQ(State(first), FineTuningJob::QUEUED);
-  EXPECT_EQ(Job(second).queue_position(), 1);
-  EXPECT_EQ(Idle("w1").work().lease().resource(), first);
+  EXPECT_EQ(Job(first).queue_position(), 1);
+  EXPECT_EQ(Idle("w1").work().lease().resource(), second);
+  EXPECT_EQ(Idle("w2").work().lease().resource(), first);
   EXPECT_THAT(Messages(first), IsEmpty());
 }
 
@@ -200,6 +201,9 @@ TEST_F(JobPauseTest, WhatCannotBePausedOrResumedSaysWhy) {
   EXPECT_THAT(Resume(name_), StatusIs(kPrecondition, "JOB_CANCELLING"));
   ReportPaused("w1", lease_);
   EXPECT_THAT(Pause(name_), StatusIs(kPrecondition, "JOB_ENDED"));
+  EXPECT_THAT(Resume(name_), StatusIs(kPrecondition, "JOB_ENDED"));
+  const std::string dataset = Job(name_).training_dataset();
+  ASSERT_OK(datasets_->Delete("acme", {"acme", dataset.substr(dataset.rfind('/') + 1)}, ""));
   EXPECT_THAT(Resume(name_), StatusIs(kPrecondition, "JOB_ENDED"));
   SetGate();
   const std::string withheld = CreateWithheldJob();

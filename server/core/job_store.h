@@ -16,8 +16,8 @@ namespace ballast::server {
 
 // What is kept, one table each. server/core/records.h has the typed view.
 enum class Kind { kBaseModel, kDataset, kJob, kVector, kTenant, kUsage };
-inline constexpr Kind kAllKinds[] = {Kind::kBaseModel, Kind::kDataset, Kind::kJob, Kind::kVector,
-                                     Kind::kTenant,    Kind::kUsage};
+inline constexpr Kind kAllKinds[] = {Kind::kBaseModel, Kind::kDataset, Kind::kJob,
+                                     Kind::kVector,    Kind::kTenant,  Kind::kUsage};
 
 // One record as the store sees it: keys to find it by, and bytes.
 struct Row {

@@ -52,8 +52,8 @@ Row ToRow(const JobRecord& record) {
   row.state = record.job().state();
   // What waits for an operator is in the order of creation.
   const bool queues = record.job().state() != v1::FineTuningJob::WITHHELD;
-  row.queue_key = queues && record.has_start_tag() ? record.start_tag()
-                                                   : Micros(record.job().create_time());
+  row.queue_key =
+      queues && record.has_start_tag() ? record.start_tag() : Micros(record.job().create_time());
   row.bytes = record.SerializeAsString();
   return row;
 }

@@ -68,15 +68,18 @@ absl::Status ReplaceRecord(Transaction& tx, const Record& record) {
   return tx.Replace(KindOf(record), ToRow(record));
 }
 
-// All records of all scopes in `state`, in queue order, until `visit` returns false.
-template <typename Record, typename Visit>
-absl::Status ForEachInState(Transaction& tx, int state, Visit visit) {
+// All records of all scopes in `state`, in queue order, until `visit` returns false; without those
+// of scopes that `wanted` does not want, which are not even read.
+template <typename Record, typename Visit, typename Wanted>
+absl::Status ForEachInState(Transaction& tx, int state, Visit visit, Wanted wanted) {
   constexpr int kPage = 64;
   StateCursor cursor;
   while (true) {
     BALLAST_ASSIGN_OR_RETURN(const auto rows,
                              tx.ListByState(KindOf(Record()), state, cursor, kPage));
     for (const Row& row : rows) {
+      BALLAST_ASSIGN_OR_RETURN(const bool is_wanted, wanted(row.scope));
+      if (!is_wanted) continue;
       BALLAST_ASSIGN_OR_RETURN(Record record, FromRow<Record>(row));
       BALLAST_ASSIGN_OR_RETURN(const bool more, visit(std::move(record)));
       if (!more) return absl::OkStatus();
@@ -84,6 +87,12 @@ absl::Status ForEachInState(Transaction& tx, int state, Visit visit) {
     if (rows.size() < kPage) return absl::OkStatus();
     cursor = {rows.back().queue_key, rows.back().scope, rows.back().id};
   }
+}
+
+template <typename Record, typename Visit>
+absl::Status ForEachInState(Transaction& tx, int state, Visit visit) {
+  return ForEachInState<Record>(tx, state, std::move(visit),
+                                [](const std::string&) -> absl::StatusOr<bool> { return true; });
 }
 
 // Appends an event to a job and advances record.last_event. The caller stores the record in the

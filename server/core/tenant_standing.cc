@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/core/fair_share.h"
 #include "server/core/records.h"
 
 namespace ballast::server {
@@ -119,7 +120,8 @@ absl::StatusOr<TenantStanding> TenantStandings::Unfreeze(absl::Time now, const s
       standing.mutable_unfreezes()->DeleteSubrange(0, standing.unfreezes_size() - kUnfreezesKept);
     }
     result = standing;
-    return SaveTenant(tx, record);
+    BALLAST_RETURN_IF_ERROR(SaveTenant(tx, record));
+    return LineUpAnew(tx, tenant, quotas_.Of(tenant).weight);
   }));
   listener_.WorkAdded();
   result.set_withheld_budget(budget_);

@@ -14,6 +14,7 @@
 #include "ballast/admin/v1/gate.pb.h"
 #include "server/core/collaborators.h"
 #include "server/core/job_store.h"
+#include "server/core/quotas.h"
 #include "server/core/record.pb.h"
 
 namespace ballast::server {
@@ -47,8 +48,8 @@ absl::Status CheckReason(const std::string& reason);
 class TenantStandings {
  public:
   // All must outlive the object.
-  TenantStandings(JobStore& store, ChangeListener& listener, int budget)
-      : store_(store), listener_(listener), budget_(budget) {}
+  TenantStandings(JobStore& store, ChangeListener& listener, const Quotas& quotas, int budget)
+      : store_(store), listener_(listener), quotas_(quotas), budget_(budget) {}
 
   // A tenant that is not known has the standing of one that was never withheld anything.
   absl::StatusOr<admin::v1::TenantStanding> Get(const std::string& tenant);
@@ -60,6 +61,7 @@ class TenantStandings {
  private:
   JobStore& store_;
   ChangeListener& listener_;
+  const Quotas& quotas_;
   const int budget_;
 };
 

@@ -127,6 +127,8 @@ std::string WhatNow(const JobRecord& record, WorkEvent event, const JobError& er
 void SetBackProgress(JobRecord& record) {
   FineTuningJob& job = *record.mutable_job();
   if (!job.has_progress()) return;
+  record.set_most_trained_tokens(
+      std::max(record.most_trained_tokens(), job.progress().trained_tokens()));
   int64_t step = 0;
   for (const v1::Evaluation& evaluation : job.progress().evaluations()) {
     if (evaluation.step() <= record.checkpoint_step()) step = evaluation.step();
@@ -151,10 +153,9 @@ WorkEvent EventOfExpiry(const LeaseRecord& lease, int max_attempts) {
 }
 
 absl::Duration RetryAfter(int failures, absl::Duration first) {
-  constexpr absl::Duration kLongest = absl::Minutes(5);
   absl::Duration rest = first;
-  for (int i = 1; i < failures && rest < kLongest; ++i) rest *= 2;
-  return std::min(rest, kLongest);
+  for (int i = 1; i < failures && rest < kLongestRest; ++i) rest *= 2;
+  return std::min(rest, kLongestRest);
 }
 
 absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const JobError& error,

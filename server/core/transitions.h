@@ -38,8 +38,9 @@ WorkEvent EventOfError(const v1::JobError& error, const LeaseRecord& lease, int 
 // The event of a lost lease.
 WorkEvent EventOfExpiry(const LeaseRecord& lease, int max_attempts);
 
-// How long work rests after its `failures`-th failed attempt, if that was an error of the platform:
-// `first`, doubled by each, at most 5 minutes.
+inline constexpr absl::Duration kLongestRest = absl::Minutes(5);
+// How long work rests after its `failures`-th error of the platform: `first`, doubled by each, at
+// most kLongestRest.
 absl::Duration RetryAfter(int failures, absl::Duration first);
 
 }  // namespace ballast::server

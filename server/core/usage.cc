@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "server/core/paging.h"
 #include "server/core/records.h"
+#include "server/core/withheld_jobs.h"
 
 namespace ballast::server {
 namespace {
@@ -48,17 +49,18 @@ v1::Money CostOf(const v1::Money& price, int64_t tokens) {
 
 absl::Status AccountFor(Transaction& tx, JobRecord& record, absl::Time now) {
   FineTuningJob& job = *record.mutable_job();
-  const int64_t tokens = job.progress().trained_tokens();
+  const int64_t tokens = std::max(job.progress().trained_tokens(), record.most_trained_tokens());
   job.mutable_usage()->set_trained_tokens(tokens);
   const bool free =
-      job.state() == FineTuningJob::FAILED && job.error().kind() == JobError::PLATFORM;
+      job.state() == FineTuningJob::FAILED &&
+      (job.error().kind() == JobError::PLATFORM || job.error().reason() == kGateExpired);
   v1::Money cost = CostOf(record.price_per_million_tokens(), free ? 0 : tokens);
   if (!cost.currency_code().empty()) *job.mutable_usage()->mutable_cost() = cost;
   if (tokens == 0) return absl::OkStatus();
 
   const std::string month = absl::FormatTime("%Y-%m", now, absl::UTCTimeZone());
-  BALLAST_ASSIGN_OR_RETURN(
-      auto usage, GetRecord<UsageRecord>(tx, record.tenant(), month, Hold::kExclusive));
+  BALLAST_ASSIGN_OR_RETURN(auto usage,
+                           GetRecord<UsageRecord>(tx, record.tenant(), month, Hold::kExclusive));
   const bool stored = usage.has_value();
   if (!stored) {
     usage.emplace();

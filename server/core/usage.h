@@ -20,7 +20,8 @@ v1::Money CostOf(const v1::Money& price_per_million_tokens, int64_t tokens);
 
 // Writes into a job that has just ended what it used, and adds that to its tenant's month. Tokens
 // are those of its steps, once each, however often they were trained; safety rows are the
-// platform's. A job that FAILED by the platform's fault costs nothing. The caller stores `record`.
+// platform's. A job that FAILED by the platform's fault, or since nobody decided on its delta,
+// costs nothing. The caller stores `record`.
 absl::Status AccountFor(Transaction& tx, JobRecord& record, absl::Time now);
 
 // Failures are those of ballast.v1.UsageService. Thread safety: thread-safe.

@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/core/job_catalog.h"
+#include "server/core/job_protection.h"
 #include "server/testing/core_fixture.h"
 
 namespace ballast::server {
@@ -149,6 +150,81 @@ TEST_F(UsageTest, ADeletedJobIsGoneAndItsUsageStays) {
   EXPECT_THAT(Delete(name), StatusIs(absl::StatusCode::kNotFound, "JOB_NOT_FOUND"));
   EXPECT_THAT(Garbage(), Contains("jobs/acme/" + Parse(name).id));
   EXPECT_EQ(Months("acme")[0].jobs(), 1);
+  v1::ListFineTuningJobsRequest list;
+  list.set_parent("tenants/acme");
+  EXPECT_EQ(jobs_->List("acme", list)->fine_tuning_jobs_size(), 0);
+  EXPECT_THAT(jobs_->GetDelta("acme", Parse(name)),
+              StatusIs(absl::StatusCode::kNotFound, "DELTA_NOT_FOUND"));
+  v1::ListFineTuningJobEventsRequest events;
+  events.set_parent(name);
+  EXPECT_THAT(jobs_->ListEvents("acme", events),
+              StatusIs(absl::StatusCode::kNotFound, "JOB_NOT_FOUND"));
+  EXPECT_THAT(jobs_->Resume(now_, "acme", Parse(name)),
+              StatusIs(absl::StatusCode::kNotFound, "JOB_NOT_FOUND"));
+  // Operators still know what it was trained under.
+  const auto protection = FindJobProtection(store_, Parse(name));
+  ASSERT_OK(protection);
+  EXPECT_EQ(protection->vector(), "vectors/vec-1");
+}
+
+TEST_F(UsageTest, PagesAreFullAlsoBetweenDeletedJobs) {
+  std::vector<std::string> names;
+  for (int i = 0; i < 9; ++i) names.push_back(RunOne());
+  for (const int i : {0, 3, 4, 5, 8}) ASSERT_OK(Delete(names[static_cast<size_t>(i)]));
+  v1::ListFineTuningJobsRequest list;
+  list.set_parent("tenants/acme");
+  list.set_page_size(2);
+  std::vector<std::string> seen;
+  do {
+    ASSERT_OK_AND_ASSIGN(const auto page, jobs_->List("acme", list));
+    EXPECT_EQ(page.fine_tuning_jobs_size(), 2);
+    for (const auto& job : page.fine_tuning_jobs()) seen.push_back(job.name());
+    list.set_page_token(page.next_page_token());
+  } while (!list.page_token().empty());
+  EXPECT_THAT(seen, ::testing::ElementsAre(names[7], names[6], names[2], names[1]));
+}
+
+TEST_F(UsageTest, ARepeatedRequestWhoseJobWasDeletedSaysSo) {
+  auto request = JobRequest("acme");
+  request.set_request_id("0b6f0f0e-9a2f-4d3a-8f9a-2d8f0f6d1c11");
+  ASSERT_OK_AND_ASSIGN(const FineTuningJob job, jobs_->Create(now_, "acme", request));
+  Cancel(job.name());
+  ASSERT_OK(Delete(job.name()));
+  EXPECT_THAT(jobs_->Create(now_, "acme", request), StatusIs(kPrecondition, "JOB_DELETED"));
+}
+
+TEST_F(UsageTest, ADeltaThatNobodyDecidedOnCostsNothing) {
+  SetGate();
+  const std::string name = CreateWithheldJob();
+  EXPECT_FALSE(Job(name).has_usage());
+  now_ += kWithheldExpiry + absl::Hours(1);
+  ASSERT_OK(withheld_->Enter(now_));
+  EXPECT_EQ(Job(name).state(), FineTuningJob::FAILED);
+  EXPECT_GT(Job(name).usage().trained_tokens(), 0);
+  EXPECT_EQ(Job(name).usage().cost().nanos(), 0);
+}
+
+TEST_F(UsageTest, StepsThatAreTrainedAgainCountOnce) {
+  const std::string name = CreateJob();
+  const auto report = [&](const std::string& worker, const worker::v1::Lease& lease, int step) {
+    SynchronizeRequest request = Finished(worker, lease);
+    auto& state = *request.mutable_finished()->mutable_final_state();
+    *state.mutable_lease() = lease;
+    state.set_step(step);
+    state.set_total_steps(7);
+    state.set_trained_tokens(int64_t{1000} * step);
+    return request;
+  };
+  auto request = report("w1", Idle("w1").work().lease(), 6);
+  request.mutable_finished()->mutable_handed_back();
+  request.set_draining(true);
+  Sync(request);
+  request = report("w2", Idle("w2").work().lease(), 2);
+  Cancel(name);
+  request.mutable_finished()->mutable_cancelled();
+  Sync(request);
+  EXPECT_EQ(Job(name).state(), FineTuningJob::CANCELLED);
+  EXPECT_EQ(Job(name).usage().trained_tokens(), 6000);
 }
 
 TEST_F(UsageTest, AJobThatHasNotEndedIsNotDeleted) {

@@ -34,7 +34,7 @@ v1::JobError ErrorOf(GateDecision::Outcome outcome) {
   v1::JobError error;
   error.set_kind(v1::JobError::REFUSED);
   const bool refused = outcome == GateDecision::REFUSED;
-  error.set_reason(refused ? "GATE_REFUSED" : "GATE_EXPIRED");
+  error.set_reason(refused ? "GATE_REFUSED" : kGateExpired);
   error.set_message(absl::StrCat(
       "the delta went beyond the limits of prohibited behaviour, and ",
       refused ? "the operator refused it" : "it was not released in time",

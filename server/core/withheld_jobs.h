@@ -16,6 +16,9 @@
 
 namespace ballast::server {
 
+// Reason of a job that FAILED since nobody decided on its delta in time.
+inline constexpr char kGateExpired[] = "GATE_EXPIRED";
+
 // What the gate withheld, and the operators' decisions on it, of all tenants. Failures are those of
 // ballast.admin.v1.GateService. It has no clock and no thread. Thread safety: thread-safe.
 class WithheldJobs {

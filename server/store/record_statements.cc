@@ -25,8 +25,7 @@ namespace {
         "SELECT count(*) FROM " table                                                      \
         " WHERE scope = $3 AND state = $1 AND (queue_key, id) < ($2, $4)",                 \
         "SELECT count(*) FROM " table " WHERE state = $1",                                 \
-        "SELECT queue_key FROM " table                                                     \
-        " WHERE state = $1 ORDER BY queue_key DESC LIMIT 1"                                \
+        "SELECT queue_key FROM " table " WHERE state = $1 ORDER BY queue_key DESC LIMIT 1" \
   }
 
 constexpr RecordStatements kStatements[] = {

@@ -22,7 +22,7 @@ absl::Status SqliteJobStore::Update(const Body& body) {
   BALLAST_RETURN_IF_ERROR(writer_->Execute("BEGIN IMMEDIATE"));
   SqliteTransaction transaction(*writer_);
   absl::Status status = body(transaction);
-  PassKillPoint("server.sqlite.committing");
+  if (status.ok()) PassKillPoint("server.sqlite.committing");
   if (status.ok()) status = writer_->Execute("COMMIT");
   // A failed commit (a full disk) leaves the transaction open: it must not leak into the next one.
   // Where SQLite has rolled back by itself this fails harmlessly.

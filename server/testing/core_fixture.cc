@@ -24,7 +24,7 @@ void CoreFixture::SetUp() {
   certification_ = std::make_unique<VectorCertification>(store_, listener_, serving_);
   gates_ = std::make_unique<GateCatalog>(store_, listener_);
   withheld_ = std::make_unique<WithheldJobs>(store_, listener_, kWithheldExpiry);
-  standings_ = std::make_unique<TenantStandings>(store_, listener_, kWithheldBudget);
+  standings_ = std::make_unique<TenantStandings>(store_, listener_, quotas_, kWithheldBudget);
   Restart();
   AddBase("base", kBaseDigest);
   AddActiveVector("vec-1", 1);
@@ -33,8 +33,8 @@ void CoreFixture::SetUp() {
 void CoreFixture::Restart() {
   ControlPlane::Options options;
   options.withheld_budget = kWithheldBudget;
-  ASSERT_OK_AND_ASSIGN(plane_,
-                       ControlPlane::Create(store_, ids_, listener_, serving_, quotas_, options, now_));
+  ASSERT_OK_AND_ASSIGN(
+      plane_, ControlPlane::Create(store_, ids_, listener_, serving_, quotas_, options, now_));
 }
 
 void CoreFixture::AddBase(const std::string& id, const std::string& digest) {

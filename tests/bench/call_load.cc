@@ -73,8 +73,8 @@ grpc::Status CheckHealth(grpc::GenericStub& stub, grpc::CompletionQueue& queue) 
 // A UUID of numbers that no other call of this process has.
 std::string RequestId(uint64_t process, uint64_t number) {
   char text[37];
-  std::snprintf(text, sizeof text, "%08x-0000-4000-8000-%012llx",
-                static_cast<unsigned>(process), static_cast<unsigned long long>(number));
+  std::snprintf(text, sizeof text, "%08x-0000-4000-8000-%012llx", static_cast<unsigned>(process),
+                static_cast<unsigned long long>(number));
   return text;
 }
 
@@ -82,7 +82,8 @@ std::string RequestId(uint64_t process, uint64_t number) {
 
 int main(int argc, char** argv) {
   if (argc != 7) {
-    std::fprintf(stderr, "usage: call_load create|health ADDRESS SECONDS THREADS KEY_FILE BASE_MODEL\n");
+    std::fprintf(stderr,
+                 "usage: call_load create|health ADDRESS SECONDS THREADS KEY_FILE BASE_MODEL\n");
     return 2;
   }
   const std::string mode = argv[1], address = argv[2], base_model = argv[6];
@@ -102,8 +103,8 @@ int main(int argc, char** argv) {
     running.emplace_back([&, t] {
       grpc::ChannelArguments arguments;
       arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-      const auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
-                                                     arguments);
+      const auto channel =
+          grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
       const auto jobs = ballast::v1::FineTuningService::NewStub(channel);
       grpc::GenericStub health(channel);
       grpc::CompletionQueue queue;
@@ -137,8 +138,9 @@ int main(int argc, char** argv) {
   const auto quantile = [&](double q) {
     return all.empty() ? 0.0 : all[static_cast<size_t>(q * static_cast<double>(all.size() - 1))];
   };
-  std::printf("{\"calls\": %zu, \"failed\": %lld, \"seconds\": %g, \"p50_ms\": %.3f, \"p99_ms\": %.3f}\n",
-              all.size(), static_cast<long long>(failed), seconds, 1e3 * quantile(0.5),
-              1e3 * quantile(0.99));
+  std::printf(
+      "{\"calls\": %zu, \"failed\": %lld, \"seconds\": %g, \"p50_ms\": %.3f, \"p99_ms\": %.3f}\n",
+      all.size(), static_cast<long long>(failed), seconds, 1e3 * quantile(0.5),
+      1e3 * quantile(0.99));
   return failed == 0 && !all.empty() ? 0 : 1;
 }

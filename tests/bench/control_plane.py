@@ -9,7 +9,8 @@ usage: tests/bench/control_plane.py [--build build/release] [--rounds 5] [--seco
 - The same on SQLite, beside a loop that commits the same inserts to a file, one at a time.
 - Server CPU per bare RPC (health check), from the server's own clock in /proc.
 
-Writes docs/results/control_plane.json and control_plane.md, keeping what other scripts wrote there.
+All tables are emptied before each round. Writes its figures into docs/results/control_plane.json. Data lies in the folder
+for temporary files, which must be on a disk: on a tmpfs nothing is durable.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from harness import Bench, check, postgres, short  # noqa: E402
 MODEL = "tiny"
 TENANTS = 8
 # Bytes of a job's record and of its first event, as the server writes them (see `record_sizes`).
-PGBENCH = """\\set tenant random(1, {tenants})
+PGBENCH = """\\set tenant :client_id % {tenants} + 1
 \\set job random(1, 1000000000000)
 BEGIN;
 INSERT INTO commits (connection, serial) VALUES ('bench-' || :client_id, 1)
@@ -53,6 +54,10 @@ INSERT INTO requests (scope, request_id, payload_digest, result_name)
   VALUES ('t' || :tenant, 'request-' || :job, repeat('a', 71), 'job-' || :job);
 COMMIT;
 """
+
+
+# Before each round, so that no side has a queue that grows.
+EMPTIED = "DELETE FROM job_events; DELETE FROM jobs; DELETE FROM requests;"
 
 
 class Service:
@@ -113,14 +118,14 @@ def pgbench(conninfo, script, seconds, threads):
                            "--jobs", str(min(threads, os.cpu_count())), "--time", str(round(seconds)), "--file", script, conninfo],
                           capture_output=True, text=True)
     check(done.returncode == 0, f"pgbench: {done.stderr}")
-    (rate,) = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("tps = ")]
-    return float(rate)
+    # Older ones tell it twice: with and without the time to connect.
+    return float([line.split()[2] for line in done.stdout.splitlines() if line.startswith("tps = ")][-1])
 
 
 def bare_sqlite(file, seconds, record, event):
     """Commits of the same rows a second, by one connection."""
     connection = sqlite3.connect(file, isolation_level=None)
-    connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+    connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;" + EMPTIED)
     count, begin = 0, time.monotonic()
     first, second, told = b"\xab" * record, b"\xcd" * record, b"\xab" * event
     while time.monotonic() - begin < seconds:
@@ -140,6 +145,16 @@ def bare_sqlite(file, seconds, record, event):
     return count / seconds
 
 
+def same_tables(conninfo):
+    """Another database of the same server with the same tables, empty. Its connection string."""
+    psql(conninfo, "CREATE DATABASE bench")
+    bench = conninfo.replace("dbname=postgres", "dbname=bench")
+    schema = subprocess.run([postgres.binaries() / "pg_dump", "--schema-only", "--dbname", conninfo], capture_output=True, check=True)
+    subprocess.run([postgres.binaries() / "psql", bench, "-X", "-q", "-v", "ON_ERROR_STOP=1"], input=schema.stdout,
+                   stdout=subprocess.DEVNULL, check=True)
+    return bench
+
+
 def psql(conninfo, statement):
     done = subprocess.run([postgres.binaries() / "psql", conninfo, "-X", "-A", "-t", "-F", "\t", "-c", statement],
                           capture_output=True, text=True, check=True)
@@ -156,11 +171,14 @@ def against_postgres(arguments, folder):
         service.make()
         service.load(arguments.build, "create", 1, arguments.threads)
         sizes = record_sizes(lambda statement: psql(conninfo, statement))
+        bench = same_tables(conninfo)
         script = folder / "same.sql"
         script.write_text(PGBENCH.format(tenants=TENANTS, record=sizes[0], event=sizes[1]))
         ratios, ours, theirs, latencies = [], [], [], []
         for _ in range(arguments.rounds):
-            theirs.append(pgbench(conninfo, script, arguments.seconds, arguments.threads))
+            psql(conninfo, EMPTIED)
+            psql(bench, EMPTIED)
+            theirs.append(pgbench(bench, script, arguments.seconds, arguments.threads))
             result = service.load(arguments.build, "create", arguments.seconds, arguments.threads)
             ours.append(result["calls"] / result["seconds"])
             latencies.append(result["p99_ms"])
@@ -189,6 +207,8 @@ def against_sqlite(arguments, folder):
         ratios, ours, theirs, bare_rpc = [], [], [], []
         for _ in range(arguments.rounds):
             theirs.append(bare_sqlite(copy, arguments.seconds, *sizes))
+            with sqlite3.connect(database, timeout=30) as emptied:
+                emptied.executescript(EMPTIED)
             result = service.load(arguments.build, "create", arguments.seconds, arguments.threads)
             ours.append(result["calls"] / result["seconds"])
             ratios.append(ours[-1] / theirs[-1])
@@ -214,6 +234,9 @@ def main():
         arguments.rounds, arguments.seconds = 1, 1
     with tempfile.TemporaryDirectory(prefix="ballast-bench-") as folder:
         folder = pathlib.Path(folder)
+        kind = subprocess.run(["stat", "--file-system", "--format=%T", folder], capture_output=True, text=True).stdout.strip()
+        if kind == "tmpfs":
+            sys.exit(f"control_plane.py: {folder} is on a tmpfs; set TMPDIR to a folder on a disk")
         os.chmod(folder, 0o711)
         on_postgres = against_postgres(arguments, folder)
         on_sqlite = against_sqlite(arguments, folder)

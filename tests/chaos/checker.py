@@ -2,8 +2,8 @@
 """Looks at the database and the blobs by itself, past the code that is tested, and says what must not be there."""
 
 import hashlib
+import json
 import pathlib
-import re
 
 import protos
 
@@ -26,7 +26,8 @@ def legal_moves():
 
 
 def digest_of(path):
-    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    """None for a file that is not there."""
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 class Checker:
@@ -36,6 +37,8 @@ class Checker:
         self._world, self._ledger = world, ledger
         self._blobs = world.bench.data / "server" / "blobs" / "blobs"
         self._record = protos.load("server.core.record_pb2")
+        states = protos.load("ballast.v1.dataset_service_pb2").Dataset.State
+        self._settled = (states.Value("READY"), states.Value("INVALID"))
         self._job = protos.load("ballast.v1.fine_tuning_job_pb2")
         self.problems = []
         self.counts = {"jobs": 0, "succeeded": 0, "datasets": 0, "events": 0, "lost": 0, "duplicate_deltas": 0, "stuck": 0,
@@ -55,26 +58,37 @@ class Checker:
 
     def run(self):
         datasets = self._records("datasets", self._record.DatasetRecord)
-        jobs = self._records("jobs", self._record.JobRecord)
+        all_jobs = self._records("jobs", self._record.JobRecord)
+        self._check_deleted(all_jobs.values())
+        jobs = {key: record for key, record in all_jobs.items() if not record.deleted}
         self.counts.update(jobs=len(jobs), datasets=len(datasets))
         self._check_datasets({record.dataset.name: record for record in datasets.values()})
         by_name = {record.job.name: record for record in jobs.values()}
         self._check_jobs(by_name)
         self._check_events(by_name)
         self._check_blobs(datasets, jobs)
+        self._check_usage(all_jobs.values())
         self.problems += self._ledger.problems
 
     def _check_datasets(self, datasets):
         for name, digest in self._ledger.datasets.items():
             record = datasets.get(name)
+            if record is not None and record.dataset.state not in self._settled:
+                self._problem("stuck", f"{name} was never checked")
             if record is None or record.dataset.digest != digest or digest_of(self._blobs / record.blob) != digest:
                 self._problem("lost", f"{name} was taken and is not there as it was sent")
+        for name in datasets.keys() - self._ledger.created:
+            self._problem(None, f"{name} is there and nobody was told so")
 
     def _check_jobs(self, jobs):
         states = self._job.FineTuningJob.State
         for name in self._ledger.jobs:
             if name not in jobs:
                 self._problem("lost", f"{name} was acknowledged and is not there")
+        for name in jobs.keys() - self._ledger.jobs.keys():
+            self._problem(None, f"{name} is there and nobody was told so")
+        for name in jobs.keys() & self._ledger.deleted:
+            self._problem("lost", f"{name} was deleted and is there")
         by_work = {}
         for name, record in jobs.items():
             state = states.Name(record.job.state)
@@ -96,17 +110,49 @@ class Checker:
             deltas = [attempt for attempt in attempts.values() if (attempt / "delta").exists()]
             if len(deltas) != 1:
                 self._problem("duplicate_deltas", f"{name} has {len(deltas)} deltas")
+            else:
+                self._check_manifest(name, record, deltas[0] / "delta")
             for file in record.delta_files:
                 path = self._blobs / file.blob
-                if not path.exists() or digest_of(path) != file.digest:
+                if digest_of(path) != file.digest:
                     self._problem("lost", f"{name}: {file.path} is not there as its manifest says")
                 elif file.path.endswith("adapter_model.safetensors") and about:
-                    body = self._ledger.datasets[about["dataset"]]
+                    body = self._ledger.bodies[about["dataset"]]
                     by_work.setdefault((body, about["seed"]), {}).setdefault(file.digest, []).append(name)
         for (body, seed), adapters in by_work.items():
             if len(adapters) != 1:
                 self._problem(None, f"the rows {body} and the seed {seed} have made different adapters: {adapters}")
         self.counts["same_work"] = sum(len(names) for adapters in by_work.values() for names in adapters.values()) - len(by_work)
+
+    def _check_manifest(self, name, record, delta):
+        manifest_file = delta / "manifest.json"
+        if digest_of(manifest_file) != record.job.manifest_digest:
+            self._problem("lost", f"{name}: its manifest is not the one that it names")
+            return
+        manifest = json.loads(manifest_file.read_text())
+        said = {file["path"]: file["sha256"] for file in manifest["files"]}
+        found = {str(path.relative_to(delta)): digest_of(path) for path in delta.rglob("*") if path.is_file()}
+        del found["manifest.json"]
+        kept = {file.path: file.digest for file in record.delta_files if file.path != "manifest.json"}
+        if not said or not {path: digest.removeprefix("sha256:") for path, digest in found.items()} == said == {
+                path: digest.removeprefix("sha256:") for path, digest in kept.items()}:
+            self._problem("lost", f"{name}: manifest, files and record differ: {said}, {found}, {kept}")
+        if manifest["job"] != name or int(manifest["attempt"]) != record.job.attempt:
+            self._problem(None, f"{name}: the manifest is of {manifest['job']}, attempt {manifest['attempt']}")
+
+    def _check_deleted(self, jobs):
+        for record in jobs:
+            if record.deleted and record.job.name not in self._ledger.deleted:
+                self._problem("lost", f"{record.job.name} is deleted and nobody asked for it")
+            if record.deleted and any(path.is_file() for path in (self._blobs / "jobs" / record.tenant / record.id).rglob("*")):
+                self._problem("orphans", f"{record.job.name} is deleted and has files")
+
+    def _check_usage(self, jobs):
+        used = sum(record.job.usage.trained_tokens for record in jobs)
+        months = self._records("usage", self._record.UsageRecord).values()
+        counted = sum(record.usage.trained_tokens for record in months)
+        if used != counted:
+            self._problem("lost", f"jobs have used {used} tokens, and the months say {counted}")
 
     def _check_events(self, jobs):
         column = "encode(event, 'hex')" if self._world.postgres_file else "event"
@@ -118,6 +164,9 @@ class Checker:
         for name, record in jobs.items():
             own = events.get(name, {})
             self.counts["events"] += len(own)
+            for sequence, told in self._ledger.events.get(name, {}).items():
+                if sequence not in own or own[sequence].SerializeToString(deterministic=True) != told:
+                    self._problem("lost", f"{name}: event {sequence} is another one than was told")
             if sorted(own) != list(range(1, len(own) + 1)) or record.last_event != len(own):
                 self._problem("lost", f"{name}: its events are {sorted(own)}, the last {record.last_event}")
             path = [states.Name(own[i].state_changed.state) for i in sorted(own) if own[i].HasField("state_changed")]
@@ -143,8 +192,7 @@ class Checker:
             self._problem(None, f"{prefix} waits to be deleted")
         for path in self._blobs.rglob("*"):
             name = str(path.relative_to(self._blobs))
-            # An upload's running digest lies beside it.
-            if path.is_file() and name not in named and re.sub(r"\.(digest|sha256|state)$", "", name) not in named:
+            if path.is_file() and name not in named:
                 self._problem("orphans", f"no record names the blob {name}")
         for path in (self._world.bench.data / "server" / "blobs" / "writing").glob("*"):
             self._problem("orphans", f"{path.name} was left half written")

@@ -41,14 +41,37 @@ class Ledger:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self.datasets = {}  # name -> digest of the bytes that were taken
+        self.created = set()  # data sets
+        self.datasets = {}  # name -> digest of the bytes that were taken, of those that were not deleted
+        self.bodies = {}  # the same, of all
         self.jobs = {}  # name -> {dataset, seed, cancelled}
-        self.ends = {}  # name -> (state, manifest digest) that was seen
+        self.ends = {}  # name -> (state, manifest digest) that was seen, of those that were not deleted
+        self.events = {}  # job -> {sequence -> bytes that a watch has brought}
+        self.deleted = set()  # jobs
         self.problems = []  # what customers saw that must not be
 
     def dataset(self, name, digest):
         with self._lock:
-            self.datasets[name] = digest
+            self.datasets[name] = self.bodies[name] = digest
+
+    def dataset_created(self, name):
+        with self._lock:
+            self.created.add(name)
+
+    def dataset_deleted(self, name):
+        """Before it is asked for: from here on nothing is known of it."""
+        with self._lock:
+            self.datasets.pop(name, None)
+
+    def event(self, job, event):
+        with self._lock:
+            self.events.setdefault(job, {})[event.sequence] = event.SerializeToString(deterministic=True)
+
+    def job_deleted(self, name):
+        with self._lock:
+            self.deleted.add(name)
+            for known in (self.jobs, self.ends, self.events):
+                known.pop(name, None)
 
     def job(self, name, **about):
         with self._lock:
@@ -86,20 +109,25 @@ class Customer(threading.Thread):
         self._ending = threading.Event()  # begin nothing new
         self._abandon = threading.Event()  # stop at once
         self.own = []  # data sets that can be trained on
+        self.doing = "nothing yet"
+        self._uploads = 0
 
     def finish(self):
         """Begins nothing new, and ends once all that was begun has ended."""
         self._ending.set()
 
     def abandon(self):
+        self._ledger.problem(f"customer {self._number} hangs: {self.doing}")
         self._abandon.set()
         self._channel.close()
 
     def run(self):
         try:
             while not self._ending.is_set():
-                if not self.own or (len(self.own) < 3 and self._draw.random() < 0.3):
+                if not self.own or self._draw.random() < 0.4:
                     self._upload()
+                if len(self.own) > 3:
+                    self._delete_dataset(self.own.pop(0))
                 self._life_of_a_job()
         except Stop:
             pass
@@ -131,13 +159,16 @@ class Customer(threading.Thread):
 
     def _upload(self):
         messages = self._messages["dataset_service"]
-        count = len(self.own)
-        # Two customers share their rows: same rows and same seed, same delta.
-        lines = rows.rows(ROWS, seed=1000 + 10 * (self._number % 2) + count)
+        # Few different ones, so that the same rows meet the same seed again: then the delta is the same.
+        lines = rows.rows(ROWS, seed=1000 + self._uploads % 4)
+        self._uploads += 1
+        self.doing = "upload"
         body = "".join(line + "\n" for line in lines).encode()
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
         created = self._call(self._datasets.CreateDataset, messages.CreateDatasetRequest(
             parent=self._parent, dataset=messages.Dataset(base_model=self._base_model), request_id=str(uuid.uuid4())))
+        self._ledger.dataset_created(created.name)
+        self.doing = f"upload of {created.name}"
         while True:
             status = self._call(self._datasets.GetUploadStatus, messages.GetUploadStatusRequest(name=created.name))
             if status.finished:
@@ -168,6 +199,12 @@ class Customer(threading.Thread):
             time.sleep(0.05)
         self.own.append(created.name)
 
+    def _delete_dataset(self, name):
+        self.doing = f"deleting {name}"
+        self._ledger.dataset_deleted(name)
+        request = self._messages["dataset_service"].DeleteDatasetRequest(name=name)
+        self._call(self._datasets.DeleteDataset, request, final=("DATASET_NOT_FOUND",))
+
     def _life_of_a_job(self):
         messages, job_messages = self._messages["fine_tuning_service"], self._messages["fine_tuning_job"]
         dataset, seed = self._draw.choice(self.own), self._draw.choice(SEEDS)
@@ -177,6 +214,7 @@ class Customer(threading.Thread):
         created = self._call(self._jobs.CreateFineTuningJob, messages.CreateFineTuningJobRequest(
             parent=self._parent, fine_tuning_job=asked, request_id=str(uuid.uuid4())))
         self._ledger.job(created.name, dataset=dataset, seed=seed)
+        self.doing = f"the life of {created.name}"
         whim = self._draw.random()
         if whim < 0.15:
             time.sleep(self._draw.uniform(0, 3))
@@ -188,6 +226,11 @@ class Customer(threading.Thread):
                 time.sleep(self._draw.uniform(0, 1))
                 self._resume(created.name)
         self._follow(created.name)
+        if self._draw.random() < 0.15:
+            self.doing = f"deleting {created.name}"
+            self._ledger.job_deleted(created.name)
+            self._call(self._jobs.DeleteFineTuningJob, messages.DeleteFineTuningJobRequest(name=created.name),
+                       final=("JOB_NOT_FOUND",))
 
     def _resume(self, name):
         request = self._messages["fine_tuning_service"].ResumeFineTuningJobRequest(name=name)
@@ -213,6 +256,7 @@ class Customer(threading.Thread):
                         if update.event.sequence != seen + 1:
                             self._ledger.problem(f"{name}: event {update.event.sequence} after {seen}")
                         seen = update.event.sequence
+                        self._ledger.event(name, update.event)
             except grpc.RpcError as error:
                 if error.code() not in AGAIN:
                     raise

@@ -7,8 +7,8 @@ usage: tests/chaos/run.py [--kills N] [--minutes N] [--postgres] [--no-steps] [-
                           [--publish FOLDER] [--junit FILE] [--keep FOLDER]
 
 First every step that the sources name with PassKillPoint is killed at once; then come --kills kills of random programs at
-random moments, each while a job is between claim and commit; between them programs are stopped for longer than a lease and
-go on, and all connections are cut. --minutes ends the second part early. Ends with the line "N passed, N failed".
+random moments, each while a job is between claim and commit; now and then all connections are cut. Between the two, workers are
+frozen until another one has their job, and the server for longer than a lease. --minutes ends the last part early. Ends with the line "N passed, N failed".
 """
 
 import argparse
@@ -37,7 +37,11 @@ from world import LEASE_SECONDS, MODEL, World  # noqa: E402
 CUSTOMERS = 4
 WORKERS = 2
 # How long a step may take to be reached, and all jobs to end once nothing is killed any more.
-STEP_SECONDS, CALM_SECONDS = 90, 180
+STEP_SECONDS, CALM_SECONDS, GARBAGE_SECONDS = 90, 180, 60
+# How often a worker is frozen while another one takes its job.
+FREEZES = 3
+# Steps that the sources name at least: fewer, and they are not found.
+LEAST_STEPS = 25
 
 
 def kill_points(on_postgres):
@@ -45,9 +49,12 @@ def kill_points(on_postgres):
     names = []
     for folder in ("server", "worker"):
         for file in sorted((ROOT / folder).rglob("*.cc")):
-            names += re.findall(r'PassKillPoint\("([^"]+)"\)', file.read_text())
+            names += re.findall(r'PassKillPoint\(\s*"([^"]+)"\s*\)', file.read_text())
     other = "sqlite" if on_postgres else "postgres"
-    return [name for name in names if f".{other}." not in name]
+    names = [name for name in names if f".{other}." not in name]
+    if len(set(names)) != len(names) or len(names) < LEAST_STEPS:
+        sys.exit(f"chaos: the sources name {len(names)} steps, {len(set(names))} of them different")
+    return names
 
 
 class Run:
@@ -55,7 +62,8 @@ class Run:
         self._arguments, self._world = arguments, world
         self._draw = random.Random(arguments.seed)
         self._customers, self.ledger = [], Ledger()
-        self.kills, self.kills_of, self.stops = 0, {}, 0
+        self.kills, self.kills_of, self.random_kills, self.hits = 0, {}, 0, 0
+        self.freezes, self.server_freezes = 0, 0
         self.steps, self.steps_hit = kill_points(arguments.postgres), []
         self._started = time.monotonic()
 
@@ -102,56 +110,92 @@ class Run:
             hit = step in self._world.killed_at()
             if hit:
                 self.steps_hit.append(step)
-                self._count(program)
+                self._count("server" if program == "server" else "worker")
+            elif not self._world.programs[program].running():
+                self.ledger.problem(f"{program} ended before {step}:\n{self._world.programs[program].text()[-1500:]}")
             self._world.kill(program)
             self._world.restart(program)
             self.say(f"{'killed' if hit else 'NOT REACHED'} at {step}")
+
+    # Two workers that believe that they hold one lease.
+
+    def freeze_holders(self):
+        for _ in range(FREEZES):
+            if not self._freeze_a_holder():
+                self.ledger.problem("no worker that held a lease could be frozen until another one had its job")
+
+    def _freeze_a_holder(self):
+        world = self._world
+        deadline = time.monotonic() + STEP_SECONDS
+        while time.monotonic() < deadline:
+            held = [(job, *lease) for job, lease in self._leases().items() if lease[0] in world.workers]
+            if not held:
+                time.sleep(0.05)
+                continue
+            job, worker, epoch = self._draw.choice(held)
+            told = world.programs[worker].text().count("the lease is lost")
+            world.freeze(worker)
+            taken = self._within(10 * LEASE_SECONDS, lambda: self._leases().get(job, (worker, epoch))[0] not in ("", worker))
+            world.thaw(worker)
+            if taken and self._within(30, lambda: world.programs[worker].text().count("the lease is lost") > told):
+                self.freezes += 1
+                self.say(f"{worker} was frozen until another one had its job, and then gave way")
+                return True
+        return False
+
+    @staticmethod
+    def _within(seconds, condition):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if condition():
+                return True
+            time.sleep(0.05)
+        return False
+
+    def freeze_server(self):
+        """For longer than all leases: they are overdue when it goes on."""
+        self._world.freeze("server")
+        time.sleep(2 * LEASE_SECONDS)
+        self._world.thaw("server")
+        self.server_freezes += 1
 
     # Random moments.
 
     def kill_at_random(self):
         world, end = self._world, time.monotonic() + 60 * self._arguments.minutes
-        done = 0
-        while done < self._arguments.kills and time.monotonic() < end:
+        targets = ["server", *world.workers, *(["postgres"] if world.postgres_file else [])]
+        said = 0
+        while self.random_kills < self._arguments.kills and time.monotonic() < end:
             time.sleep(self._draw.expovariate(2.5))
             self._revive()
-            deadline = time.monotonic() + 30
-            while not self._claimed():
-                if time.monotonic() > deadline:
-                    self.ledger.problem("no job was claimed for 30 s")
-                    return
-                time.sleep(0.02)
-            targets = ["server", *world.workers, *(["postgres"] if world.postgres_file else [])]
-            if self._draw.random() < 0.025:
-                self._stop_one()
             if self._draw.random() < 0.1:
                 world.network.cut()
             # Mostly one, now and then several or all at once.
             count = self._draw.choices((1, 2, len(targets)), (0.8, 0.15, 0.05))[0]
             chosen = self._draw.sample(targets, count)
+            # Asked for at the last moment: a job is between claim and commit, and its worker lives.
+            if not self._within(30, lambda: any(worker in world.workers for worker, _ in self._leases().values())):
+                self.ledger.problem("no job was claimed for 30 s")
+                return
+            holders = {worker for worker, _ in self._leases().values()}
             for name in chosen:
                 world.kill(name)
                 self._count("worker" if name in world.workers else name)
-            done += len(chosen)
+                self.hits += name in holders or name not in world.workers
+            self.random_kills += len(chosen)
             time.sleep(self._draw.uniform(0, 0.3))
             # The database first: the server looks for it when it starts.
             for name in sorted(chosen, key=["postgres", "server", *world.workers].index):
                 world.restart(name)
-            if done % 50 < len(chosen):
-                self.say(f"{done} random kills, {len(self.ledger.jobs)} jobs created, {len(self.ledger.ends)} ended")
+            if self.random_kills // 50 > said:
+                said = self.random_kills // 50
+                self.say(f"{self.random_kills} random kills, {len(self.ledger.jobs)} jobs created, {len(self.ledger.ends)} ended")
 
-    def _claimed(self):
+    def _leases(self):
         try:
-            return self._world.claimed()
+            return self._world.leases()
         except Exception:  # noqa: BLE001 - a database that has just been killed is asked again
-            return 0
-
-    def _stop_one(self):
-        """A worker that is silent for longer than its lease and then goes on: two believe that they hold it. Or the
-        server, and all leases are overdue when it goes on."""
-        name = self._draw.choice([*self._world.workers, "server"])
-        self._world.stop_for(name, 2 * LEASE_SECONDS)
-        self.stops += 1
+            return {}
 
     # The end.
 
@@ -166,6 +210,7 @@ class Run:
         for customer in self._customers:
             if customer.is_alive():
                 customer.abandon()
+        deadline = time.monotonic() + GARBAGE_SECONDS
         while time.monotonic() < deadline and self._world.query("SELECT blob_prefix FROM garbage LIMIT 1"):
             time.sleep(0.2)
         self._revive()
@@ -175,7 +220,9 @@ class Run:
 
 def report_of(run, checker, world, arguments, seconds):
     return {
-        "kills": run.kills, "kills_of": run.kills_of, "stops_longer_than_a_lease": run.stops, "cuts": world.network.cuts,
+        "kills": run.kills, "kills_of": run.kills_of, "random_kills": run.random_kills,
+        "random_kills_of_server_database_or_holder": run.hits, "holders_frozen_until_replaced": run.freezes,
+        "server_frozen_beyond_a_lease": run.server_freezes, "cuts": world.network.cuts,
         "steps_hit": len(run.steps_hit), "steps_total": len(run.steps), "steps": run.steps_hit,
         "steps_named": run.steps,
         **checker.counts, "problems": len(checker.problems), "database": "PostgreSQL" if arguments.postgres else "SQLite",
@@ -201,7 +248,7 @@ def main():
     else:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="ballast-chaos-"))
     started = time.monotonic()
-    world = World(arguments.build, folder, WORKERS, arguments.postgres)
+    world, whole = World(arguments.build, folder, WORKERS, arguments.postgres), False
     try:
         world.make()
         run = Run(arguments, world)
@@ -209,24 +256,29 @@ def main():
         run.start_customers()
         if not arguments.no_steps:
             run.kill_at_every_step()
+        run.freeze_holders()
+        run.freeze_server()
         run.kill_at_random()
         run.say("nothing is killed any more")
         run.calm()
         checker = Checker(world, run.ledger)
         checker.run()
+        whole = not checker.problems
         unnoticed = planted.unnoticed(world, run.ledger)
     finally:
         world.remove()
         protos.remove()
-        if not arguments.keep:
+        if whole and not arguments.keep:
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"chaos: logs, database and blobs lie in {folder}")
     report = report_of(run, checker, world, arguments, time.monotonic() - started)
     print(json.dumps(report, indent=1))
     for problem in [*checker.problems, *(f"not noticed: {fault}" for fault in unnoticed)]:
         print("problem: " + problem)
     checks = {
-        "every named step was hit": arguments.no_steps or len(run.steps_hit) == len(run.steps),
-        "the random kills were made": sum(run.kills_of.values()) - len(run.steps_hit) >= arguments.kills or arguments.minutes < 60,
+        f"{run.random_kills} random kills were made": run.random_kills >= arguments.kills,
+        "two workers believed that they held a lease, and one gave way": run.freezes == FREEZES,
         "nothing acknowledged is missing": report["lost"] == 0,
         "no job has two deltas": report["duplicate_deltas"] == 0,
         "no job is stuck": report["stuck"] == 0,
@@ -234,6 +286,8 @@ def main():
         "faults that are planted afterwards are noticed": not unnoticed,
         "jobs succeeded, and customers saw nothing else that must not be": report["succeeded"] > 0 and report["problems"] == 0,
     }
+    if not arguments.no_steps:
+        checks[f"all {len(run.steps)} named steps were hit"] = len(run.steps_hit) == len(run.steps)
     suite = ElementTree.Element("testsuite", name="chaos")
     for name, holds in checks.items():
         print(f"{'ok  ' if holds else 'FAIL'} {name}")
@@ -243,7 +297,7 @@ def main():
     if arguments.junit:
         ElementTree.ElementTree(suite).write(arguments.junit, encoding="unicode", xml_declaration=True)
     failed = sum(not holds for holds in checks.values())
-    if arguments.publish:
+    if arguments.publish and not failed:
         results.publish(arguments.publish, report)
     print(f"chaos: {time.monotonic() - started:.0f} s")
     print(f"{len(checks) - failed} passed, {failed} failed")

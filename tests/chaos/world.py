@@ -7,11 +7,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
 import models  # noqa: E402
+import protos  # noqa: E402
 import rows  # noqa: E402
 from proxy import Proxy  # noqa: E402
 from harness import Bench, check, postgres, short, wait_for  # noqa: E402
@@ -102,10 +102,11 @@ class World:
         else:
             self.programs[name].kill()
 
-    def stop_for(self, name, seconds):
+    def freeze(self, name):
         """SIGSTOP, as a network that loses all packets or a machine that hangs."""
         os.kill(self.programs[name].pid, signal.SIGSTOP)
-        time.sleep(seconds)
+
+    def thaw(self, name):
         os.kill(self.programs[name].pid, signal.SIGCONT)
 
     def killed_at(self):
@@ -142,7 +143,24 @@ class World:
         (found,) = (self.bench.data / "server").glob("*.db")
         return found
 
-    def claimed(self):
-        """Jobs between claim and commit."""
-        states = ", ".join(map(str, CLAIMED))
-        return int(self.query(f"SELECT count(*) FROM jobs WHERE state IN ({states})")[0][0])
+    def jobs(self):
+        """{(tenant, id): record} of all."""
+        column = "encode(record, 'hex')" if self.postgres_file else "record"
+        message, found = protos.load("server.core.record_pb2").JobRecord, {}
+        for scope, identifier, record in self.query(f"SELECT scope, id, {column} FROM jobs"):
+            found[scope, identifier] = message.FromString(bytes.fromhex(record) if isinstance(record, str) else record)
+        return found
+
+    def write_job(self, scope, identifier, record):
+        data = record.SerializeToString().hex()
+        value = f"decode('{data}', 'hex')" if self.postgres_file else f"x'{data}'"
+        self.execute(f"UPDATE jobs SET record = {value} WHERE scope = '{scope}' AND id = '{identifier}'")
+
+    def leases(self):
+        """{job: (worker, epoch)} of the jobs between claim and commit."""
+        states, column = ", ".join(map(str, CLAIMED)), "encode(record, 'hex')" if self.postgres_file else "record"
+        message, found = protos.load("server.core.record_pb2").JobRecord, {}
+        for (record,) in self.query(f"SELECT {column} FROM jobs WHERE state IN ({states})"):
+            job = message.FromString(bytes.fromhex(record) if isinstance(record, str) else record)
+            found[job.job.name] = job.lease.worker_id, job.lease.epoch
+        return found

@@ -202,8 +202,12 @@ def pause(bench):
 
 @STEPS.step("a deleted job is gone with its bytes, and its usage stays", needs=[LONG])
 def delete_job(bench):
+    active = long_job(bench)
+    bench.refused(4, "JOB_ACTIVE", "job", "delete", active)
+    bench.ok("job", "cancel", active)
+    bench.wait_for_state(active, ("CANCELLED",), 20)
+    bench.ok("job", "delete", active)
     job = short(bench.ok_json("job", "create", *steps_main.job_arguments(bench))["name"])
-    bench.refused(4, "JOB_ACTIVE", "job", "delete", job)
     check_one_delta(bench, job, {1})
     found = bench.job(job)
     used = found["usage"]
@@ -240,6 +244,7 @@ def protection(bench):
     found = bench.ok_json("vector", "job", name)
     check(found["vector"] == bench.vector["name"], f"{found}")
     use = found["vectorUse"]
+    check(int(use["rows"]) == int(bench.training["report"]["rowsAccepted"]), f"{use}")
     check(0 <= int(use.get("rowsUnderVector", 0)) <= int(use["rows"]), f"{use}")
     check("rows under it" in bench.ok("vector", "job", name).out, "no page")
     bench.refused(3, "JOB_NOT_FOUND", "vector", "job", "tenants/dev/fineTuningJobs/job-none")

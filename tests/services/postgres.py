@@ -82,15 +82,25 @@ def folder_of(file):
     return pathlib.Path(re.search(r"host=(\S+)", file.read_text()).group(1))
 
 
+def has_ended(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def kill(file):
-    """SIGKILL for the server and all of its processes, as a machine that loses its power."""
-    pid = (folder_of(file) / "data" / "postmaster.pid").read_text().split()[0]
-    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    for process in (pid, *children):
+    """SIGKILL for the server and all of its processes. What it has written stays in the kernel: this is no power cut."""
+    pid_file = folder_of(file) / "data" / "postmaster.pid"
+    pid = int(pid_file.read_text().split()[0])
+    os.kill(pid, signal.SIGSTOP)  # it starts no others
+    processes = [pid, *map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    for process in processes:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(process), signal.SIGKILL)
-    while is_running(folder_of(file) / "data"):
+            os.kill(process, signal.SIGKILL)
+    while not all(map(has_ended, processes)):
         time.sleep(0.01)
+    pid_file.unlink(missing_ok=True)
 
 
 def restart(file):

@@ -188,7 +188,7 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
     spdlog::info("{}: cancelled", resource);
     count("cancelled");
     report.mutable_cancelled();
-  } else if (session.must_checkpoint() &&
+  } else if (LeaseSession::AsksForCheckpoint(order) &&
              (absl::IsCancelled(finished.status()) || absl::IsAborted(finished.status()))) {
     const bool paused = order == LeaseSession::Order::kPause;
     spdlog::info("{}: {}", resource, paused ? "paused" : "handed back");
@@ -213,9 +213,9 @@ pb::SynchronizeResponse Agent::DoWork(const pb::Work& work, absl::Duration inter
   *report.mutable_lease() = work.lease();
   *report.mutable_final_state() = session.Snapshot();
   // Heartbeats go on until the answer is there: the server may be long about it.
-  PassKillPoint("worker.work.ended");
+  if (report.has_delta()) PassKillPoint("worker.delta.ready");
   pb::SynchronizeResponse response = Report(report, session);
-  PassKillPoint("worker.result.reported");
+  if (report.has_delta()) PassKillPoint("worker.delta.reported");
   session.Stop();
   metrics_.SetBusy(false);
   return response;

@@ -268,6 +268,21 @@ TEST_F(AgentTest, PausesWithACheckpointAndTakesOtherWork) {
   EXPECT_EQ(engine_.seen().first_step, 3);
 }
 
+TEST_F(AgentTest, APauseByRowIsToldByNoCheckpoint) {
+  pb::Work work = Job();
+  work.mutable_fine_tune()->set_vector_always(false);
+  engine_.HoldAt(3);
+  server_.GiveWork(work);
+  StartAgent(/*checkpoint_steps=*/50);
+  engine_.WaitForStep(3);
+  EXPECT_TRUE(engine_.seen().config.checkpoint_at_evaluations);
+  server_.OrderPause();
+  const auto paused = server_.WaitForFinished();
+  ASSERT_TRUE(paused.has_paused()) << paused.DebugString();
+  EXPECT_FALSE(paused.paused().checkpoint_failed());
+  EXPECT_THAT(server_.written(), IsEmpty());
+}
+
 TEST_F(AgentTest, SaysThatTheCheckpointOfAPauseFailed) {
   engine_.HoldAt(3);
   server_.GiveWork(Job());

@@ -44,6 +44,8 @@ TrainConfig ToTrainConfig(const pb::Work::FineTune& task, int checkpoint_steps) 
   config.seed = static_cast<uint64_t>(from.seed());
   config.checkpoint_every_steps = checkpoint_steps;
   config.vector_policy = task.vector_always() ? VectorPolicy::kAlways : VectorPolicy::kByRow;
+  // Where a pause finds the job again; see Train.
+  config.checkpoint_at_evaluations = checkpoint_steps > 0 && !task.vector_always();
   return config;
 }
 
@@ -159,6 +161,15 @@ absl::StatusOr<TrainResult> Train(TaskEnvironment& environment, LoadedBase& base
     if (coarse) session.SetProgress(finished_steps);
     session.AddEvaluation(evaluation);
   };
+  if (coarse) {
+    // A pause comes when its owner wants: a checkpoint of that step would let them time single
+    // steps by how long it is to the next evaluation (S2). The job goes on from the last
+    // evaluation.
+    callbacks.yield = [&session, yield = callbacks.yield] {
+      const TrainCallbacks::Order order = yield();
+      return session.order() == LeaseSession::Order::kPause ? TrainCallbacks::Order::kStop : order;
+    };
+  }
   callbacks.checkpoint = [&](int64_t step, std::string bytes) {
     uploader.Add(step, std::move(bytes));
   };
@@ -169,7 +180,7 @@ absl::StatusOr<TrainResult> Train(TaskEnvironment& environment, LoadedBase& base
     request.checkpoint.clear();
     result = base.engine->Train(request, callbacks);
   }
-  if (session.must_checkpoint()) uploader.Flush();
+  if (LeaseSession::AsksForCheckpoint(session.order())) uploader.Flush();
   return result;
 }
 

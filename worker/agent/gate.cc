@@ -44,7 +44,8 @@ absl::StatusOr<GateReport> RunGate(TaskEnvironment& environment, LoadedBase& bas
                                    const Adapter& adapter, const LoraConfig& lora) {
   LeaseSession& session = environment.session;
   const std::string& resource = session.lease().resource();
-  const auto stop = [&session] { return session.order() != LeaseSession::Order::kContinue; };
+  // A pause that comes now is too late: what is trained is measured and delivered.
+  const auto stop = [&session] { return session.order() > LeaseSession::Order::kPause; };
   behaviour::BehaviourEvaluation::Hooks hooks;
   hooks.go_on = [&stop] { return !stop(); };
   hooks.between = [&] { environment.sampler.ServeWith(base, stop, session.interrupt()); };

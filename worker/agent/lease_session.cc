@@ -61,11 +61,6 @@ LeaseSession::Order LeaseSession::order() const {
   return order_;
 }
 
-bool LeaseSession::must_checkpoint() const {
-  const Order now = order();
-  return now == Order::kPause || now == Order::kDrain;
-}
-
 void LeaseSession::Drain() { Raise(Order::kDrain); }
 
 void LeaseSession::Raise(Order order) {

@@ -46,8 +46,10 @@ class LeaseSession {
 
   const pb::Lease& lease() const { return lease_; }
   Order order() const;
-  // Whether the order is to write a last checkpoint and stop.
-  bool must_checkpoint() const;
+  // Whether `order` is to write a last checkpoint, where that may be told from, and stop.
+  static bool AsksForCheckpoint(Order order) {
+    return order == Order::kPause || order == Order::kDrain;
+  }
 
   // The worker is stopping: the order becomes kDrain unless it is more urgent already.
   void Drain();

@@ -296,6 +296,8 @@ absl::Status TrainJob::EvaluateIfDue() {
   }
   evaluations_.push_back(evaluation);
   if (callbacks_.evaluated) callbacks_.evaluated(evaluation);
+  // Also at the last step: what follows it, the gate, may be stopped.
+  if (config_.checkpoint_at_evaluations && step > 0) SaveCheckpoint();
   return absl::OkStatus();
 }
 
