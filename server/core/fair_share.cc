@@ -88,8 +88,7 @@ absl::Status Line(Transaction& tx, JobRecord& record, double weight) {
 absl::Status LeaveLine(Transaction& tx, const JobRecord& record) {
   if (!record.has_start_tag()) return absl::OkStatus();
   BALLAST_ASSIGN_OR_RETURN(TenantRecord tenant, LoadTenant(tx, record.tenant(), Hold::kExclusive));
-  if (tenant.finish_tag() != record.finish_tag()) return absl::OkStatus();
-  tenant.set_finish_tag(record.start_tag());
+  tenant.set_finish_tag(tenant.finish_tag() - (record.finish_tag() - record.start_tag()));
   return SaveTenant(tx, tenant);
 }
 

@@ -25,8 +25,7 @@ namespace ballast::server {
 // Gives a job that begins to wait its place, behind its tenant's others. The caller stores it.
 absl::Status Line(Transaction& tx, JobRecord& record, double weight);
 
-// A job that waited leaves the queue untaken: where it was its tenant's last, the next one gets its
-// place.
+// A job that waited leaves the queue untaken: its tenant's next one begins so much earlier.
 absl::Status LeaveLine(Transaction& tx, const JobRecord& record);
 
 // A job that waited was taken: virtual time goes on to its tag.
