@@ -106,8 +106,8 @@ absl::StatusOr<std::vector<Row>> PostgresTransaction::ListByState(Kind kind, int
 absl::StatusOr<int64_t> PostgresTransaction::CountBefore(Kind kind, int state, const Row& row) {
   BALLAST_ASSIGN_OR_RETURN(const PostgresRows rows,
                            connection_.Run(StatementsFor(kind).count_before,
-                                           {Value::Int(state), Value::Int(row.queue_key),
-                                            Value::Text(row.scope), Value::Text(row.id)}));
+                                           {Value::Text(row.scope), Value::Int(state),
+                                            Value::Int(row.queue_key), Value::Text(row.id)}));
   return rows.IntAt(0, 0);
 }
 

@@ -23,7 +23,7 @@ namespace {
         " WHERE state = $1 AND (queue_key, scope, id) > ($2, $3, $4)"                      \
         " ORDER BY queue_key, scope, id LIMIT $5",                                         \
         "SELECT count(*) FROM " table                                                      \
-        " WHERE scope = $3 AND state = $1 AND (queue_key, id) < ($2, $4)",                 \
+        " WHERE scope = $1 AND state = $2 AND (queue_key, id) < ($3, $4)",                 \
         "SELECT count(*) FROM " table " WHERE state = $1",                                 \
         "SELECT queue_key FROM " table " WHERE state = $1 ORDER BY queue_key DESC LIMIT 1" \
   }

@@ -9,7 +9,8 @@
 
 namespace ballast::server {
 
-// The statements of one table, written out by the preprocessor: table names cannot be parameters,
+// The statements of one table. Parameters stand in the order of their numbers, since SQLite counts
+// them as they come. They are written out by the preprocessor: table names cannot be parameters,
 // and connections keep prepared statements by the address of their text.
 struct RecordStatements {
   const char* get;

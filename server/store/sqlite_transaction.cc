@@ -116,7 +116,7 @@ absl::StatusOr<std::vector<Row>> SqliteTransaction::ListByState(Kind kind, int s
 absl::StatusOr<int64_t> SqliteTransaction::CountBefore(Kind kind, int state, const Row& row) {
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
                            connection_.Prepare(StatementsFor(kind).count_before));
-  statement->Int(state).Int(row.queue_key).Text(row.scope).Text(row.id);
+  statement->Text(row.scope).Int(state).Int(row.queue_key).Text(row.id);
   return Single(*statement);
 }
 

@@ -424,6 +424,11 @@ worker::v1::SynchronizeRequest ServerFixture::DeltaReport(const std::string& id,
   add("adapter/adapter_model.safetensors", kAdapterBytes);
   add("manifest.json", kManifestBytes);
   delta.set_manifest_digest(DigestOf(kManifestBytes));
+  auto& state = *request.mutable_finished()->mutable_final_state();
+  *state.mutable_lease() = lease;
+  state.set_step(100);
+  state.set_total_steps(100);
+  state.set_trained_tokens(1000);
   delta.mutable_vector_use()->set_rows(40);
   delta.mutable_vector_use()->set_rows_under_vector(33);
   request.set_draining(true);

@@ -130,15 +130,14 @@ class Checker:
             self._problem("lost", f"{name}: its manifest is not the one that it names")
             return
         manifest = json.loads(manifest_file.read_text())
-        said = {file["path"]: file["sha256"] for file in manifest["files"]}
+        said = {file["path"]: file["digest"] for file in manifest["files"]}
         found = {str(path.relative_to(delta)): digest_of(path) for path in delta.rglob("*") if path.is_file()}
         del found["manifest.json"]
         kept = {file.path: file.digest for file in record.delta_files if file.path != "manifest.json"}
-        if not said or not {path: digest.removeprefix("sha256:") for path, digest in found.items()} == said == {
-                path: digest.removeprefix("sha256:") for path, digest in kept.items()}:
+        if not said or not found == said == kept:
             self._problem("lost", f"{name}: manifest, files and record differ: {said}, {found}, {kept}")
-        if manifest["job"] != name or int(manifest["attempt"]) != record.job.attempt:
-            self._problem(None, f"{name}: the manifest is of {manifest['job']}, attempt {manifest['attempt']}")
+        if manifest["job"] != {"name": name, "attempt": record.job.attempt}:
+            self._problem("lost", f"{name}, attempt {record.job.attempt}: the manifest is of {manifest['job']}")
 
     def _check_deleted(self, jobs):
         for record in jobs:
