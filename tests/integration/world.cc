@@ -128,6 +128,7 @@ World::World() : folder_(absl::StrCat(::testing::TempDir(), "/world_", RandomHex
   options.metrics_address = "off";
   options.scratch_dir = folder_ + "/scratch";
   options.lease = absl::Seconds(30);
+  options.retry = absl::ZeroDuration();  // the clock stands still
   server_ =
       Get(server::Server::Start({*store_, *blobs_, *authenticator_, *row_checks_, clock_}, options),
           "start the server");

@@ -100,13 +100,18 @@ def kill(file):
             os.kill(process, signal.SIGKILL)
     while not all(map(has_ended, processes)):
         time.sleep(0.01)
-    pid_file.unlink(missing_ok=True)
+    # Where nobody has asked how it ended its number is still taken, and the next one would think that it runs.
+    for lock in (pid_file, *folder_of(file).glob(".s.PGSQL.*")):
+        lock.unlink(missing_ok=True)
 
 
 def restart(file):
     """Starts one that was killed; it recovers."""
     folder = folder_of(file)
-    run(binaries() / "pg_ctl", "--pgdata", folder / "data", "--log", folder / "log", "--wait", "--timeout", "60", "start")
+    try:
+        run(binaries() / "pg_ctl", "--pgdata", folder / "data", "--log", folder / "log", "--wait", "--timeout", "60", "start")
+    except SystemExit as error:
+        raise OSError(f"{error}\n{(folder / 'log').read_text()[-2000:]}") from None
 
 
 def stop(file):
