@@ -57,7 +57,8 @@ grpc::Status Create(ballast::v1::FineTuningService::Stub& stub, const Tenant& te
 // The least that a server answers: no key, no store.
 grpc::Status CheckHealth(grpc::GenericStub& stub, grpc::CompletionQueue& queue) {
   grpc::ClientContext context;
-  const grpc::ByteBuffer request;
+  const grpc::Slice nothing("");
+  const grpc::ByteBuffer request(&nothing, 1);
   grpc::ByteBuffer response;
   grpc::Status status;
   const auto call =
