@@ -146,9 +146,9 @@ TEST(SqliteJobStoreTest, BringsAnOlderDatabaseUpToDate) {
   {
     // As the first version left it.
     ASSERT_OK_AND_ASSIGN(const auto connection, SqliteConnection::Open(path, false));
-    ASSERT_OK(connection->Execute(
-        "DROP TABLE tenants; DROP TABLE usage; DROP INDEX jobs_of_a_tenant;"
-        "UPDATE schema_version SET version = 1"));
+    ASSERT_OK(
+        connection->Execute("DROP TABLE tenants; DROP TABLE usage; DROP INDEX jobs_of_a_tenant;"
+                            "UPDATE schema_version SET version = 1"));
   }
   ASSERT_OK_AND_ASSIGN(const auto store, SqliteJobStore::Open(path));
   EXPECT_TRUE(HasJob(*store, "a"));
