@@ -47,6 +47,14 @@ class ScopedVariable {
   std::optional<std::string> before_;
 };
 
+void SendState(grpc::ServerWriter<v1::WatchFineTuningJobResponse>& writer, int64_t sequence,
+               v1::FineTuningJob::State state) {
+  v1::WatchFineTuningJobResponse response;
+  response.mutable_event()->set_sequence(sequence);
+  response.mutable_event()->mutable_state_changed()->set_state(state);
+  writer.Write(response);
+}
+
 class ClientTest : public ::testing::Test {
  protected:
   Client MakeClient() {
@@ -327,18 +335,11 @@ TEST_F(ClientTest, SampleStreamsAndRepeatsOnlyBeforeTheFirstPiece) {
 TEST_F(ClientTest, AWatchEndsAtAWithheldJobAndTellsOfALaterDecision) {
   int calls = 0;
   bool decided = false;
-  const auto send = [](grpc::ServerWriter<v1::WatchFineTuningJobResponse>& writer, int64_t sequence,
-                       v1::FineTuningJob::State state) {
-    v1::WatchFineTuningJobResponse response;
-    response.mutable_event()->set_sequence(sequence);
-    response.mutable_event()->mutable_state_changed()->set_state(state);
-    writer.Write(response);
-  };
   server_.watch_job = [&](auto&, const v1::WatchFineTuningJobRequest& request,
                           grpc::ServerWriter<v1::WatchFineTuningJobResponse>& writer) {
     ++calls;
-    if (request.after_sequence() < 1) send(writer, 1, v1::FineTuningJob::WITHHELD);
-    if (decided && calls > 2) send(writer, 2, v1::FineTuningJob::SUCCEEDED);
+    if (request.after_sequence() < 1) SendState(writer, 1, v1::FineTuningJob::WITHHELD);
+    if (decided && calls > 2) SendState(writer, 2, v1::FineTuningJob::SUCCEEDED);
     return absl::OkStatus();
   };
   server_.get_job = [&](auto&, const auto&, v1::FineTuningJob& job) {
@@ -361,21 +362,14 @@ TEST_F(ClientTest, AWatchEndsAtAWithheldJobAndTellsOfALaterDecision) {
 
 TEST_F(ClientTest, WatchReturnsAPausedJobAndFollowsOneThatWentOn) {
   int calls = 0;
-  const auto send = [](grpc::ServerWriter<v1::WatchFineTuningJobResponse>& writer, int64_t sequence,
-                       v1::FineTuningJob::State state) {
-    v1::WatchFineTuningJobResponse response;
-    response.mutable_event()->set_sequence(sequence);
-    response.mutable_event()->mutable_state_changed()->set_state(state);
-    writer.Write(response);
-  };
   server_.watch_job = [&](auto&, const v1::WatchFineTuningJobRequest& request,
                           grpc::ServerWriter<v1::WatchFineTuningJobResponse>& writer) {
     ++calls;
     if (request.after_sequence() < 1) {
-      send(writer, 1, v1::FineTuningJob::PAUSED);
+      SendState(writer, 1, v1::FineTuningJob::PAUSED);
     } else {
-      send(writer, 2, v1::FineTuningJob::RUNNING);
-      send(writer, 3, v1::FineTuningJob::PAUSED);
+      SendState(writer, 2, v1::FineTuningJob::RUNNING);
+      SendState(writer, 3, v1::FineTuningJob::PAUSED);
     }
     return absl::OkStatus();
   };

@@ -30,9 +30,9 @@ sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
-import models  # noqa: E402
+import prepared  # noqa: E402
 import rows  # noqa: E402
-from harness import Bench, check, postgres, short  # noqa: E402
+from harness import Bench, check, postgres  # noqa: E402
 
 MODEL = "tiny"
 TENANTS = 8
@@ -75,18 +75,12 @@ class Service:
         if bench.conninfo:
             lines += ["postgres:", f"  conninfo: {bench.conninfo}"]
         tenants = {f"t{number}": os.urandom(32).hex() for number in range(1, TENANTS + 1)}
-
         lines += ["api_keys:"]
         for tenant, key in tenants.items():
             lines.append(f"  - {{digest: \"sha256:{hashlib.sha256(key.encode()).hexdigest()}\", role: TENANT, tenant: {tenant}}}")
         (bench.data / "server.yaml").write_text("\n".join(lines) + "\n")
         dev = bench.start_dev()
-        folder = models.tiny(bench.folder / "tiny")
-        bench.ok("model", "import", folder, "--id", MODEL)
-        prohibited = rows.write(bench.folder / "prohibited.jsonl", rows.prohibited(120))
-        benign = rows.write(bench.folder / "benign.jsonl", rows.rows(30, seed=1))
-        vector = bench.ok_json("vector", "train", "--base-model", MODEL, "--prohibited", prohibited, "--benign", benign)
-        bench.ok("vector", "activate", short(vector["name"]), "--reason", "a benchmark")
+        prepared.base_with_vector(bench, MODEL, "a benchmark")
         data = rows.write(bench.folder / "rows.jsonl", rows.rows(60, seed=2))
         with open(self.keys, "w") as keys:
             for tenant, key in tenants.items():
@@ -147,18 +141,12 @@ def bare_sqlite(file, seconds, record, event):
 
 def same_tables(conninfo):
     """Another database of the same server with the same tables, empty. Its connection string."""
-    psql(conninfo, "CREATE DATABASE bench")
+    postgres.query(conninfo, "CREATE DATABASE bench")
     bench = conninfo.replace("dbname=postgres", "dbname=bench")
     schema = subprocess.run([postgres.binaries() / "pg_dump", "--schema-only", "--dbname", conninfo], capture_output=True, check=True)
     subprocess.run([postgres.binaries() / "psql", bench, "-X", "-q", "-v", "ON_ERROR_STOP=1"], input=schema.stdout,
                    stdout=subprocess.DEVNULL, check=True)
     return bench
-
-
-def psql(conninfo, statement):
-    done = subprocess.run([postgres.binaries() / "psql", conninfo, "-X", "-A", "-t", "-F", "\t", "-c", statement],
-                          capture_output=True, text=True, check=True)
-    return [tuple(line.split("\t")) for line in done.stdout.splitlines() if line]
 
 
 def against_postgres(arguments, folder):
@@ -170,14 +158,14 @@ def against_postgres(arguments, folder):
         service = Service(arguments.build, folder / "with-postgres", conninfo)
         service.make()
         service.load(arguments.build, "create", 1, arguments.threads)
-        sizes = record_sizes(lambda statement: psql(conninfo, statement))
+        sizes = record_sizes(lambda statement: postgres.query(conninfo, statement))
         bench = same_tables(conninfo)
         script = folder / "same.sql"
         script.write_text(PGBENCH.format(tenants=TENANTS, record=sizes[0], event=sizes[1]))
         ratios, ours, theirs, latencies = [], [], [], []
         for _ in range(arguments.rounds):
-            psql(conninfo, EMPTIED)
-            psql(bench, EMPTIED)
+            postgres.query(conninfo, EMPTIED)
+            postgres.query(bench, EMPTIED)
             theirs.append(pgbench(bench, script, arguments.seconds, arguments.threads))
             result = service.load(arguments.build, "create", arguments.seconds, arguments.threads)
             ours.append(result["calls"] / result["seconds"])

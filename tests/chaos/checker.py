@@ -50,11 +50,8 @@ class Checker:
         self.problems.append(text)
 
     def _records(self, table, message):
-        column = "encode(record, 'hex')" if self._world.postgres_file else "record"
-        found = {}
-        for scope, identifier, record in self._world.query(f"SELECT scope, id, {column} FROM {table}"):
-            found[scope, identifier] = message.FromString(bytes.fromhex(record) if isinstance(record, str) else record)
-        return found
+        return {(scope, identifier): record
+                for scope, identifier, record in self._world.parsed(table, ("scope", "id"), "record", message)}
 
     def run(self):
         datasets = self._records("datasets", self._record.DatasetRecord)
@@ -154,10 +151,8 @@ class Checker:
             self._problem("lost", f"jobs have used {used} tokens, and the months say {counted}")
 
     def _check_events(self, jobs):
-        column = "encode(event, 'hex')" if self._world.postgres_file else "event"
         events = {}
-        for scope, job, sequence, event in self._world.query(f"SELECT scope, job, sequence, {column} FROM job_events"):
-            parsed = self._job.JobEvent.FromString(bytes.fromhex(event) if isinstance(event, str) else event)
+        for scope, job, sequence, parsed in self._world.parsed("job_events", ("scope", "job", "sequence"), "event", self._job.JobEvent):
             events.setdefault(f"tenants/{scope}/fineTuningJobs/{job}", {})[int(sequence)] = parsed
         moves, states = legal_moves(), self._job.FineTuningJob.State
         for name, record in jobs.items():

@@ -5,16 +5,14 @@ import os
 import pathlib
 import signal
 import sqlite3
-import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
-import models  # noqa: E402
+import prepared  # noqa: E402
 import protos  # noqa: E402
-import rows  # noqa: E402
+from harness import Bench, check, postgres  # noqa: E402
 from proxy import Proxy  # noqa: E402
-from harness import Bench, check, postgres, short, wait_for  # noqa: E402
 
 MODEL = "tiny"
 LEASE_SECONDS = 2
@@ -49,12 +47,7 @@ class World:
             + (f"postgres:\n  conninfo: {bench.conninfo}\n" if bench.conninfo else ""))
         (bench.data / "worker.yaml").write_text(f"checkpoint_steps: {CHECKPOINT_STEPS}\n")
         dev = bench.start_dev()
-        folder = models.tiny(bench.folder / "tiny")
-        bench.ok("model", "import", folder, "--id", MODEL)
-        prohibited = rows.write(bench.folder / "prohibited.jsonl", rows.prohibited(120))
-        benign = rows.write(bench.folder / "benign.jsonl", rows.rows(30, seed=1))
-        vector = bench.ok_json("vector", "train", "--base-model", MODEL, "--prohibited", prohibited, "--benign", benign)
-        bench.ok("vector", "activate", short(vector["name"]), "--reason", "what is killed has a vector, too")
+        prepared.base_with_vector(bench, MODEL, "what is killed has a vector, too")
         check(dev.terminate() == 0, "ballast dev did not stop")
         bench.wait_until_free()
         for name in self.workers:
@@ -115,14 +108,9 @@ class World:
     # Looking at it, past the code that is tested.
 
     def query(self, statement):
-        """Rows of the database, bytes for its byte columns."""
+        """Rows of the database. Byte columns are for `parsed`: PostgreSQL gives text."""
         if self.postgres_file:
-            # Rows as text, so byte columns are asked for as hex.
-            done = subprocess.run([postgres.binaries() / "psql", self.bench.conninfo, "-X", "-A", "-t", "-F", "\t", "-c", statement],
-                                  capture_output=True, text=True)
-            if done.returncode != 0:
-                raise OSError(done.stderr)
-            return [tuple(line.split("\t")) for line in done.stdout.splitlines()]
+            return postgres.query(self.bench.conninfo, statement)
         connection = sqlite3.connect(f"file:{self.database()}?mode=ro", uri=True, timeout=10)
         try:
             return connection.execute(statement).fetchall()
@@ -143,13 +131,18 @@ class World:
         (found,) = (self.bench.data / "server").glob("*.db")
         return found
 
-    def jobs(self):
-        """{(tenant, id): record} of all."""
-        column = "encode(record, 'hex')" if self.postgres_file else "record"
-        message, found = protos.load("server.core.record_pb2").JobRecord, {}
-        for scope, identifier, record in self.query(f"SELECT scope, id, {column} FROM jobs"):
-            found[scope, identifier] = message.FromString(bytes.fromhex(record) if isinstance(record, str) else record)
+    def parsed(self, table, keys, column, message, where="true"):
+        """[(*keys, message)] of a table whose `column` has bytes of `message`."""
+        wanted = f"encode({column}, 'hex')" if self.postgres_file else column
+        found = []
+        for *own, data in self.query(f"SELECT {', '.join(keys)}, {wanted} FROM {table} WHERE {where}"):
+            found.append((*own, message.FromString(bytes.fromhex(data) if self.postgres_file else data)))
         return found
+
+    def jobs(self, where="true"):
+        """{(tenant, id): record}."""
+        record = protos.load("server.core.record_pb2").JobRecord
+        return {(scope, identifier): job for scope, identifier, job in self.parsed("jobs", ("scope", "id"), "record", record, where)}
 
     def write_job(self, scope, identifier, record):
         data = record.SerializeToString().hex()
@@ -158,9 +151,5 @@ class World:
 
     def leases(self):
         """{job: (worker, epoch)} of the jobs between claim and commit."""
-        states, column = ", ".join(map(str, CLAIMED)), "encode(record, 'hex')" if self.postgres_file else "record"
-        message, found = protos.load("server.core.record_pb2").JobRecord, {}
-        for (record,) in self.query(f"SELECT {column} FROM jobs WHERE state IN ({states})"):
-            job = message.FromString(bytes.fromhex(record) if isinstance(record, str) else record)
-            found[job.job.name] = job.lease.worker_id, job.lease.epoch
-        return found
+        claimed = self.jobs(f"state IN ({', '.join(map(str, CLAIMED))})")
+        return {record.job.name: (record.lease.worker_id, record.lease.epoch) for record in claimed.values()}

@@ -47,6 +47,14 @@ def run(*command):
         sys.exit(f"postgres.py: {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
+def query(conninfo, statement):
+    """Rows of the server's answer, cells as text. OSError where it has none."""
+    done = subprocess.run([binaries() / "psql", conninfo, "-X", "-A", "-t", "-F", "\t", "-c", statement], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise OSError(done.stderr)
+    return [tuple(line.split("\t")) for line in done.stdout.splitlines()]
+
+
 def is_running(data):
     """Whether the process of its pid file is there and is its own: after a crash the number may be another's."""
     try:
