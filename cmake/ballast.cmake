@@ -114,16 +114,18 @@ function(ballast_proto)
   add_library(ballast::${ARG_NAME} ALIAS ballast_${ARG_NAME})
 endfunction()
 
-# Where the connection string of the tests' PostgreSQL server is (tests/services).
+# How to reach the tests' PostgreSQL server and their object store (tests/services).
 set(BALLAST_POSTGRES_FILE ${CMAKE_BINARY_DIR}/services/postgres)
+set(BALLAST_OBJECT_STORE_FILE ${CMAKE_BINARY_DIR}/services/object_store)
 
 # ballast_test(NAME <name> SRCS <sources> DEPS <targets> [LABEL unit|integration|parity|e2e] [ENV VAR=value ...]
-#   [POSTGRES | ALSO_ON_POSTGRES])
+#   [POSTGRES | ALSO_ON_POSTGRES] [OBJECT_STORE])
 # makes a GoogleTest program and one ctest entry per test case. The target unit_tests builds all of label unit. POSTGRES:
 # its cases have a PostgreSQL server; ALSO_ON_POSTGRES: they run a second time, with one, under names "postgres.<case>".
+# OBJECT_STORE: its cases have a server that speaks S3.
 add_custom_target(unit_tests)
 function(ballast_test)
-  cmake_parse_arguments(ARG "POSTGRES;ALSO_ON_POSTGRES" "NAME;LABEL;TIMEOUT" "SRCS;DEPS;ENV" ${ARGN})
+  cmake_parse_arguments(ARG "POSTGRES;ALSO_ON_POSTGRES;OBJECT_STORE" "NAME;LABEL;TIMEOUT" "SRCS;DEPS;ENV" ${ARGN})
   if(NOT ARG_LABEL)
     set(ARG_LABEL unit)
   endif()
@@ -142,6 +144,10 @@ function(ballast_test)
     ENVIRONMENT_MODIFICATION BALLAST_POSTGRES_FILE=set:${BALLAST_POSTGRES_FILE})
   if(ARG_POSTGRES)
     list(APPEND properties ${on_postgres})
+  endif()
+  if(ARG_OBJECT_STORE)
+    list(APPEND properties FIXTURES_REQUIRED object_store
+      ENVIRONMENT_MODIFICATION BALLAST_OBJECT_STORE_FILE=set:${BALLAST_OBJECT_STORE_FILE})
   endif()
   gtest_discover_tests(${ARG_NAME} ${discovery} PROPERTIES ${properties} ENVIRONMENT "${ARG_ENV}")
   if(ARG_ALSO_ON_POSTGRES)

@@ -31,6 +31,7 @@
 #include "server/auth/api_key_authenticator.h"
 #include "server/auth/file_signer.h"
 #include "server/blob/local_blob_store.h"
+#include "server/blob/object_blob_store.h"
 #include "server/store/data_dir_lock.h"
 #include "server/store/postgres_connection.h"
 #include "server/store/postgres_job_store.h"
@@ -165,6 +166,14 @@ int ConnectionsOf(const config::v1::Postgres& postgres) {
   return postgres.connections() > 0 ? postgres.connections() : kConnections;
 }
 
+std::map<std::string, std::string> OptionsOf(const config::v1::ObjectStore& store) {
+  return {store.options().begin(), store.options().end()};
+}
+
+absl::Status CheckObjectStore(const config::v1::ObjectStore& store) {
+  return ObjectStoreClient::Open(store.url(), OptionsOf(store)).status();
+}
+
 // Where records are kept, and what keeps a second server off it.
 struct OpenStore {
   // `signals`: one of these ends the wait for a server that may be going.
@@ -194,6 +203,13 @@ struct OpenStore {
   std::unique_ptr<PostgresServerLock> lock;  // null for SQLite, whose lock is that of the folder
 };
 
+absl::StatusOr<std::unique_ptr<BlobStore>> OpenBlobs(const config::v1::ServerConfig& config) {
+  if (config.has_object_store()) {
+    return ObjectBlobStore::Open(config.object_store().url(), OptionsOf(config.object_store()));
+  }
+  return LocalBlobStore::OpenRoot(absl::StrCat(config.data_dir(), "/blobs"));
+}
+
 // Waits for SIGTERM or SIGINT, which the caller has blocked in every thread. Looks after `lock`, if
 // there is one, meanwhile: FAILED_PRECONDITION (STORE_IN_USE) when another server has taken the
 // database over.
@@ -221,6 +237,7 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
     BALLAST_ASSIGN_OR_RETURN(signer, FileSigner::Open(config.certificate_key_file()));
   }
   if (config.has_postgres()) BALLAST_RETURN_IF_ERROR(CheckPostgres(config.postgres()));
+  if (config.has_object_store()) BALLAST_RETURN_IF_ERROR(CheckObjectStore(config.object_store()));
   if (check_only) return absl::OkStatus();
 
   // Before any thread starts, so that all inherit it.
@@ -234,8 +251,7 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
   BALLAST_ASSIGN_OR_RETURN(const auto lock, DataDirLock::Acquire(config.data_dir()));
   BALLAST_ASSIGN_OR_RETURN(const OpenStore opened, OpenStore::Of(config, signals));
   const std::unique_ptr<JobStore>& store = opened.store;
-  BALLAST_ASSIGN_OR_RETURN(const auto blobs,
-                           LocalBlobStore::OpenRoot(absl::StrCat(config.data_dir(), "/blobs")));
+  BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<BlobStore> blobs, OpenBlobs(config));
   TextRowChecks row_checks(*blobs, options.scratch_dir);
   BALLAST_ASSIGN_OR_RETURN(
       const auto server,
@@ -269,6 +285,7 @@ int main(int argc, char** argv) {
       "    - {digest: \"sha256:<hex>\", role: TENANT, tenant: acme}\n"
       "  postgres: {conninfo: \"host=db dbname=ballast user=ballast\"}  # in place of a file in "
       "data_dir\n"
+      "  object_store: {url: \"s3://bucket/prefix\"}  # in place of a folder in data_dir\n"
       "  certificate_key_file: /etc/ballast/certificate.key   # mode 600; signs vectors' "
       "certificates\n"
       "Files that it makes can be read by its own user only.\n"

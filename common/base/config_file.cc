@@ -75,6 +75,7 @@ class Reader {
       }
       return ReadScalar(node, path, field, message);
     }
+    if (field->is_map()) return ReadMap(node, path, field, message);
     if (!node.IsSequence()) return Error(node, absl::StrCat(path, " must be a list"));
     for (size_t i = 0; i < node.size(); ++i) {
       const std::string item_path = absl::StrCat(path, "[", i, "]");
@@ -84,6 +85,24 @@ class Reader {
       } else {
         BALLAST_RETURN_IF_ERROR(ReadScalar(node[i], item_path, field, message));
       }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadMap(const YAML::Node& node, const std::string& path,
+                       const FieldDescriptor* field, Message* message) const {
+    if (!node.IsMap()) return Error(node, absl::StrCat(path, " must be a mapping"));
+    std::set<std::string> seen;
+    for (const auto& entry : node) {
+      const auto key = entry.first.as<std::string>();
+      const std::string key_path = absl::StrCat(path, ".", key);
+      if (!seen.insert(key).second) {
+        return Error(entry.first, absl::StrCat(key_path, " is given twice; remove one"));
+      }
+      Message* pair = message->GetReflection()->AddMessage(message, field);
+      const Descriptor* types = field->message_type();
+      BALLAST_RETURN_IF_ERROR(ReadScalar(entry.first, key_path, types->map_key(), pair));
+      BALLAST_RETURN_IF_ERROR(ReadScalar(entry.second, key_path, types->map_value(), pair));
     }
     return absl::OkStatus();
   }

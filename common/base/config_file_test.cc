@@ -16,6 +16,8 @@ using ::ballast::config::v1::ApiKey;
 using ::ballast::config::v1::ServerConfig;
 using ::ballast::testing::StatusIs;
 using ::testing::HasSubstr;
+using ::testing::Pair;
+using ::testing::UnorderedElementsAre;
 
 TEST(ConfigFileTest, ReadsEveryKindOfField) {
   ServerConfig config;
@@ -28,7 +30,10 @@ TEST(ConfigFileTest, ReadsEveryKindOfField) {
                   "api_keys:\n"
                   "  - digest: \"sha256:00\"\n"
                   "    role: OPERATOR\n"
-                  "  - {digest: \"sha256:01\", role: TENANT, tenant: 42}\n",
+                  "  - {digest: \"sha256:01\", role: TENANT, tenant: 42}\n"
+                  "object_store:\n"
+                  "  url: s3://bucket\n"
+                  "  options: {endpoint: \"https://s3.example.com\", allow_http: true}\n",
                   "server.yaml", &config));
   EXPECT_EQ(config.data_dir(), "/srv/ballast");
   EXPECT_EQ(config.lease_seconds(), 45);
@@ -37,6 +42,9 @@ TEST(ConfigFileTest, ReadsEveryKindOfField) {
   ASSERT_EQ(config.api_keys_size(), 2);
   EXPECT_EQ(config.api_keys(0).role(), ApiKey::OPERATOR);
   EXPECT_EQ(config.api_keys(1).tenant(), "42");
+  EXPECT_THAT(
+      config.object_store().options(),
+      UnorderedElementsAre(Pair("endpoint", "https://s3.example.com"), Pair("allow_http", "true")));
 }
 
 struct BadCase {

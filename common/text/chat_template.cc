@@ -3,7 +3,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
-#include "common/text/rust_call.h"
+#include "common/rust/include/ballast_text.h"
+#include "common/rust/rust_call.h"
 #include "common/text/tokenizer.h"
 
 namespace ballast::text {

@@ -58,8 +58,12 @@ absl::StatusOr<BlobRange> DeltaService::OpenFile(const Principal& who,
   }
   BlobRange range;
   auto reader = blobs_.Open(file->blob());
-  // It may have been deleted since.
-  if (!reader.ok()) BALLAST_RETURN_IF_ERROR(jobs_.GetDelta(who.tenant, name).status());
+  if (absl::IsNotFound(reader.status())) {
+    // It may have been deleted since.
+    BALLAST_RETURN_IF_ERROR(jobs_.GetDelta(who.tenant, name).status());
+  } else {
+    BALLAST_RETURN_IF_ERROR(reader.status());
+  }
   if (!reader.ok() || (*reader)->size_bytes() != file->size_bytes()) {
     return MakeError(absl::StatusCode::kDataLoss, "BLOB_CORRUPT",
                      "the stored bytes are damaged; tell the operator");

@@ -113,7 +113,8 @@ absl::Status WorkerService::CheckResult(absl::Time now,
   BALLAST_ASSIGN_OR_RETURN(const auto files, plane_.ResultBlobs(now, request));
   for (const BlobFile& file : files) {
     const auto reader = blobs_.Open(file.blob());
-    if (!reader.ok()) return ResultInvalid(file, "was not written");
+    if (absl::IsNotFound(reader.status())) return ResultInvalid(file, "was not written");
+    BALLAST_RETURN_IF_ERROR(reader.status());
     const int64_t size = (*reader)->size_bytes();
     if (file.size_bytes() >= 0 && size != file.size_bytes()) {
       return ResultInvalid(file, "has another size");

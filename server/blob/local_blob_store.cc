@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cctype>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -14,18 +13,17 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
+#include "server/blob/blob_rules.h"
 
 namespace ballast::server {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kMaxNameBytes = 500;
 constexpr mode_t kFileMode = 0600;
 constexpr mode_t kFolderMode = 0700;
 
@@ -53,11 +51,6 @@ absl::Status WriteAll(int fd, std::string_view bytes, const std::string& path) {
     bytes.remove_prefix(static_cast<size_t>(n));
   }
   return absl::OkStatus();
-}
-
-absl::Status NotFound(const std::string& name) {
-  return MakeError(absl::StatusCode::kNotFound, "BLOB_NOT_FOUND",
-                   absl::StrCat("the blob ", name, " is not stored"), {{"blob", name}});
 }
 
 std::string ParentOf(const std::string& path) { return fs::path(path).parent_path().string(); }
@@ -94,11 +87,7 @@ class LocalWriter : public BlobWriter {
 
   absl::StatusOr<std::string> Commit(std::string_view digest) override {
     std::string actual = sha_.Finish();
-    if (!digest.empty() && digest != actual) {
-      return MakeError(absl::StatusCode::kInvalidArgument, "DIGEST_MISMATCH",
-                       absl::StrCat("the bytes have the digest ", actual, ", not ",
-                                    std::string(digest), "; send them again"));
-    }
+    BALLAST_RETURN_IF_ERROR(CheckBlobDigest(actual, digest));
     BALLAST_RETURN_IF_ERROR(Sync());
     if (rename(temporary_.c_str(), path_.c_str()) != 0) return FileError(errno, "rename", path_);
     committed_ = true;
@@ -203,18 +192,7 @@ absl::StatusOr<std::unique_ptr<LocalBlobStore>> LocalBlobStore::OpenRoot(const s
 
 absl::StatusOr<std::string> LocalBlobStore::PathOf(const std::string& name,
                                                    bool make_folder) const {
-  bool ok = !name.empty() && name.size() <= kMaxNameBytes;
-  for (const absl::string_view part : absl::StrSplit(name, '/')) {
-    ok = ok && !part.empty() && part != "." && part != "..";
-    for (const char c : part) {
-      ok = ok && (std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.' ||
-                  c == ':');
-    }
-  }
-  if (!ok) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "BLOB_NAME_INVALID",
-                     absl::StrCat("\"", name, "\" cannot be the name of a blob"));
-  }
+  BALLAST_RETURN_IF_ERROR(CheckBlobName(name));
   std::string path = absl::StrCat(root_, "/blobs/", name);
   if (make_folder) {
     BALLAST_RETURN_IF_ERROR(MakeFoldersDurably(absl::StrCat(root_, "/blobs"), ParentOf(path)));
@@ -244,11 +222,12 @@ absl::StatusOr<std::unique_ptr<BlobReader>> LocalBlobStore::Open(const std::stri
   BALLAST_ASSIGN_OR_RETURN(const std::string path, PathOf(name, /*make_folder=*/false));
   Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.get() < 0) {
-    return errno == ENOENT || errno == ENOTDIR ? NotFound(name) : FileError(errno, "open", path);
+    return errno == ENOENT || errno == ENOTDIR ? BlobNotFound(name)
+                                               : FileError(errno, "open", path);
   }
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return FileError(errno, "read", path);
-  if (!S_ISREG(info.st_mode)) return NotFound(name);
+  if (!S_ISREG(info.st_mode)) return BlobNotFound(name);
   return std::make_unique<LocalReader>(std::move(fd), name, static_cast<int64_t>(info.st_size));
 }
 

@@ -33,7 +33,8 @@ class BlobWriter {
 class BlobAppender {
  public:
   virtual ~BlobAppender() = default;
-  // Writes at the end. After a failure the blob has the size it had before.
+  // Writes at the end. After a failure the blob has the size it had before. ABORTED (BLOB_BUSY)
+  // where another process appends to it.
   virtual absl::Status Append(std::string_view bytes) = 0;
   // Makes all appended bytes durable.
   virtual absl::Status Sync() = 0;
@@ -42,21 +43,23 @@ class BlobAppender {
   virtual int64_t size_bytes() const = 0;
 };
 
-// An open blob. Thread safety: thread-safe.
+// An open blob: the bytes that the name had when it was opened. Thread safety: thread-safe.
 class BlobReader {
  public:
   virtual ~BlobReader() = default;
   // Up to `max_bytes` bytes at `offset`; empty at or after the end. DATA_LOSS (BLOB_CORRUPT) when
-  // the bytes cannot be read.
+  // the bytes cannot be read; ABORTED (BLOB_REPLACED) where the store lost them to a later Commit
+  // or deletion. Never bytes of another version.
   virtual absl::StatusOr<std::string> Read(int64_t offset, size_t max_bytes) = 0;
   virtual int64_t size_bytes() const = 0;
 };
 
 // Named bytes on durable storage. Names are "/"-separated parts of letters, digits, "-", "_", "."
 // and ":", none of them empty, "." or ".."; others are refused: INVALID_ARGUMENT
-// (BLOB_NAME_INVALID). Thread safety: thread-safe; several writers of one name: the last Commit
-// wins. Failures: NOT_FOUND (BLOB_NOT_FOUND), RESOURCE_EXHAUSTED (DISK_FULL), UNAVAILABLE
-// (FILE_IO).
+// (BLOB_NAME_INVALID). A name is either written (Create, Adopt) or appended to (OpenAppend), and no
+// name is another one's beginning. Thread safety: thread-safe; several writers of one name: the
+// last Commit wins. Failures: NOT_FOUND (BLOB_NOT_FOUND), RESOURCE_EXHAUSTED (DISK_FULL),
+// UNAVAILABLE (FILE_IO, OBJECT_STORE).
 class BlobStore {
  public:
   virtual ~BlobStore() = default;

@@ -63,22 +63,19 @@ EMPTIED = "DELETE FROM job_events; DELETE FROM jobs; DELETE FROM requests;"
 class Service:
     """A server with TENANTS tenants, each with a data set, and one base model with a vector."""
 
-    def __init__(self, build, folder, conninfo):
+    def __init__(self, build, folder):
         self.bench = Bench(build, folder)
-        self.bench.conninfo = conninfo
         self.keys = self.bench.folder / "keys"
 
     def make(self):
         bench = self.bench
         bench.data.mkdir()
         lines = ["quotas:", "  - {max_queued_jobs: 100000000}"]
-        if bench.conninfo:
-            lines += ["postgres:", f"  conninfo: {bench.conninfo}"]
         tenants = {f"t{number}": os.urandom(32).hex() for number in range(1, TENANTS + 1)}
         lines += ["api_keys:"]
         for tenant, key in tenants.items():
             lines.append(f"  - {{digest: \"sha256:{hashlib.sha256(key.encode()).hexdigest()}\", role: TENANT, tenant: {tenant}}}")
-        (bench.data / "server.yaml").write_text("\n".join(lines) + "\n")
+        (bench.data / "server.yaml").write_text("\n".join(lines) + "\n" + bench.stores.configuration())
         dev = bench.start_dev()
         prepared.base_with_vector(bench, MODEL, "a benchmark")
         data = rows.write(bench.folder / "rows.jsonl", rows.rows(60, seed=2))
@@ -150,12 +147,10 @@ def same_tables(conninfo):
 
 
 def against_postgres(arguments, folder):
-    file = folder / "postgres"
-    postgres.start(file)
-    service = None
+    service = Service(arguments.build, folder / "with-postgres")
     try:
-        conninfo = file.read_text().strip()
-        service = Service(arguments.build, folder / "with-postgres", conninfo)
+        service.bench.stores.start(on_postgres=True, on_object_store=False)
+        conninfo = service.bench.stores.conninfo
         service.make()
         service.load(arguments.build, "create", 1, arguments.threads)
         sizes = record_sizes(lambda statement: postgres.query(conninfo, statement))
@@ -174,13 +169,12 @@ def against_postgres(arguments, folder):
         return {"ratio": statistics.median(ratios), "creates_per_s": statistics.median(ours),
                 "pgbench_per_s": statistics.median(theirs), "p99_ms": statistics.median(latencies), "record_bytes": sizes[0]}
     finally:
-        if service:
-            service.bench.stop_all()
-        postgres.stop(file)
+        service.bench.stop_all()
+        service.bench.stores.stop()
 
 
 def against_sqlite(arguments, folder):
-    service = Service(arguments.build, folder / "with-sqlite", None)
+    service = Service(arguments.build, folder / "with-sqlite")
     try:
         service.make()
         service.load(arguments.build, "create", 1, arguments.threads)

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looks at the database and the blobs by itself, past the code that is tested, and says what must not be there."""
 
-import hashlib
 import json
 import pathlib
+import sys
 
 import protos
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "services"))
+
+from stores import digest_of  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
@@ -25,17 +29,12 @@ def legal_moves():
     return moves
 
 
-def digest_of(path):
-    """None for a file that is not there."""
-    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-
-
 class Checker:
     """`world` gives the database and the folder; nothing runs any more."""
 
     def __init__(self, world, ledger):
         self._world, self._ledger = world, ledger
-        self._blobs = world.bench.data / "server" / "blobs" / "blobs"
+        self._blobs = world.stores.blobs
         self._record = protos.load("server.core.record_pb2")
         states = protos.load("ballast.v1.dataset_service_pb2").Dataset.State
         self._settled = (states.Value("READY"), states.Value("INVALID"))
@@ -184,9 +183,7 @@ class Checker:
             named.update((record.sealed_blob, record.prohibited_blob, record.benign_blob, record.topics_blob))
         for (prefix,) in self._world.query("SELECT blob_prefix FROM garbage"):
             self._problem(None, f"{prefix} waits to be deleted")
-        for path in self._blobs.rglob("*"):
-            name = str(path.relative_to(self._blobs))
-            if path.is_file() and name not in named:
-                self._problem("orphans", f"no record names the blob {name}")
-        for path in (self._world.bench.data / "server" / "blobs" / "writing").glob("*"):
+        for name in self._world.stores.blob_names() - named:
+            self._problem("orphans", f"no record names the blob {name}")
+        for path in self._world.stores.unfinished():
             self._problem("orphans", f"{path.name} was left half written")

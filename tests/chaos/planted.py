@@ -11,19 +11,19 @@ FAULTS = {"a data set's bytes are gone": "lost", "a delta's file is cut": "lost"
 
 
 def _one_delta(world):
-    blobs = world.bench.data / "server" / "blobs" / "blobs"
+    blobs = world.stores.blobs
     return next(blobs.glob("jobs/*/*/attempts/*/delta")).parent
 
 
 def _plant(fault, world, ledger):
     """Plants it, and returns how to undo that."""
-    blobs = world.bench.data / "server" / "blobs" / "blobs"
+    blobs = world.stores.blobs
     if fault == "a data set's bytes are gone":
         name = next(iter(ledger.datasets)).split("/")
         file = blobs / "datasets" / name[1] / name[3]
-        kept = file.read_bytes()
-        file.unlink()
-        return lambda: file.write_bytes(kept)
+        away = blobs.with_name("away")
+        file.rename(away)
+        return lambda: away.rename(file)
     if fault == "a job has a second delta":
         attempt = _one_delta(world)
         second = attempt.with_name("999")

@@ -8,9 +8,10 @@ SUMMED = ("kills", "lost", "duplicate_deltas", "stuck", "orphans")
 
 
 def publish(folder, report):
-    """Writes the report of a run into `folder`, and the sums over the newest run of each database."""
+    """Writes the report of a run into `folder`, and the sums over the newest run on each kind of stores."""
     folder = pathlib.Path(folder)
-    (folder / f"chaos_{report['database'].lower()}.json").write_text(json.dumps(report, indent=1) + "\n")
+    stores = report["database"].lower() + ("_s3" if report["blobs"] == "S3" else "")
+    (folder / f"chaos_{stores}.json").write_text(json.dumps(report, indent=1) + "\n")
     reports = [json.loads(file.read_text()) for file in sorted(folder.glob("chaos_*.json"))]
     sums = {name: sum(one[name] for one in reports) for name in SUMMED}
     hit = {step for one in reports for step in one["steps"]}

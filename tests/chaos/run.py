@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Kills the server, the workers and PostgreSQL while customers use the service, and then looks whether anything that was
+"""Kills the server, the workers, PostgreSQL and the object store while customers use the service, and then looks whether anything that was
 acknowledged is missing, any job has two deltas, is stuck, or has left files behind.
 
-usage: tests/chaos/run.py [--kills N] [--minutes N] [--postgres] [--no-steps] [--build build/dev] [--seed N]
-                          [--publish FOLDER] [--junit FILE] [--keep FOLDER]
+usage: tests/chaos/run.py [--kills N] [--minutes N] [--postgres] [--object-store] [--no-steps] [--build build/dev]
+                          [--seed N] [--publish FOLDER] [--junit FILE] [--keep FOLDER]
 
 First every step that the sources name with PassKillPoint is killed at once; then come --kills kills of random programs at
 random moments, each while a job is between claim and commit; now and then all connections are cut. Between the two, workers are
@@ -163,7 +163,8 @@ class Run:
 
     def kill_at_random(self):
         world, end = self._world, time.monotonic() + 60 * self._arguments.minutes
-        targets = ["server", *world.workers, *(["postgres"] if world.postgres_file else [])]
+        kept = [name for name, used in (("postgres", world.stores.on_postgres), ("object store", world.stores.on_object_store)) if used]
+        targets = ["server", *world.workers, *kept]
         said = 0
         while self.random_kills < self._arguments.kills and time.monotonic() < end:
             time.sleep(self._draw.expovariate(2.5))
@@ -184,8 +185,8 @@ class Run:
                 self.hits += name in holders or name not in world.workers
             self.random_kills += len(chosen)
             time.sleep(self._draw.uniform(0, 0.3))
-            # The database first: the server looks for it when it starts.
-            for name in sorted(chosen, key=["postgres", "server", *world.workers].index):
+            # The stores first: the server looks for them when it starts.
+            for name in sorted(chosen, key=[*kept, "server", *world.workers].index):
                 world.restart(name)
             if self.random_kills // 50 > said:
                 said = self.random_kills // 50
@@ -226,6 +227,7 @@ def report_of(run, checker, world, arguments, seconds):
         "steps_hit": len(run.steps_hit), "steps_total": len(run.steps), "steps": run.steps_hit,
         "steps_named": run.steps,
         **checker.counts, "problems": len(checker.problems), "database": "PostgreSQL" if arguments.postgres else "SQLite",
+        "blobs": "S3" if arguments.object_store else "folder",
         "customers": CUSTOMERS, "workers": WORKERS, "seed": arguments.seed, "seconds": round(seconds),
     }
 
@@ -237,6 +239,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=60, help="most time for the random kills [60]")
     parser.add_argument("--no-steps", action="store_true", help="only random kills")
     parser.add_argument("--postgres", action="store_true", help="keep records in a PostgreSQL server, and kill it, too")
+    parser.add_argument("--object-store", action="store_true", help="keep blobs in a server that speaks S3, and kill it, too")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--publish", help="folder to write the report to, with its sums in control_plane.json")
     parser.add_argument("--junit")
@@ -248,9 +251,9 @@ def main():
     else:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="ballast-chaos-"))
     started = time.monotonic()
-    world, whole = World(arguments.build, folder, WORKERS, arguments.postgres), False
+    world, whole = World(arguments.build, folder, WORKERS), False
     try:
-        world.make()
+        world.make(arguments.postgres, arguments.object_store)
         run = Run(arguments, world)
         run.say("server, workers, base model and vector are there")
         run.start_customers()

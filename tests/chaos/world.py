@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is killed: a server, its database and some workers, each started again after its death."""
+"""What is killed: a server, its stores and some workers, each started again after its death."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
 import prepared  # noqa: E402
 import protos  # noqa: E402
-from harness import Bench, check, postgres  # noqa: E402
+from harness import Bench, check, object_store, postgres  # noqa: E402
 from proxy import Proxy  # noqa: E402
 
 MODEL = "tiny"
@@ -25,9 +25,9 @@ class World:
     """Starts everything, with a base model and a vector that serves; then kills and restarts what it is told.
     Thread safety: `kill`, `restart` and what they act on are for one thread."""
 
-    def __init__(self, build, folder, workers, on_postgres):
+    def __init__(self, build, folder, workers):
         self.bench = Bench(build, folder)
-        self.postgres_file = self.bench.folder / "postgres" if on_postgres else None
+        self.stores = self.bench.stores
         self.kill_log = self.bench.folder / "killed-at"
         self.kill_log.touch()
         self.programs = {}  # name -> Program
@@ -36,15 +36,13 @@ class World:
 
     # Making it.
 
-    def make(self):
+    def make(self, on_postgres, on_object_store):
         bench = self.bench
-        if self.postgres_file:
-            postgres.start(self.postgres_file)
-            bench.conninfo = self.postgres_file.read_text().strip()
+        self.stores.start(on_postgres, on_object_store)
         bench.data.mkdir()
         (bench.data / "server.yaml").write_text(
             f"lease_seconds: {LEASE_SECONDS}\nretry_seconds: 1\nmax_attempts: 1000000\n"
-            + (f"postgres:\n  conninfo: {bench.conninfo}\n" if bench.conninfo else ""))
+            + self.stores.configuration())
         (bench.data / "worker.yaml").write_text(f"checkpoint_steps: {CHECKPOINT_STEPS}\n")
         dev = bench.start_dev()
         prepared.base_with_vector(bench, MODEL, "what is killed has a vector, too")
@@ -66,15 +64,17 @@ class World:
     def remove(self):
         self.bench.stop_all()
         self.network.close()
-        if self.postgres_file:
-            postgres.stop(self.postgres_file)
+        self.stores.stop()
 
     # Killing it.
 
     def restart(self, name, kill_at=None, wait=True):
         """Starts a program that has died; with `kill_at` it kills itself at that step."""
         if name == "postgres":
-            postgres.restart(self.postgres_file)
+            postgres.restart(self.stores.postgres_file)
+            return
+        if name == "object store":
+            object_store.run(self.stores.object_store_file)
             return
         environment = dict(self.bench.environment)
         environment["BALLAST_KILL_LOG"] = str(self.kill_log)
@@ -91,7 +91,9 @@ class World:
 
     def kill(self, name):
         if name == "postgres":
-            postgres.kill(self.postgres_file)
+            postgres.kill(self.stores.postgres_file)
+        elif name == "object store":
+            object_store.kill(self.stores.object_store_file)
         else:
             self.programs[name].kill()
 
@@ -109,8 +111,8 @@ class World:
 
     def query(self, statement):
         """Rows of the database. Byte columns are for `parsed`: PostgreSQL gives text."""
-        if self.postgres_file:
-            return postgres.query(self.bench.conninfo, statement)
+        if self.stores.on_postgres:
+            return postgres.query(self.stores.conninfo, statement)
         connection = sqlite3.connect(f"file:{self.database()}?mode=ro", uri=True, timeout=10)
         try:
             return connection.execute(statement).fetchall()
@@ -119,7 +121,7 @@ class World:
 
     def execute(self, statement):
         """Changes the database, when nothing runs any more."""
-        if self.postgres_file:
+        if self.stores.on_postgres:
             self.query(statement)
             return
         connection = sqlite3.connect(self.database())
@@ -133,10 +135,10 @@ class World:
 
     def parsed(self, table, keys, column, message, where="true"):
         """[(*keys, message)] of a table whose `column` has bytes of `message`."""
-        wanted = f"encode({column}, 'hex')" if self.postgres_file else column
+        wanted = f"encode({column}, 'hex')" if self.stores.on_postgres else column
         found = []
         for *own, data in self.query(f"SELECT {', '.join(keys)}, {wanted} FROM {table} WHERE {where}"):
-            found.append((*own, message.FromString(bytes.fromhex(data) if self.postgres_file else data)))
+            found.append((*own, message.FromString(bytes.fromhex(data) if self.stores.on_postgres else data)))
         return found
 
     def jobs(self, where="true"):
@@ -146,7 +148,7 @@ class World:
 
     def write_job(self, scope, identifier, record):
         data = record.SerializeToString().hex()
-        value = f"decode('{data}', 'hex')" if self.postgres_file else f"x'{data}'"
+        value = f"decode('{data}', 'hex')" if self.stores.on_postgres else f"x'{data}'"
         self.execute(f"UPDATE jobs SET record = {value} WHERE scope = '{scope}' AND id = '{identifier}'")
 
     def leases(self):

@@ -19,7 +19,9 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "services"))
 
-import postgres  # noqa: E402
+import object_store  # noqa: E402, F401 - for those who kill it
+import postgres  # noqa: E402, F401
+import stores  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -37,14 +39,15 @@ class Step:
     name: str
     function: object
     needs: tuple = ()
+    blobs: str = ""  # "folder" or "object store": only where blobs are kept there
 
 
 class Steps(list):
     """Steps in the order of their definition."""
 
-    def step(self, name, needs=()):
+    def step(self, name, needs=(), blobs=""):
         def add(function):
-            self.append(Step(name, function, tuple(needs)))
+            self.append(Step(name, function, tuple(needs), blobs))
             return function
 
         return add
@@ -180,7 +183,7 @@ class Bench:
         self.data = self.folder / "data"
         self.outputs = self.folder / "outputs"  # all that commands printed, for the canary search
         self.outputs.mkdir()
-        self.conninfo = None  # of the PostgreSQL server that keeps the records, if one does
+        self.stores = stores.Stores(self.folder, self.data / "server")
         self.port = free_port()
         self.metrics_port = free_port()
         self.programs = []
@@ -192,12 +195,6 @@ class Bench:
             "TERM": "dumb",
         }
         (self.folder / "home").mkdir()
-
-    def dump_database(self):
-        """Puts all records beside what commands printed, as text. Those of SQLite lie in the data folder."""
-        if self.conninfo:
-            with open(self.outputs / "database.sql", "wb") as file:
-                subprocess.run([postgres.binaries() / "pg_dump", "--dbname", self.conninfo], stdout=file, check=True)
 
     # Programs.
 

@@ -3,7 +3,8 @@
 """The end-to-end test: the real server, worker and command line on a tiny model, from `ballast dev` to a verified
 adapter, then everything that can go wrong, then the search for the vector in all that was left behind.
 
-usage: tests/e2e/run.py [--build build/dev] [--junit FILE] [--keep FOLDER] [--only TEXT] [--postgres] [--list]
+usage: tests/e2e/run.py [--build build/dev] [--junit FILE] [--keep FOLDER] [--only TEXT] [--postgres] [--object-store]
+                        [--list]
 
 Steps run in order and build on each other. A step that needs a failed one is not run and counts as failed. Ends
 with the line "N passed, N failed". Everything is stopped and removed at the end; --keep keeps the folder.
@@ -32,7 +33,7 @@ import steps_safety_rows  # noqa: E402
 import steps_screen  # noqa: E402
 import steps_unprotected  # noqa: E402
 import steps_vectors  # noqa: E402
-from harness import ROOT, Bench, Failure, Skip, postgres  # noqa: E402
+from harness import ROOT, Bench, Failure, Skip  # noqa: E402
 
 STEPS = [
     *steps_main.STEPS,
@@ -68,7 +69,7 @@ def run_steps(bench, only):
     names = chosen(only or "")
     failed = set()
     for number, step in enumerate(STEPS, 1):
-        if step.name not in names:
+        if step.name not in names or step.blobs not in ("", bench.stores.blobs_are_in):
             continue
         missing = sorted(failed.intersection(step.needs))
         started = time.monotonic()
@@ -116,6 +117,7 @@ def main():
     parser.add_argument("--keep", help="folder to keep everything in; must not exist")
     parser.add_argument("--only", help="run only the steps whose name holds this, and what they build on")
     parser.add_argument("--postgres", action="store_true", help="keep records in a PostgreSQL server of its own")
+    parser.add_argument("--object-store", action="store_true", help="keep blobs in a server of its own that speaks S3")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
     if arguments.list:
@@ -131,15 +133,12 @@ def main():
     started = time.monotonic()
     bench = Bench(arguments.build, folder)
     outcomes = []
-    postgres_file = folder / "postgres"
     try:
-        if arguments.postgres:
-            postgres.start(postgres_file)
-            bench.conninfo = postgres_file.read_text().strip()
+        bench.stores.start(arguments.postgres, arguments.object_store)
         outcomes = run_steps(bench, arguments.only)
     finally:
         bench.stop_all()
-        postgres.stop(postgres_file)
+        bench.stores.stop()
         if arguments.junit:
             write_junit(arguments.junit, outcomes)
         if any(outcome.status == "failed" for outcome in outcomes):

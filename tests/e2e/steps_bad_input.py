@@ -64,7 +64,7 @@ def port_in_use(bench):
     config = bench.folder / "port.yaml"
     text = (bench.data / "server.yaml").read_text().replace(f"127.0.0.1:{bench.metrics_port}", f"127.0.0.1:{free_port()}")
     text = text.replace(str(bench.data / "server"), str(bench.folder / "elsewhere"))
-    if bench.conninfo:
+    if bench.stores.on_postgres:
         config.write_text(text)
         second = bench.start("ballast-server", ["--config", config], "database.log")
         second.wait_for_text("another server has the database", 20)

@@ -36,7 +36,7 @@ def canary(bench):
         clear = pathlib.Path(secret) / "vector.safetensors"
         sealed = [
             path
-            for path in (bench.data / "server").rglob("*")
+            for path in bench.stores.blobs.rglob("*")
             if path.is_file() and path.read_bytes()[:8] == b"BALLSTV\x01"
         ]
         check(sealed, "no sealed file among the server's blobs; has the format changed?")
@@ -60,10 +60,11 @@ def canary(bench):
         findings, _ = search(clear, base, planted)
         check(findings, "the planted bytes were not found")
 
-        bench.dump_database()
-        findings, count = search(clear, base, bench.folder)
-        check(not findings, f"{len(findings)} findings:\n" + "\n".join(findings[:20]))
-        check(count > 50, f"only {count} files were searched")
+        bench.stores.dump_database(bench.outputs / "database.sql")
+        for folder in {bench.folder, bench.stores.blobs}:
+            findings, count = search(clear, base, folder)
+            check(not findings, f"{len(findings)} findings:\n" + "\n".join(findings[:20]))
+            check(count > 20, f"only {count} files were searched in {folder}")
 
 
 @STEPS.step("no key and no row is in any log", needs=[steps_main.STEPS[0].name])

@@ -13,7 +13,7 @@ import time
 import rows
 import steps_bad_input
 import steps_main
-from harness import Steps, check, short, wait_for
+from harness import Steps, check, object_store, short, wait_for
 
 STEPS = Steps()
 MODEL = steps_main.MODEL
@@ -34,9 +34,9 @@ def long_dataset(bench):
 LONG = STEPS[0].name
 
 
-def long_job(bench, *more):
+def long_job(bench, *more, epochs=LONG_EPOCHS):
     created = bench.ok_json("job", "create", "--base-model", MODEL, "--training", bench.long_training,
-                            "--epochs", LONG_EPOCHS, "--batch-rows", 4, "--seed", 5, *more)
+                            "--epochs", epochs, "--batch-rows", 4, "--seed", 5, *more)
     return short(created["name"])
 
 
@@ -121,10 +121,8 @@ def kill_server_mid_upload(bench):
             out.write(f'{{"number": {number}, "filler": "{filler}"}}\n')
     upload = bench.start_command("dataset", "upload", file, "--base-model", MODEL, "--output", "json",
                                  log="upload-killed.txt")
-    blobs = bench.data / "server"
-
     def stored():
-        return sum(path.stat().st_size for path in blobs.rglob("*") if path.is_file())
+        return sum(path.stat().st_size for folder in bench.stores.all_bytes for path in folder.rglob("*") if path.is_file())
 
     start = stored()
     wait_for("the upload to get going", lambda: stored() > start + (8 << 20), 20, 0.005)
@@ -175,7 +173,8 @@ def kill_all(bench):
 
 @STEPS.step("a paused job frees its worker, outlives the server, and goes on when it is resumed", needs=[LONG])
 def pause(bench):
-    job = long_job(bench)
+    # Long enough to be running still when it is paused a second time.
+    job = long_job(bench, epochs=4 * LONG_EPOCHS)
     watch = bench.start_command("job", "watch", job, log="watch-paused.txt")
     bench.wait_for_step(job, 10)
     state = bench.ok_json("job", "pause", job)["state"]
@@ -190,7 +189,7 @@ def pause(bench):
     bench.server = bench.start_server()
     check(bench.job(job)["state"] == "PAUSED", f"{bench.job(job)['state']}")
     check(bench.ok_json("job", "resume", job)["state"] in ("QUEUED", "RUNNING"), "not resumed")
-    bench.wait_for_step(job, 40)
+    bench.wait_for_step(job, 20)
     # Asked for at once, it waits for the worker's checkpoint.
     bench.ok("job", "pause", job)
     bench.ok("job", "resume", job)
@@ -213,7 +212,7 @@ def delete_job(bench):
     used = found["usage"]
     check(int(used["trainedTokens"]) == int(found["estimate"]["totalTokens"]), f"{used}, {found['estimate']}")
     check(used["cost"] == found["estimate"]["cost"] and int(used["cost"]["nanos"]) > 0, f"{used}")
-    blobs = bench.data / "server" / "blobs" / "blobs" / "jobs" / "dev" / job
+    blobs = bench.stores.blobs / "jobs" / "dev" / job
     check(any(blobs.rglob("adapter_model.safetensors")), f"no delta below {blobs}")
     before = bench.ok_json("usage")["months"]
     check(bench.ok_json("job", "delete", job)["deleted"].endswith(job), "not deleted")
@@ -263,7 +262,30 @@ def same_bytes(bench):
     check(list(adapters[bench.training["name"]]) == [first], f"{adapters[bench.training['name']]}, not {first}")
 
 
-@STEPS.step("a full disk refuses an upload and keeps the rest; with space it goes on", needs=[LONG])
+@STEPS.step("without the object store calls wait and nothing is lost; with it all goes on", needs=[LONG],
+            blobs="object store")
+def no_object_store(bench):
+    job = long_job(bench)
+    bench.wait_for_step(job, 5)
+    object_store.kill(bench.stores.object_store_file)
+    file = rows.write(bench.folder / "without-store.jsonl", rows.rows(40, seed=13))
+    upload = bench.start_command("dataset", "upload", file, "--base-model", MODEL, "--output", "json", log="upload-waits.txt")
+    download = bench.start_command("delta", "download", bench.first_job, "--to", bench.folder / "delta-waits", log="download-waits.txt")
+    log = bench.server.text
+    wait_for("both to be refused", lambda: "DatasetService/GetUploadStatus failed: UNAVAILABLE OBJECT_STORE" in log()
+             and "DeltaService/ReadDelta failed: UNAVAILABLE OBJECT_STORE" in log(), 30)
+    check(bench.job(bench.first_job) == bench.finished_job, "the job changed")
+    check(upload.running() and download.running(), f"given up:\n{upload.text()}\n{download.text()}")
+    object_store.run(bench.stores.object_store_file)
+    check(upload.wait(60) == 0 and '"READY"' in upload.text(), upload.text())
+    check(download.wait(60) == 0, download.text())
+    for text in (upload.text(), download.text()):
+        check("s3://" not in text and object_store.BUCKET not in text, f"a customer sees where blobs are: {text}")
+    check_one_delta(bench, job, {1, 2, 3})
+    shutil.rmtree(bench.folder / "deltas" / job)
+
+
+@STEPS.step("a full disk refuses an upload and keeps the rest; with space it goes on", needs=[LONG], blobs="folder")
 def full_disk(bench):
     check(bench.server.terminate() == 0, "the server did not stop cleanly")
     limit = 12 << 20

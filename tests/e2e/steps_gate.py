@@ -166,7 +166,7 @@ def job_is_refused(bench):
     job = bench.job(short(name))
     check(job["error"]["kind"] == "REFUSED" and job["error"]["reason"] == "GATE_REFUSED", f"{job['error']}")
     check(reason not in json.dumps(job), "the tenant sees the operator's reason")
-    blobs = bench.data / "server" / "blobs"
+    blobs = bench.stores.blobs
     wait_for("the files of the refused job to go", lambda: not list(blobs.glob(f"**/{short(name)}/attempts/*/delta/*")))
     bench.refused(4, "JOB_NOT_WITHHELD", "gate", "release", name, "--reason", "too late")
 
@@ -195,7 +195,7 @@ def gate_is_removed(bench):
     bench.ok("gate", "remove", MODEL)
     bench.refused(3, "GATE_NOT_FOUND", "gate", "show", MODEL)
     bench.refused(3, "GATE_NOT_FOUND", "gate", "remove", MODEL)
-    blobs = bench.data / "server" / "blobs"
+    blobs = bench.stores.blobs
     wait_for("the prompts of the gate to go", lambda: not [path for path in blobs.glob("**/gates/**/*") if path.is_file()])
     name = create(bench, short(bench.training["name"]), *STILL)
     bench.wait_for_state(short(name), ("SUCCEEDED",), 120)

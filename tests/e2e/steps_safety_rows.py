@@ -78,7 +78,7 @@ def a_job_has_them(bench):
 def are_removed(bench):
     bench.ok("safety-rows", "remove", MODEL)
     bench.refused(3, "SAFETY_ROWS_NOT_FOUND", "safety-rows", "remove", MODEL)
-    blobs = bench.data / "server" / "blobs"
+    blobs = bench.stores.blobs
     wait_for("the safety rows to go", lambda: not [path for path in blobs.glob("**/safetyRows/**/*") if path.is_file()])
     shown = bench.ok_json("vector", "show", bench.second_vector)
     check("POLICY_NOT_CERTIFIED" in shown["servingProblem"], f"{shown}")

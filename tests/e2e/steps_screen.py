@@ -92,5 +92,5 @@ def is_removed(bench):
     bench.refused(3, "SCREEN_NOT_FOUND", "screen", "remove", MODEL)
     bench.ok("vector", "retire", bench.screen_vector)
     check(bench.ok_json("vector", "show", short(bench.vector["name"]))["certified"], "the vector does not serve")
-    blobs = bench.data / "server" / "blobs"
+    blobs = bench.stores.blobs
     wait_for("the screen's rows to go", lambda: not [path for path in blobs.glob("**/screens/**/*") if path.is_file()])

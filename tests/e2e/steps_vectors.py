@@ -13,7 +13,7 @@ TRAINED = steps_main.STEPS[11].name
 def holding(bench, word):
     """Files of the service with `word` in them; they come and go meanwhile."""
     found = []
-    for path in bench.data.rglob("*"):
+    for path in (path for folder in (bench.data, bench.stores.blobs) for path in folder.rglob("*")):
         try:
             if path.is_file() and word in path.read_bytes():
                 found.append(path)

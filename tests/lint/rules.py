@@ -32,7 +32,8 @@ SERVER_CORE = [
 ]
 LAYERS = [
     ("common/base", ["proto"]),
-    ("common/text", ["common/base"]),
+    ("common/rust", []),
+    ("common/text", ["common/base", "common/rust"]),
     ("common/artifact", ["common/base", "proto"]),
     ("common/dataset", ["common/base", "common/text", "proto"]),
     ("common/envelope", ["common/base", "common/dataset", "common/artifact", "proto"]),
@@ -40,7 +41,7 @@ LAYERS = [
     ("common/rpc", ["common/base", "proto"]),
     ("server/core", SERVER_CORE),
     ("server/store", [*SERVER_CORE, "server/core"]),
-    ("server/blob", [*SERVER_CORE, "server/core"]),
+    ("server/blob", [*SERVER_CORE, "common/rust", "server/core"]),
     ("server/auth", [*SERVER_CORE, "server/core"]),
     ("server/api", [*SERVER_CORE, "common/rpc", "server/core"]),
     ("server", [*SERVER_CORE, "common/rpc", "server/core", "server/store", "server/blob", "server/auth", "server/api"]),

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Private to common/text: the C interface of the Rust library in C++ dress.
-#ifndef BALLAST_COMMON_TEXT_RUST_CALL_H_
-#define BALLAST_COMMON_TEXT_RUST_CALL_H_
+// The C interfaces of the Rust library in C++ dress.
+#ifndef BALLAST_COMMON_RUST_RUST_CALL_H_
+#define BALLAST_COMMON_RUST_RUST_CALL_H_
 
 #include <string>
 #include <string_view>
 
-#include "common/text/rust/include/ballast_text.h"
+#include "common/rust/include/ballast_abi.h"
 
-namespace ballast::text {
+namespace ballast {
 
 inline BallastText ToRust(std::string_view text) { return {text.data(), text.size()}; }
 
@@ -19,6 +19,6 @@ inline std::string TakeBuffer(BallastTextBuffer buffer) {
   return result;
 }
 
-}  // namespace ballast::text
+}  // namespace ballast
 
-#endif  // BALLAST_COMMON_TEXT_RUST_CALL_H_
+#endif  // BALLAST_COMMON_RUST_RUST_CALL_H_

@@ -10,8 +10,8 @@ use chrono::DateTime;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
-use crate::budget::{self, Budget, Stopped};
-use crate::{python, Code, TextError};
+use super::budget::{self, Budget, Stopped};
+use super::{python, Code, TextError};
 
 const NAME: &str = "chat";
 const MAX_SOURCE_BYTES: usize = 1 << 20;
@@ -299,7 +299,7 @@ mod tests {
         // Such a block would be freed under the feet of whoever has it, were the run stopped.
         // At run time: clones share compiled tests.
         let folder =
-            format!("{}/../testdata/templates", std::env::var("CARGO_MANIFEST_DIR").unwrap());
+            format!("{}/../text/testdata/templates", std::env::var("CARGO_MANIFEST_DIR").unwrap());
         for file in std::fs::read_dir(folder).unwrap() {
             let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
             let common = common_environment();

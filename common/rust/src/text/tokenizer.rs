@@ -4,7 +4,7 @@
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{PostProcessor, Tokenizer};
 
-use crate::{Code, TextError};
+use super::{Code, TextError};
 
 pub struct Tokens {
     pub ids: Vec<u32>,

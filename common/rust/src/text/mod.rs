@@ -8,13 +8,12 @@ mod template;
 mod tokenizer;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Once;
 
+pub use budget::{close_account, BudgetAllocator};
+
+use crate::abi::{free_slice, guarded, Failure, Text, TextBuffer};
 use template::ChatTemplate;
 use tokenizer::TextTokenizer;
-
-#[global_allocator]
-static ALLOCATOR: budget::BudgetAllocator = budget::BudgetAllocator;
 
 /// Why a call did not succeed; the discriminants are those of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,46 +38,9 @@ impl TextError {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Text {
-    data: *const u8,
-    size: usize,
-}
-
-impl Text {
-    fn borrowed(text: &str) -> Text {
-        Text { data: text.as_ptr(), size: text.len() }
-    }
-
-    /// # Safety
-    /// `data` points to `size` bytes that live as long as the result is used.
-    unsafe fn bytes<'a>(self) -> &'a [u8] {
-        if self.size == 0 {
-            &[]
-        } else {
-            std::slice::from_raw_parts(self.data, self.size)
-        }
-    }
-
-    /// # Safety
-    /// As `bytes`.
-    unsafe fn str<'a>(self) -> Result<&'a str, TextError> {
-        std::str::from_utf8(self.bytes())
-            .map_err(|_| TextError::new(Code::Invalid, "the text is not UTF-8"))
-    }
-}
-
-#[repr(C)]
-pub struct TextBuffer {
-    data: *mut u8,
-    size: usize,
-}
-
-impl TextBuffer {
-    fn owned(text: String) -> TextBuffer {
-        let bytes = Box::leak(text.into_bytes().into_boxed_slice());
-        TextBuffer { data: bytes.as_mut_ptr(), size: bytes.len() }
+impl From<TextError> for Failure {
+    fn from(error: TextError) -> Failure {
+        Failure { code: error.code as i32, message: error.message }
     }
 }
 
@@ -96,60 +58,12 @@ pub struct TextMessage {
     content: Text,
 }
 
-/// Panic messages can quote what was being processed, which is a customer's text: print the place only.
-fn quiet_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|info| {
-            budget::close_account();
-            if let Some(place) = info.location() {
-                eprintln!("ballast_text: internal error at {}:{}", place.file(), place.line());
-            }
-        }));
-    });
-}
-
-/// Runs `body`, stores its result or its error, and returns the code of the header.
-///
-/// # Safety
-/// `out` and `error` are valid for one write.
-unsafe fn guarded<T>(
-    out: *mut T,
-    error: *mut TextBuffer,
-    body: impl FnOnce() -> Result<T, TextError>,
-) -> i32 {
-    quiet_panics();
-    let failure = match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(value)) => {
-            out.write(value);
-            return 0;
-        }
-        Ok(Err(failure)) => failure,
-        Err(_) => TextError::new(Code::Panic, "internal error in the text library"),
-    };
-    error.write(TextBuffer::owned(failure.message));
-    failure.code as i32
-}
-
-unsafe fn free_slice<T>(data: *mut T, size: usize) {
-    if !data.is_null() {
-        drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(data, size)));
-    }
-}
-
 fn leak(values: Vec<u32>) -> *mut u32 {
     Box::leak(values.into_boxed_slice()).as_mut_ptr()
 }
 
 /// # Safety
 /// See the header; the same holds for every function below.
-#[no_mangle]
-pub unsafe extern "C" fn ballast_text_buffer_free(buffer: TextBuffer) {
-    free_slice(buffer.data, buffer.size);
-}
-
-/// # Safety
-/// See the header.
 #[no_mangle]
 pub unsafe extern "C" fn ballast_text_encoding_free(encoding: TextEncoding) {
     free_slice(encoding.ids, encoding.size);
@@ -212,7 +126,7 @@ pub unsafe extern "C" fn ballast_text_tokenizer_decode(
 ) -> i32 {
     guarded(out, error, || {
         let ids = if size == 0 { &[] } else { std::slice::from_raw_parts(ids, size) };
-        (*tokenizer).decode(ids, skip_special_tokens).map(TextBuffer::owned)
+        Ok(TextBuffer::owned((*tokenizer).decode(ids, skip_special_tokens)?))
     })
 }
 
@@ -301,6 +215,6 @@ pub unsafe extern "C" fn ballast_text_template_render(
         for message in messages {
             pairs.push((message.role.str()?, message.content.str()?));
         }
-        (*chat_template).render(&pairs, add_generation_prompt, unix_seconds).map(TextBuffer::owned)
+        Ok(TextBuffer::owned((*chat_template).render(&pairs, add_generation_prompt, unix_seconds)?))
     })
 }

@@ -1,17 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The C interface of the Rust library (ADR 3): HF tokenizers and minijinja. Only common/text
- * includes it.
- *
- * Strings are UTF-8 with a length, never NUL-terminated. A function that returns BALLAST_TEXT_OK
- * has set its outputs; any other code leaves them alone and sets `error` to a message. What is
- * handed out is given back with the matching free function. No panic crosses this boundary. Objects
- * may be used from several threads at once; freeing one needs that nobody else uses it. */
-#ifndef BALLAST_COMMON_TEXT_RUST_INCLUDE_BALLAST_TEXT_H_
-#define BALLAST_COMMON_TEXT_RUST_INCLUDE_BALLAST_TEXT_H_
+ * The C interface of HF tokenizers and minijinja. Only common/text includes it. See ballast_abi.h
+ * for the rules. */
+#ifndef BALLAST_COMMON_RUST_INCLUDE_BALLAST_TEXT_H_
+#define BALLAST_COMMON_RUST_INCLUDE_BALLAST_TEXT_H_
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "common/rust/include/ballast_abi.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -25,17 +18,6 @@ enum {
   BALLAST_TEXT_PANIC = 4, /* a bug of the library; the object is still usable */
   BALLAST_TEXT_BUSY = 5   /* the system gave no thread or no memory for it; try again */
 };
-
-typedef struct {
-  const char* data;
-  size_t size;
-} BallastText;
-
-/* Owned by the receiver: ballast_text_buffer_free. */
-typedef struct {
-  char* data;
-  size_t size;
-} BallastTextBuffer;
 
 /* `size` tokens; owned by the receiver: ballast_text_encoding_free. */
 typedef struct {
@@ -53,7 +35,6 @@ typedef struct {
 typedef struct BallastTextTokenizer BallastTextTokenizer;
 typedef struct BallastTextTemplate BallastTextTemplate;
 
-void ballast_text_buffer_free(BallastTextBuffer buffer);
 void ballast_text_encoding_free(BallastTextEncoding encoding);
 
 /* Tokenizer from the bytes of tokenizer.json; its truncation and padding settings are ignored. */
@@ -88,4 +69,4 @@ int32_t ballast_text_template_render(const BallastTextTemplate* chat_template,
 }
 #endif
 
-#endif /* BALLAST_COMMON_TEXT_RUST_INCLUDE_BALLAST_TEXT_H_ */
+#endif /* BALLAST_COMMON_RUST_INCLUDE_BALLAST_TEXT_H_ */

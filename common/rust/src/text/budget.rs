@@ -17,7 +17,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::Mutex;
 
-use crate::ledger::Ledger;
+use super::ledger::Ledger;
 
 /// Bytes that one run may hold at a time, and may ask for in all.
 #[derive(Clone, Copy)]
@@ -248,7 +248,7 @@ pub fn run_and_count<T: Send, F: FnOnce() -> T + Send>(
     budget: Budget,
     work: F,
 ) -> (Result<T, Stopped>, usize) {
-    crate::quiet_panics();
+    crate::abi::quiet_panics();
     let Some(stack) = Stack::take() else {
         return (Err(Stopped::NoThread), 0);
     };

@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The C interface of `include/ballast_object_store.h`: the crate `object_store`, waited for.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::path::Path;
+use object_store::{
+    ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
+    RetryConfig,
+};
+use tokio::runtime::Runtime;
+use url::Url;
+
+use crate::abi::{guarded, Failure, Text, TextBuffer};
+
+/// Threads that wait for the network on behalf of all stores.
+const THREADS: usize = 2;
+const CONNECT: Duration = Duration::from_secs(5);
+/// One request, of up to some MiB.
+const REQUEST: Duration = Duration::from_secs(60);
+/// Short: callers tell their own clients to try again.
+const RETRIES: usize = 4;
+const RETRY: Duration = Duration::from_secs(20);
+
+/// The discriminants are those of the header.
+#[repr(i32)]
+enum Code {
+    Invalid = 1,
+    NotFound = 2,
+    Exists = 3,
+    Changed = 5,
+    Denied = 6,
+    Unavailable = 7,
+}
+
+fn failure(code: Code, message: impl Into<String>) -> Failure {
+    Failure { code: code as i32, message: message.into() }
+}
+
+impl From<object_store::Error> for Failure {
+    fn from(error: object_store::Error) -> Failure {
+        use object_store::Error::*;
+        let code = match &error {
+            NotFound { .. } => Code::NotFound,
+            AlreadyExists { .. } => Code::Exists,
+            Precondition { .. } | NotModified { .. } => Code::Changed,
+            PermissionDenied { .. } | Unauthenticated { .. } => Code::Denied,
+            UnknownConfigurationKey { .. } | InvalidPath { .. } => Code::Invalid,
+            _ => Code::Unavailable,
+        };
+        // Causes say more than what they caused; those that are in its words already are left out.
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(deeper) = cause {
+            let words = deeper.to_string();
+            if !message.contains(&words) {
+                message = format!("{message}: {words}");
+            }
+            cause = deeper.source();
+        }
+        failure(code, message)
+    }
+}
+
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+    prefix: String,
+}
+
+pub struct Upload {
+    parts: Box<dyn MultipartUpload>,
+    ended: bool,
+}
+
+#[repr(C)]
+pub struct ObjectInfo {
+    size: u64,
+    tag: TextBuffer,
+}
+
+/// The threads that all stores share; TLS is chosen once they are there.
+fn runtime() -> Result<&'static Runtime, Failure> {
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        // Fails where somebody else in the process has chosen before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("object-store")
+            .enable_all()
+            .build()
+            .ok()
+    });
+    let none = || failure(Code::Unavailable, "the system gives no threads for object stores");
+    runtime.as_ref().ok_or_else(none)
+}
+
+/// Runs a call of the crate, and waits for it here.
+fn wait<T>(call: impl Future<Output = T>) -> Result<T, Failure> {
+    Ok(runtime()?.block_on(call))
+}
+
+impl Objects {
+    fn open(url: &str, options: &[(&str, &str)]) -> Result<Objects, Failure> {
+        runtime()?;
+        let parsed = Url::parse(url)
+            .map_err(|error| failure(Code::Invalid, format!("\"{url}\" is no URL: {error}")))?;
+        let client = ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST);
+        let retry = RetryConfig {
+            max_retries: RETRIES,
+            retry_timeout: RETRY,
+            ..Default::default()
+        };
+        // The client's options go first: names like "allow_http" change one of them.
+        macro_rules! built {
+            ($builder:ty, $key:ty) => {{
+                let mut builder = <$builder>::from_env()
+                    .with_client_options(client)
+                    .with_url(url)
+                    .with_retry(retry);
+                for (name, value) in options {
+                    builder = builder.with_config(name.parse::<$key>()?, *value);
+                }
+                let built = builder.build().map_err(|error| {
+                    failure(Code::Invalid, Failure::from(error).message)
+                })?;
+                Arc::new(built) as Arc<dyn ObjectStore>
+            }};
+        }
+        let store = match parsed.scheme() {
+            "s3" | "s3a" => built!(AmazonS3Builder, AmazonS3ConfigKey),
+            "gs" => built!(GoogleCloudStorageBuilder, GoogleConfigKey),
+            "az" | "azure" | "abfs" | "abfss" | "adl" => {
+                built!(MicrosoftAzureBuilder, AzureConfigKey)
+            }
+            other => {
+                let words = format!("\"{other}://\" is no store; take s3://, gs:// or az://");
+                return Err(failure(Code::Invalid, words));
+            }
+        };
+        let prefix = Path::parse(parsed.path().trim_matches('/')).map_err(|error| {
+            failure(Code::Invalid, format!("the path of \"{url}\" cannot be a prefix: {error}"))
+        })?;
+        Ok(Objects { store, prefix: prefix.as_ref().to_owned() })
+    }
+
+    fn path(&self, name: &str) -> Result<Path, Failure> {
+        let whole =
+            if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) };
+        Path::parse(whole).map_err(|error| failure(Code::Invalid, error.to_string()))
+    }
+
+    fn put(&self, name: &str, bytes: &[u8], only_new: bool) -> Result<(), Failure> {
+        let mode = if only_new { PutMode::Create } else { PutMode::Overwrite };
+        let path = self.path(name)?;
+        wait(self.store.put_opts(&path, bytes.to_vec().into(), mode.into()))??;
+        Ok(())
+    }
+
+    fn head(&self, name: &str) -> Result<(u64, String), Failure> {
+        let found = wait(self.store.head(&self.path(name)?))??;
+        Ok((found.size, found.e_tag.unwrap_or_default()))
+    }
+
+    fn get(&self, name: &str, tag: &str, offset: u64, size: u64) -> Result<Vec<u8>, Failure> {
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(offset..offset + size)),
+            if_match: (!tag.is_empty()).then(|| tag.to_owned()),
+            ..Default::default()
+        };
+        let path = self.path(name)?;
+        let bytes = wait(async {
+            self.store.get_opts(&path, options).await?.bytes().await
+        })??;
+        if bytes.len() as u64 != size {
+            let words = format!("{} bytes came instead of {size}", bytes.len());
+            return Err(failure(Code::Unavailable, words));
+        }
+        Ok(bytes.into())
+    }
+
+    /// (rest of the name, size), by name.
+    fn list(&self, name: &str) -> Result<Vec<(String, u64)>, Failure> {
+        let path = self.path(name)?;
+        let found: Vec<_> = wait(self.store.list(Some(&path)).try_collect())??;
+        let skipped = path.as_ref().len() + 1;
+        let mut named: Vec<_> = found
+            .iter()
+            .map(|object| (object.location.as_ref()[skipped..].to_owned(), object.size))
+            .collect();
+        named.sort();
+        Ok(named)
+    }
+
+    fn delete_prefix(&self, name: &str) -> Result<u64, Failure> {
+        let path = self.path(name)?;
+        let deleted = wait(async {
+            let below = self.store.list(Some(&path)).map_ok(|object| object.location).boxed();
+            let mut gone = self.store.delete_stream(below);
+            let mut count = 0;
+            while let Some(result) = gone.next().await {
+                match result {
+                    Ok(_) => count += 1,
+                    Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match self.store.delete(&path).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(count),
+                Err(error) => Err(error),
+            }
+        })??;
+        Ok(deleted)
+    }
+
+    fn upload(&self, name: &str) -> Result<Upload, Failure> {
+        let parts = wait(self.store.put_multipart(&self.path(name)?))??;
+        Ok(Upload { parts, ended: false })
+    }
+}
+
+impl Upload {
+    fn part(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        wait(self.parts.put_part(bytes.to_vec().into()))??;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        wait(self.parts.complete())??;
+        self.ended = true;
+        Ok(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.ended {
+            // What cannot be dropped now is for the store's own rule on unfinished uploads.
+            let _ = wait(self.parts.abort());
+        }
+    }
+}
+
+/// # Safety
+/// See the header; the same holds for every function below.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_open(
+    url: Text,
+    options: *const Text,
+    count: usize,
+    out: *mut *mut Objects,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || {
+        let texts = if count == 0 { &[] } else { std::slice::from_raw_parts(options, 2 * count) };
+        let mut pairs = Vec::with_capacity(count);
+        for pair in texts.chunks(2) {
+            pairs.push((pair[0].str()?, pair[1].str()?));
+        }
+        Objects::open(url.str()?, &pairs).map(|store| Box::into_raw(Box::new(store)))
+    })
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_free(store: *mut Objects) {
+    if !store.is_null() {
+        drop(Box::from_raw(store));
+    }
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_put(
+    store: *const Objects,
+    path: Text,
+    bytes: Text,
+    only_new: bool,
+    out: *mut bool,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || (*store).put(path.str()?, bytes.bytes(), only_new).map(|()| true))
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_head(
+    store: *const Objects,
+    path: Text,
+    out: *mut ObjectInfo,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || {
+        let (size, tag) = (*store).head(path.str()?)?;
+        Ok(ObjectInfo { size, tag: TextBuffer::owned(tag) })
+    })
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_get(
+    store: *const Objects,
+    path: Text,
+    tag: Text,
+    offset: u64,
+    size: u64,
+    out: *mut TextBuffer,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || {
+        (*store).get(path.str()?, tag.str()?, offset, size).map(TextBuffer::owned)
+    })
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_list(
+    store: *const Objects,
+    path: Text,
+    out: *mut TextBuffer,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || {
+        let lines: String = (*store)
+            .list(path.str()?)?
+            .iter()
+            .map(|(name, size)| format!("{size}\t{name}\n"))
+            .collect();
+        Ok(TextBuffer::owned(lines))
+    })
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_delete_prefix(
+    store: *const Objects,
+    path: Text,
+    out: *mut u64,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || (*store).delete_prefix(path.str()?))
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_upload_new(
+    store: *const Objects,
+    path: Text,
+    out: *mut *mut Upload,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || {
+        (*store).upload(path.str()?).map(|upload| Box::into_raw(Box::new(upload)))
+    })
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_upload_part(
+    upload: *mut Upload,
+    bytes: Text,
+    out: *mut bool,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || (*upload).part(bytes.bytes()).map(|()| true))
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_upload_finish(
+    upload: *mut Upload,
+    out: *mut bool,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || (*upload).finish().map(|()| true))
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_upload_free(upload: *mut Upload) {
+    if !upload.is_null() {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            drop(Box::from_raw(upload));
+        }));
+    }
+}
