@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -65,16 +66,9 @@ int64_t CostOfWaiting(const JobRecord& record, double weight) {
       std::clamp(std::ceil(static_cast<double>(left) / weight), 1.0, kMostCost));
 }
 
-// Number of a tenant's jobs in `state`.
-absl::StatusOr<int64_t> CountOf(Transaction& tx, const std::string& tenant,
-                                FineTuningJob::State state) {
-  Row last;
-  last.scope = tenant;
-  last.queue_key = INT64_MAX;
-  return tx.CountBefore(Kind::kJob, state, last);
-}
-
 }  // namespace
+
+RowKey VirtualTimeKey() { return {Kind::kTenant, kQueueScope, kVirtualTime, Hold::kNone}; }
 
 absl::Status Line(Transaction& tx, JobRecord& record, double weight) {
   BALLAST_ASSIGN_OR_RETURN(TenantRecord tenant, LoadTenant(tx, record.tenant(), Hold::kExclusive));
@@ -125,11 +119,9 @@ absl::Status LineUpAnew(Transaction& tx, const std::string& tenant, double weigh
 }
 
 absl::Status CheckMayQueue(Transaction& tx, const std::string& tenant, const TenantQuota& quota) {
-  int64_t waiting = 0;
-  for (const auto state : {FineTuningJob::QUEUED, FineTuningJob::PAUSED}) {
-    BALLAST_ASSIGN_OR_RETURN(const int64_t count, CountOf(tx, tenant, state));
-    waiting += count;
-  }
+  BALLAST_ASSIGN_OR_RETURN(
+      const int64_t waiting,
+      tx.CountOfScope(Kind::kJob, tenant, {FineTuningJob::QUEUED, FineTuningJob::PAUSED}));
   if (waiting < quota.max_queued_jobs) return absl::OkStatus();
   return WithRetry(MakeError(absl::StatusCode::kResourceExhausted, "QUOTA_QUEUED_JOBS",
                              absl::StrCat(waiting, " jobs are queued or paused, and you may have ",
@@ -143,11 +135,9 @@ absl::Status CheckMayQueue(Transaction& tx, const std::string& tenant, const Ten
 absl::StatusOr<bool> RunsAsManyAsItMay(Transaction& tx, const std::string& tenant,
                                        const TenantQuota& quota) {
   if (quota.max_running_jobs == 0) return false;
-  int64_t running = 0;
-  for (const auto state : kLeasedStates) {
-    BALLAST_ASSIGN_OR_RETURN(const int64_t count, CountOf(tx, tenant, state));
-    running += count;
-  }
+  BALLAST_ASSIGN_OR_RETURN(
+      const int64_t running,
+      tx.CountOfScope(Kind::kJob, tenant, {std::begin(kLeasedStates), std::end(kLeasedStates)}));
   return running >= quota.max_running_jobs;
 }
 

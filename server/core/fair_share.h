@@ -22,6 +22,9 @@
 
 namespace ballast::server {
 
+// The row of the virtual time, which Line reads.
+RowKey VirtualTimeKey();
+
 // Gives a job that begins to wait its place, behind its tenant's others. The caller stores it.
 absl::Status Line(Transaction& tx, JobRecord& record, double weight);
 

@@ -94,6 +94,23 @@ absl::Status NotPossible(const FineTuningJob& job, WorkEvent event) {
   }
 }
 
+// Rows that the creation of a job reads, in the order in which they are held. Names that cannot be
+// read are left out: Compose says what is wrong with them.
+std::vector<RowKey> RowsToCompose(const std::string& tenant, const FineTuningJob& asked) {
+  std::vector<RowKey> keys;
+  if (const auto base = ParseBaseModelName(asked.base_model(), ""); base.ok()) {
+    keys.push_back({Kind::kBaseModel, "", *base, Hold::kNone});
+  }
+  for (const std::string& dataset : {asked.training_dataset(), asked.validation_dataset()}) {
+    const auto name = ParseDatasetName(dataset, "");
+    if (!name.ok() || name->tenant != tenant) continue;
+    keys.push_back({Kind::kDataset, name->tenant, name->id, Hold::kShared});
+  }
+  keys.push_back({Kind::kTenant, "", tenant, Hold::kExclusive});
+  keys.push_back(VirtualTimeKey());
+  return keys;
+}
+
 }  // namespace
 
 absl::Status JobNotFound(const TenantName& name) {
@@ -217,14 +234,15 @@ absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::stri
     if (!earlier.empty()) {
       BALLAST_ASSIGN_OR_RETURN(record, FindMade(tx, tenant, earlier));
     } else {
+      BALLAST_RETURN_IF_ERROR(tx.Prefetch(RowsToCompose(tenant, request.fine_tuning_job())));
       BALLAST_ASSIGN_OR_RETURN(record, Compose(tx, now, tenant, request.fine_tuning_job()));
       BALLAST_RETURN_IF_ERROR(Line(tx, record, quotas_.Of(tenant).weight));
-      BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
       v1::JobEvent event;
       event.mutable_state_changed()->set_state(FineTuningJob::QUEUED);
-      BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx, record, std::move(event), now));
+      const EventRow row = NextEvent(record, std::move(event), now);
       record.mutable_job()->set_etag(absl::StrCat(record.last_event()));
-      BALLAST_RETURN_IF_ERROR(ReplaceRecord(tx, record));
+      BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
+      BALLAST_RETURN_IF_ERROR(tx.AppendEvent(tenant, record.id(), row));
       BALLAST_RETURN_IF_ERROR(Remember(tx, tenant, request.request_id(), digest, record.id()));
       created = true;
     }

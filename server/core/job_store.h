@@ -43,6 +43,14 @@ enum class Hold {
   kExclusive,  // that, and holding it themselves
 };
 
+// Names a row, and how it will be held.
+struct RowKey {
+  Kind kind;
+  std::string scope;
+  std::string id;
+  Hold hold = Hold::kNone;
+};
+
 struct EventRow {
   int64_t sequence = 0;
   std::string bytes;
@@ -68,6 +76,9 @@ class Transaction {
  public:
   virtual ~Transaction() = default;
 
+  // A hint that these rows will be got: a store that is far away asks for all of them at once, and
+  // holds them in their order. Get then gives what was found now, unless this transaction changes it.
+  virtual absl::Status Prefetch(const std::vector<RowKey>& keys) { return absl::OkStatus(); }
   // In a transaction that only reads nothing is held.
   virtual absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope,
                                                  std::string_view id, Hold hold) = 0;
@@ -88,6 +99,11 @@ class Transaction {
                                                        const StateCursor& after, int limit) = 0;
   // Number of rows of `scope` in `state` that come before `row` in the order of ListByState.
   virtual absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& row) = 0;
+  // Number of rows of `scope` in one of `states`, which are different, at least one and at most
+  // kMostStates.
+  static constexpr size_t kMostStates = 3;
+  virtual absl::StatusOr<int64_t> CountOfScope(Kind kind, std::string_view scope,
+                                               const std::vector<int>& states) = 0;
   // The largest queue key of rows in `state`; empty where there are none.
   virtual absl::StatusOr<std::optional<int64_t>> LastQueueKey(Kind kind, int state) = 0;
   // Number of rows of all scopes in `state`.

@@ -83,16 +83,17 @@ Row ToRow(const UsageRecord& record) {
   return row;
 }
 
-absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent event,
-                            absl::Time now) {
+EventRow NextEvent(JobRecord& record, v1::JobEvent event, absl::Time now) {
   event.set_sequence(record.last_event() + 1);
   *event.mutable_time() = ToTimestamp(now);
-  EventRow row;
-  row.sequence = event.sequence();
-  row.bytes = event.SerializeAsString();
-  BALLAST_RETURN_IF_ERROR(tx.AppendEvent(record.tenant(), record.id(), row));
   record.set_last_event(event.sequence());
-  return absl::OkStatus();
+  return {.sequence = event.sequence(), .bytes = event.SerializeAsString()};
+}
+
+absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent event,
+                            absl::Time now) {
+  const EventRow row = NextEvent(record, std::move(event), now);
+  return tx.AppendEvent(record.tenant(), record.id(), row);
 }
 
 std::string DatasetBlob(std::string_view tenant, std::string_view id) {

@@ -95,6 +95,9 @@ absl::Status ForEachInState(Transaction& tx, int state, Visit visit) {
                                 [](const std::string&) -> absl::StatusOr<bool> { return true; });
 }
 
+// The next event of a job as a row, with `record.last_event` advanced; it stores nothing.
+EventRow NextEvent(JobRecord& record, v1::JobEvent event, absl::Time now);
+
 // Appends an event to a job and advances record.last_event. The caller stores the record in the
 // same transaction.
 absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent event, absl::Time now);

@@ -48,6 +48,38 @@ Oid OidOf(PostgresValue::Type type) {
   return kTextOid;
 }
 
+// The values of a statement, as libpq takes them: in binary.
+class Parameters {
+ public:
+  Parameters(const PostgresValue* values, size_t count) : formats_(count, kBinary) {
+    integers_.reserve(count);
+    for (size_t i = 0; i < count; ++i) {
+      const PostgresValue& value = values[i];
+      if (value.type() == PostgresValue::Type::kInt) {
+        integers_.push_back(htobe64(static_cast<uint64_t>(value.integer())));
+        data_.push_back(reinterpret_cast<const char*>(&integers_.back()));
+        lengths_.push_back(sizeof(uint64_t));
+      } else {
+        // A null pointer would be NULL.
+        data_.push_back(value.text().data() == nullptr ? "" : value.text().data());
+        lengths_.push_back(static_cast<int>(value.text().size()));
+      }
+    }
+  }
+  Parameters(const Parameters&) = delete;
+  Parameters& operator=(const Parameters&) = delete;
+
+  int count() const { return static_cast<int>(data_.size()); }
+  const char* const* data() const { return data_.data(); }
+  const int* lengths() const { return lengths_.data(); }
+  const int* formats() const { return formats_.data(); }
+
+ private:
+  std::vector<uint64_t> integers_;
+  std::vector<const char*> data_;
+  std::vector<int> lengths_, formats_;
+};
+
 bool Succeeded(const PGresult* result) {
   const ExecStatusType status = PQresultStatus(result);
   return status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;
@@ -144,41 +176,73 @@ absl::Status PostgresConnection::Execute(const std::string& sql) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::string> PostgresConnection::Prepared(const char* sql,
+                                                         const PostgresValue* values,
+                                                         size_t count) {
+  auto [statement, is_new] = statements_.try_emplace(sql);
+  if (!is_new) return statement->second;
+  std::vector<Oid> types;
+  for (size_t i = 0; i < count; ++i) types.push_back(OidOf(values[i].type()));
+  statement->second = absl::StrCat("s", statements_.size());
+  PGresult* prepared = PQprepare(connection_, statement->second.c_str(), sql,
+                                 static_cast<int>(count), types.data());
+  if (!Succeeded(prepared)) {
+    statements_.erase(statement);
+    return Fail(prepared);
+  }
+  PQclear(prepared);
+  return statement->second;
+}
+
 absl::StatusOr<PostgresRows> PostgresConnection::Run(const char* sql,
                                                      std::initializer_list<PostgresValue> values) {
-  const int count = static_cast<int>(values.size());
-  auto [statement, is_new] = statements_.try_emplace(sql);
-  if (is_new) {
-    std::vector<Oid> types;
-    for (const PostgresValue& value : values) types.push_back(OidOf(value.type()));
-    statement->second = absl::StrCat("s", statements_.size());
-    PGresult* prepared =
-        PQprepare(connection_, statement->second.c_str(), sql, count, types.data());
-    if (!Succeeded(prepared)) {
-      statements_.erase(statement);
-      return Fail(prepared);
-    }
-    PQclear(prepared);
-  }
-  std::vector<const char*> data;
-  std::vector<int> lengths, formats(values.size(), kBinary);
-  std::vector<uint64_t> integers;
-  integers.reserve(values.size());
-  for (const PostgresValue& value : values) {
-    if (value.type() == PostgresValue::Type::kInt) {
-      integers.push_back(htobe64(static_cast<uint64_t>(value.integer())));
-      data.push_back(reinterpret_cast<const char*>(&integers.back()));
-      lengths.push_back(sizeof(uint64_t));
-    } else {
-      // A null pointer would be NULL.
-      data.push_back(value.text().data() == nullptr ? "" : value.text().data());
-      lengths.push_back(static_cast<int>(value.text().size()));
-    }
-  }
-  PGresult* result = PQexecPrepared(connection_, statement->second.c_str(), count, data.data(),
-                                    lengths.data(), formats.data(), kBinary);
+  BALLAST_ASSIGN_OR_RETURN(const std::string name, Prepared(sql, values.begin(), values.size()));
+  const Parameters parameters(values.begin(), values.size());
+  PGresult* result =
+      PQexecPrepared(connection_, name.c_str(), parameters.count(), parameters.data(),
+                     parameters.lengths(), parameters.formats(), kBinary);
   if (!Succeeded(result)) return Fail(result);
   return PostgresRows(result);
+}
+
+absl::StatusOr<std::vector<PostgresRows>> PostgresConnection::RunAll(
+    const std::vector<PostgresStatement>& statements) {
+  std::vector<std::string> names;
+  for (const PostgresStatement& one : statements) {
+    BALLAST_ASSIGN_OR_RETURN(std::string name,
+                             Prepared(one.sql, one.values.data(), one.values.size()));
+    names.push_back(std::move(name));
+  }
+  if (PQenterPipelineMode(connection_) == 0) return Fail(nullptr);
+  for (size_t i = 0; i < statements.size(); ++i) {
+    const std::vector<PostgresValue>& values = statements[i].values;
+    const Parameters parameters(values.data(), values.size());
+    if (PQsendQueryPrepared(connection_, names[i].c_str(), parameters.count(), parameters.data(),
+                            parameters.lengths(), parameters.formats(), kBinary) == 0) {
+      return Fail(nullptr);
+    }
+  }
+  if (PQpipelineSync(connection_) == 0) return Fail(nullptr);
+  // Of each statement a result and a null, which ends it; then the sync's, alone. All are read, so
+  // that the connection can be used again.
+  std::vector<PostgresRows> rows;
+  absl::Status failure;
+  for (size_t i = 0; i < statements.size(); ++i) {
+    PGresult* const result = PQgetResult(connection_);
+    if (failure.ok() && Succeeded(result)) {
+      rows.emplace_back(result);
+    } else if (failure.ok()) {
+      failure = Fail(result);
+    } else {
+      PQclear(result);
+    }
+    if (!alive()) return failure.ok() ? Fail(nullptr) : failure;
+    PQclear(PQgetResult(connection_));
+  }
+  PQclear(PQgetResult(connection_));
+  if (PQexitPipelineMode(connection_) == 0 && failure.ok()) failure = Fail(nullptr);
+  if (!failure.ok()) return failure;
+  return rows;
 }
 
 absl::Status PostgresConnection::Begin(const std::string& first) {

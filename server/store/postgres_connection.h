@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -36,6 +37,13 @@ class PostgresValue {
   Type type_;
   std::string_view text_;
   int64_t integer_;
+};
+
+// A statement with values for $1, $2, ... It is prepared once and found again by the address of its
+// text: `sql` is a constant of the program.
+struct PostgresStatement {
+  const char* sql;
+  std::vector<PostgresValue> values;
 };
 
 // The rows of a statement. Thread safety: not thread-safe.
@@ -76,9 +84,11 @@ class PostgresConnection {
   // Runs statements without parameters. Nothing of their rows is kept.
   absl::Status Execute(const std::string& sql);
 
-  // Runs one statement with values for $1, $2, ... It is prepared once and found again by the
-  // address of its text: `sql` is a constant of the program.
+  // Runs one statement, as PostgresStatement has it.
   absl::StatusOr<PostgresRows> Run(const char* sql, std::initializer_list<PostgresValue> values);
+  // Runs statements one after the other, in one round trip. After a failure the rest is not run.
+  absl::StatusOr<std::vector<PostgresRows>> RunAll(
+      const std::vector<PostgresStatement>& statements);
 
   // Begins a transaction that sees what others commit meanwhile. `first` is a statement to run in
   // it, or empty.
@@ -105,6 +115,8 @@ class PostgresConnection {
   explicit PostgresConnection(pg_conn* connection);
 
   absl::Status SetUp();
+  // The name under which the server has the statement.
+  absl::StatusOr<std::string> Prepared(const char* sql, const PostgresValue* values, size_t count);
   // The failure that `result` is, which may be null. Frees it.
   absl::Status Fail(pg_result* result);
 

@@ -278,6 +278,34 @@ TEST(PostgresServerLockTest, IsTakenAgainAfterACutUnlessAnotherWasQuicker) {
   EXPECT_THAT(lock->Check(), StatusIs(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
 }
 
+TEST(PostgresConnectionTest, OfStatementsInOneRoundTripTheRestIsNotRunAfterAFailure) {
+  PostgresTestSchema schema;
+  ASSERT_OK_AND_ASSIGN(const auto connection, PostgresConnection::Open(schema.Conninfo()));
+  ASSERT_OK(connection->Execute("CREATE TABLE numbers (n bigint)"));
+  constexpr char kAdd[] = "INSERT INTO numbers VALUES ($1) RETURNING n";
+  constexpr char kDivide[] = "SELECT 1 / $1";
+  ASSERT_OK(connection->Begin(""));
+  ASSERT_OK_AND_ASSIGN(const auto rows, connection->RunAll({{kAdd, {PostgresValue::Int(5)}},
+                                                            {kAdd, {PostgresValue::Int(7)}}}));
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].IntAt(0, 0), 5);
+  EXPECT_EQ(rows[1].IntAt(0, 0), 7);
+  ASSERT_OK(connection->Commit());
+
+  ASSERT_OK(connection->Begin(""));
+  EXPECT_THAT(connection->RunAll({{kAdd, {PostgresValue::Int(1)}},
+                                  {kDivide, {PostgresValue::Int(0)}},
+                                  {kAdd, {PostgresValue::Int(2)}}}),
+              StatusIs(absl::StatusCode::kInternal, "STORE_STATEMENT"));
+  EXPECT_FALSE(connection->idle());
+  ASSERT_OK(connection->Execute("ROLLBACK"));
+  EXPECT_TRUE(connection->idle());
+  ASSERT_OK_AND_ASSIGN(const auto count, connection->Run("SELECT count(*) FROM numbers", {}));
+  EXPECT_EQ(count.IntAt(0, 0), 2);
+  ASSERT_OK_AND_ASSIGN(const auto none, connection->RunAll({}));
+  EXPECT_TRUE(none.empty());
+}
+
 TEST(PostgresConnectionTest, WhatCannotBeReadIsNotQuoted) {
   for (const char* conninfo : {"password=my secret dbname=x", "postgresql://u:secret@[::1"}) {
     const absl::Status status = PostgresConnection::CheckConninfo(conninfo);

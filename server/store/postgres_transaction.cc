@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/store/postgres_transaction.h"
 
+#include <algorithm>
 #include <string>
 
 #include "common/base/error.h"
@@ -34,38 +35,52 @@ auto Collect(const PostgresRows& rows, Make make) {
 
 }  // namespace
 
+const char* PostgresTransaction::GetStatement(Kind kind, Hold hold) const {
+  const RecordStatements& statements = StatementsFor(kind);
+  if (writes_ && hold == Hold::kShared) return statements.get_shared;
+  if (writes_ && hold == Hold::kExclusive) return statements.get_exclusive;
+  return statements.get;
+}
+
+absl::Status PostgresTransaction::Prefetch(const std::vector<RowKey>& keys) {
+  std::vector<PostgresStatement> statements;
+  for (const RowKey& key : keys) {
+    statements.push_back(
+        {GetStatement(key.kind, key.hold), {Value::Text(key.scope), Value::Text(key.id)}});
+  }
+  BALLAST_ASSIGN_OR_RETURN(const auto found, connection_.RunAll(statements));
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const RowKey& key = keys[i];
+    prefetched_[{key.kind, key.scope, key.id}] = {
+        key.hold, found[i].count() == 0 ? std::nullopt : std::optional<Row>(RowAt(found[i], 0))};
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::optional<Row>> PostgresTransaction::Get(Kind kind, std::string_view scope,
                                                             std::string_view id, Hold hold) {
-  const RecordStatements& statements = StatementsFor(kind);
-  const char* sql = statements.get;
-  if (writes_ && hold == Hold::kShared) sql = statements.get_shared;
-  if (writes_ && hold == Hold::kExclusive) sql = statements.get_exclusive;
-  BALLAST_ASSIGN_OR_RETURN(const PostgresRows rows,
-                           connection_.Run(sql, {Value::Text(scope), Value::Text(id)}));
+  const auto known = prefetched_.find({kind, std::string(scope), std::string(id)});
+  if (known != prefetched_.end() && known->second.hold >= hold) return known->second.row;
+  BALLAST_ASSIGN_OR_RETURN(
+      const PostgresRows rows,
+      connection_.Run(GetStatement(kind, hold), {Value::Text(scope), Value::Text(id)}));
   if (rows.count() == 0) return std::optional<Row>();
   return std::optional<Row>(RowAt(rows, 0));
 }
 
 absl::StatusOr<int64_t> PostgresTransaction::Insert(Kind kind, const Row& row) {
-  int64_t sequence = 0;
-  {
-    BALLAST_ASSIGN_OR_RETURN(
-        const PostgresRows rows,
-        connection_.Run("INSERT INTO sequences AS s (kind, scope, last) VALUES ($1, $2, 1)"
-                        " ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last",
-                        {Value::Int(static_cast<int>(kind)), Value::Text(row.scope)}));
-    sequence = rows.IntAt(0, 0);
-  }
-  BALLAST_RETURN_IF_ERROR(
-      connection_
-          .Run(StatementsFor(kind).insert,
-               {Value::Text(row.scope), Value::Text(row.id), Value::Int(sequence),
-                Value::Int(row.state), Value::Int(row.queue_key), Value::Bytes(row.bytes)})
-          .status());
-  return sequence;
+  Forget(kind, row.scope, row.id);
+  BALLAST_ASSIGN_OR_RETURN(
+      const PostgresRows inserted,
+      connection_.Run(StatementsFor(kind).insert_next,
+                      {Value::Text(row.scope), Value::Text(row.id),
+                       Value::Int(static_cast<int>(kind)), Value::Int(row.state),
+                       Value::Int(row.queue_key), Value::Bytes(row.bytes)}));
+  return inserted.IntAt(0, 0);
 }
 
 absl::Status PostgresTransaction::Replace(Kind kind, const Row& row) {
+  Forget(kind, row.scope, row.id);
   BALLAST_ASSIGN_OR_RETURN(
       const PostgresRows changed,
       connection_.Run(StatementsFor(kind).replace,
@@ -77,6 +92,7 @@ absl::Status PostgresTransaction::Replace(Kind kind, const Row& row) {
 }
 
 absl::Status PostgresTransaction::Delete(Kind kind, std::string_view scope, std::string_view id) {
+  Forget(kind, scope, id);
   return connection_.Run(StatementsFor(kind).erase, {Value::Text(scope), Value::Text(id)}).status();
 }
 
@@ -108,6 +124,16 @@ absl::StatusOr<int64_t> PostgresTransaction::CountBefore(Kind kind, int state, c
                            connection_.Run(StatementsFor(kind).count_before,
                                            {Value::Text(row.scope), Value::Int(state),
                                             Value::Int(row.queue_key), Value::Text(row.id)}));
+  return rows.IntAt(0, 0);
+}
+
+absl::StatusOr<int64_t> PostgresTransaction::CountOfScope(Kind kind, std::string_view scope,
+                                                          const std::vector<int>& states) {
+  const auto state = [&](size_t i) { return Value::Int(states[std::min(i, states.size() - 1)]); };
+  static_assert(kMostStates == 3);
+  BALLAST_ASSIGN_OR_RETURN(const PostgresRows rows,
+                           connection_.Run(StatementsFor(kind).count_of_scope,
+                                           {Value::Text(scope), state(0), state(1), state(2)}));
   return rows.IntAt(0, 0);
 }
 

@@ -2,9 +2,11 @@
 #ifndef BALLAST_SERVER_STORE_POSTGRES_TRANSACTION_H_
 #define BALLAST_SERVER_STORE_POSTGRES_TRANSACTION_H_
 
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "server/core/job_store.h"
@@ -20,6 +22,7 @@ class PostgresTransaction : public Transaction {
   PostgresTransaction(PostgresConnection& connection, bool writes)
       : connection_(connection), writes_(writes) {}
 
+  absl::Status Prefetch(const std::vector<RowKey>& keys) override;
   absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope, std::string_view id,
                                          Hold hold) override;
   absl::StatusOr<int64_t> Insert(Kind kind, const Row& row) override;
@@ -30,6 +33,8 @@ class PostgresTransaction : public Transaction {
   absl::StatusOr<std::vector<Row>> ListByState(Kind kind, int state, const StateCursor& after,
                                                int limit) override;
   absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& row) override;
+  absl::StatusOr<int64_t> CountOfScope(Kind kind, std::string_view scope,
+                                       const std::vector<int>& states) override;
   absl::StatusOr<std::optional<int64_t>> LastQueueKey(Kind kind, int state) override;
   absl::StatusOr<int64_t> CountState(Kind kind, int state) override;
   absl::Status AppendEvent(std::string_view scope, std::string_view job,
@@ -45,8 +50,21 @@ class PostgresTransaction : public Transaction {
   absl::Status RemoveGarbage(std::string_view blob_prefix) override;
 
  private:
+  using Key = std::tuple<Kind, std::string, std::string>;  // with scope and id
+  struct Prefetched {
+    Hold hold;
+    std::optional<Row> row;
+  };
+
+  const char* GetStatement(Kind kind, Hold hold) const;
+  // The row is about to be another one.
+  void Forget(Kind kind, std::string_view scope, std::string_view id) {
+    prefetched_.erase({kind, std::string(scope), std::string(id)});
+  }
+
   PostgresConnection& connection_;
   const bool writes_;
+  std::map<Key, Prefetched> prefetched_;
 };
 
 }  // namespace ballast::server

@@ -13,6 +13,10 @@ namespace {
   {                                                                                        \
     BALLAST_GET(table), BALLAST_GET(table) " FOR SHARE", BALLAST_GET(table) " FOR UPDATE", \
         "INSERT INTO " table " (" BALLAST_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6)",     \
+        "WITH next AS (INSERT INTO sequences AS s (kind, scope, last) VALUES ($3, $1, 1)"  \
+        " ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last)"       \
+        " INSERT INTO " table " (" BALLAST_COLUMNS ") SELECT $1, $2, last, $4, $5, $6"     \
+        " FROM next RETURNING sequence",                                                   \
         "UPDATE " table                                                                    \
         " SET state = $1, queue_key = $2, record = $3 WHERE scope = $4 AND id = $5"        \
         " RETURNING sequence",                                                             \
@@ -24,6 +28,7 @@ namespace {
         " ORDER BY queue_key, scope, id LIMIT $5",                                         \
         "SELECT count(*) FROM " table                                                      \
         " WHERE scope = $1 AND state = $2 AND (queue_key, id) < ($3, $4)",                 \
+        "SELECT count(*) FROM " table " WHERE scope = $1 AND state IN ($2, $3, $4)",       \
         "SELECT count(*) FROM " table " WHERE state = $1",                                 \
         "SELECT queue_key FROM " table " WHERE state = $1 ORDER BY queue_key DESC LIMIT 1" \
   }

@@ -16,12 +16,14 @@ struct RecordStatements {
   const char* get;
   const char* get_shared;     // PostgreSQL only
   const char* get_exclusive;  // PostgreSQL only
-  const char* insert;
+  const char* insert;         // SQLite only
+  const char* insert_next;    // PostgreSQL only: with the next sequence, $3 being the kind
   const char* replace;
   const char* erase;
   const char* list_by_scope;
   const char* list_by_state;
   const char* count_before;
+  const char* count_of_scope;
   const char* count_state;
   const char* last_queue_key;
 };

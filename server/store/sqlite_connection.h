@@ -33,6 +33,9 @@ class SqliteConnection {
   SqliteConnection(const SqliteConnection&) = delete;
   SqliteConnection& operator=(const SqliteConnection&) = delete;
 
+  // Whether a transaction is open: some failures end it.
+  bool InTransaction() const;
+
   // Runs statements without parameters or results.
   absl::Status Execute(const std::string& sql);
 

@@ -9,6 +9,10 @@
 #include "server/store/sqlite_transaction.h"
 
 namespace ballast::server {
+namespace {
+// Bounds how long the first one waits for the commit.
+constexpr int kMostMembers = 32;
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(const std::string& path) {
   BALLAST_ASSIGN_OR_RETURN(auto writer, SqliteConnection::Open(path, /*read_only=*/false));
@@ -18,16 +22,55 @@ absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(const std::
 }
 
 absl::Status SqliteJobStore::Update(const Body& body) {
+  ++waiting_;
   absl::MutexLock lock(&writer_mutex_);
-  BALLAST_RETURN_IF_ERROR(writer_->Execute("BEGIN IMMEDIATE"));
+  --waiting_;
+  const absl::Status status = RunMember(body);
+  const std::shared_ptr<Group> group = group_;
+  if (group == nullptr) return status;
+  // Who waits for the mutex joins the group, and ends it or leaves that to the next one.
+  if (waiting_ == 0 || group->members >= kMostMembers) {
+    PassKillPoint("server.sqlite.committing");
+    EndGroup(writer_->Execute("COMMIT"));
+  }
+  if (!status.ok()) return status;
+  writer_mutex_.Await(absl::Condition(&group->ended));
+  return group->status;
+}
+
+absl::Status SqliteJobStore::RunMember(const Body& body) {
+  if (group_ == nullptr) {
+    BALLAST_RETURN_IF_ERROR(writer_->Execute("BEGIN IMMEDIATE"));
+    group_ = std::make_shared<Group>();
+  }
+  BALLAST_RETURN_IF_ERROR(writer_->Execute("SAVEPOINT member"));
   SqliteTransaction transaction(*writer_);
   absl::Status status = body(transaction);
-  if (status.ok()) PassKillPoint("server.sqlite.committing");
-  if (status.ok()) status = writer_->Execute("COMMIT");
-  // A failed commit (a full disk) leaves the transaction open: it must not leak into the next one.
-  // Where SQLite has rolled back by itself this fails harmlessly.
-  if (!status.ok()) writer_->Execute("ROLLBACK").IgnoreError();
+  if (status.ok()) {
+    ++group_->members;
+    return writer_->Execute("RELEASE member");
+  }
+  // A full disk and the like make SQLite roll back all that the group has done.
+  if (!writer_->InTransaction()) {
+    EndGroup(status);
+    return status;
+  }
+  const absl::Status undone = writer_->Execute("ROLLBACK TO member; RELEASE member");
+  if (!undone.ok()) {
+    EndGroup(undone);
+  } else if (group_->members == 0 && waiting_ == 0) {
+    writer_->Execute("ROLLBACK").IgnoreError();  // nothing to commit
+    group_ = nullptr;
+  }
   return status;
+}
+
+void SqliteJobStore::EndGroup(const absl::Status& status) {
+  // A failed commit (a full disk) leaves the transaction open: it must not leak into the next one.
+  if (writer_->InTransaction()) writer_->Execute("ROLLBACK").IgnoreError();
+  group_->status = status;
+  group_->ended = true;
+  group_ = nullptr;
 }
 
 absl::Status SqliteJobStore::Read(const Body& body) {

@@ -2,6 +2,7 @@
 #ifndef BALLAST_SERVER_STORE_SQLITE_JOB_STORE_H_
 #define BALLAST_SERVER_STORE_SQLITE_JOB_STORE_H_
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -14,8 +15,9 @@
 namespace ballast::server {
 
 // A JobStore in one SQLite file. Writes go through one connection and are on disk when Update
-// returns; reads have a connection of their own and do not wait for a commit. Made for one server
-// process (DataDirLock sees to that).
+// returns; those that wait for it while another one runs are committed together, by the last of them.
+// Reads have a connection of their own and do not wait for a commit. Made for one server process
+// (DataDirLock sees to that).
 class SqliteJobStore : public JobStore {
  public:
   // Opens or makes the database and brings its schema up to date. Failures: SqliteConnection's,
@@ -26,10 +28,24 @@ class SqliteJobStore : public JobStore {
   absl::Status Read(const Body& body) override;
 
  private:
+  // Updates that share a commit.
+  struct Group {
+    int members = 0;
+    bool ended = false;
+    absl::Status status;  // once it has ended
+  };
+
+  // Runs `body` as a member of `group_`, which it may have to begin.
+  absl::Status RunMember(const Body& body) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void EndGroup(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+
   SqliteJobStore(std::unique_ptr<SqliteConnection> writer, std::unique_ptr<SqliteConnection> reader)
       : writer_(std::move(writer)), reader_(std::move(reader)) {}
 
   absl::Mutex writer_mutex_;
+  std::atomic<int> waiting_ = 0;  // for writer_mutex_
+  // The one whose transaction is open, if any; those who wait for its end have it, too.
+  std::shared_ptr<Group> group_ ABSL_GUARDED_BY(writer_mutex_);
   const std::unique_ptr<SqliteConnection> writer_ ABSL_PT_GUARDED_BY(writer_mutex_);
   absl::Mutex reader_mutex_;
   const std::unique_ptr<SqliteConnection> reader_ ABSL_PT_GUARDED_BY(reader_mutex_);

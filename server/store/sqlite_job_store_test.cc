@@ -9,6 +9,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/file.h"
@@ -108,6 +110,26 @@ TEST(SqliteJobStoreTest, AFullDiskLosesNothingStored) {
   EXPECT_FALSE(HasJob(*store, "large"));
   ASSERT_OK(InsertJob(*store, "after"));
   EXPECT_TRUE(HasJob(*store, "after"));
+}
+
+TEST(SqliteJobStoreTest, AFullDiskFailsAllThatShareACommit) {
+  TempDir folder;
+  ASSERT_OK_AND_ASSIGN(const auto store, SqliteJobStore::Open(folder.path() + "/test.db"));
+  std::vector<std::thread> threads;
+  std::vector<absl::Status> ends(8);
+  {
+    FullDisk full(256 << 10);
+    for (size_t t = 0; t < ends.size(); ++t) {
+      threads.emplace_back(
+          [&, t] { ends[t] = InsertJob(*store, absl::StrCat("job-", t), t == 3 ? 4 << 20 : 10); });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+  EXPECT_THAT(ends[3], StatusIs(absl::StatusCode::kResourceExhausted, "DISK_FULL"));
+  for (size_t t = 0; t < ends.size(); ++t) {
+    EXPECT_EQ(HasJob(*store, absl::StrCat("job-", t)), ends[t].ok()) << ends[t];
+  }
+  ASSERT_OK(InsertJob(*store, "after"));
 }
 
 TEST(SqliteJobStoreTest, RefusesANewerSchemaAndLeavesItAlone) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/store/sqlite_transaction.h"
 
+#include <algorithm>
 #include <string>
 
 #include "common/base/error.h"
@@ -117,6 +118,15 @@ absl::StatusOr<int64_t> SqliteTransaction::CountBefore(Kind kind, int state, con
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
                            connection_.Prepare(StatementsFor(kind).count_before));
   statement->Text(row.scope).Int(state).Int(row.queue_key).Text(row.id);
+  return Single(*statement);
+}
+
+absl::StatusOr<int64_t> SqliteTransaction::CountOfScope(Kind kind, std::string_view scope,
+                                                        const std::vector<int>& states) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare(StatementsFor(kind).count_of_scope));
+  statement->Text(scope);
+  for (size_t i = 0; i < kMostStates; ++i) statement->Int(states[std::min(i, states.size() - 1)]);
   return Single(*statement);
 }
 

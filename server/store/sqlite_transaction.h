@@ -29,6 +29,8 @@ class SqliteTransaction : public Transaction {
   absl::StatusOr<std::vector<Row>> ListByState(Kind kind, int state, const StateCursor& after,
                                                int limit) override;
   absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& row) override;
+  absl::StatusOr<int64_t> CountOfScope(Kind kind, std::string_view scope,
+                                       const std::vector<int>& states) override;
   absl::StatusOr<std::optional<int64_t>> LastQueueKey(Kind kind, int state) override;
   absl::StatusOr<int64_t> CountState(Kind kind, int state) override;
   absl::Status AppendEvent(std::string_view scope, std::string_view job,

@@ -101,6 +101,15 @@ class FakeTransaction : public Transaction {
                                     .size());
   }
 
+  absl::StatusOr<int64_t> CountOfScope(Kind kind, std::string_view scope,
+                                       const std::vector<int>& states) override {
+    const auto& rows = state_.rows[kind];
+    return std::count_if(rows.begin(), rows.end(), [&](const auto& entry) {
+      return entry.second.scope == scope &&
+             std::find(states.begin(), states.end(), entry.second.state) != states.end();
+    });
+  }
+
   absl::StatusOr<std::optional<int64_t>> LastQueueKey(Kind kind, int state) override {
     std::optional<int64_t> last;
     for (const auto& [key, row] : state_.rows[kind]) {

@@ -165,6 +165,79 @@ TEST_P(JobStoreSuite, ListsAStateInQueueOrderAcrossScopes) {
   }));
 }
 
+TEST_P(JobStoreSuite, CountsRowsOfAScopeInSomeStates) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    int number = 0;
+    for (const auto& [scope, state] : std::vector<std::pair<const char*, int>>{
+             {"t", 1}, {"t", 1}, {"t", 2}, {"t", 3}, {"t", 4}, {"u", 1}, {"u", 2}}) {
+      BALLAST_RETURN_IF_ERROR(
+          tx.Insert(Kind::kJob, MakeRow(scope, absl::StrCat("j", ++number), state, 0)).status());
+    }
+    return absl::OkStatus();
+  }));
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    EXPECT_EQ(tx.CountOfScope(Kind::kJob, "t", {1}).value(), 2);
+    EXPECT_EQ(tx.CountOfScope(Kind::kJob, "t", {1, 2}).value(), 3);
+    EXPECT_EQ(tx.CountOfScope(Kind::kJob, "t", {4, 2, 3}).value(), 3);
+    EXPECT_EQ(tx.CountOfScope(Kind::kJob, "t", {5}).value(), 0);
+    EXPECT_EQ(tx.CountOfScope(Kind::kJob, "v", {1}).value(), 0);
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, WhatWasPrefetchedIsWhatGetGivesUntilItIsChanged) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_RETURN_IF_ERROR(tx.Insert(Kind::kJob, MakeRow("t", "there", 1, 7)).status());
+    return tx.Insert(Kind::kDataset, MakeRow("t", "rows", 2, 0)).status();
+  }));
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_RETURN_IF_ERROR(tx.Prefetch({{Kind::kDataset, "t", "rows", Hold::kShared},
+                                         {Kind::kJob, "t", "there", Hold::kExclusive},
+                                         {Kind::kJob, "t", "missing", Hold::kNone}}));
+    const auto bytes = [&](Kind kind, const char* id, Hold hold) -> std::string {
+      const auto row = tx.Get(kind, "t", id, hold).value();
+      return row.has_value() ? row->bytes : "none";
+    };
+    EXPECT_EQ(bytes(Kind::kDataset, "rows", Hold::kShared), "bytes of rows");
+    EXPECT_EQ(bytes(Kind::kDataset, "rows", Hold::kExclusive), "bytes of rows");
+    EXPECT_EQ(bytes(Kind::kJob, "missing", Hold::kNone), "none");
+    EXPECT_EQ(bytes(Kind::kJob, "there", Hold::kExclusive), "bytes of there");
+    Row changed = MakeRow("t", "there", 3, 8);
+    changed.bytes = "changed";
+    BALLAST_RETURN_IF_ERROR(tx.Replace(Kind::kJob, changed));
+    EXPECT_EQ(bytes(Kind::kJob, "there", Hold::kNone), "changed");
+    BALLAST_RETURN_IF_ERROR(tx.Insert(Kind::kJob, MakeRow("t", "missing", 1, 0)).status());
+    EXPECT_EQ(bytes(Kind::kJob, "missing", Hold::kNone), "bytes of missing");
+    BALLAST_RETURN_IF_ERROR(tx.Delete(Kind::kJob, "t", "there"));
+    EXPECT_EQ(bytes(Kind::kJob, "there", Hold::kNone), "none");
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, UpdatesBesideEachOtherFailAlone) {
+  constexpr int kThreads = 8, kUpdates = 12;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kUpdates; ++i) {
+        const bool fails = (t + i) % 3 == 0;
+        const std::string id = absl::StrCat(fails ? "no-" : "yes-", t, "-", i);
+        const absl::Status status = store_->Update([&](Transaction& tx) -> absl::Status {
+          BALLAST_RETURN_IF_ERROR(tx.Insert(Kind::kJob, MakeRow("t", id, 1, 0)).status());
+          return fails ? absl::CancelledError("planned") : absl::OkStatus();
+        });
+        EXPECT_EQ(status.code(), fails ? absl::StatusCode::kCancelled : absl::StatusCode::kOk);
+        // What is said to be kept is there for whoever looks next.
+        EXPECT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+          EXPECT_NE(tx.Get(Kind::kJob, "t", id, Hold::kNone).value().has_value(), fails) << id;
+          return absl::OkStatus();
+        }));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 TEST_P(JobStoreSuite, EventsBelongToAJobAndGoWithIt) {
   EXPECT_THAT(store_->Update([&](Transaction& tx) {
     return tx.AppendEvent("t", "none", {1, "e"});
