@@ -237,15 +237,14 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
     BALLAST_ASSIGN_OR_RETURN(signer, FileSigner::Open(config.certificate_key_file()));
   }
   if (config.has_postgres()) BALLAST_RETURN_IF_ERROR(CheckPostgres(config.postgres()));
-  if (config.has_object_store()) BALLAST_RETURN_IF_ERROR(CheckObjectStore(config.object_store()));
-  if (check_only) return absl::OkStatus();
-
   // Before any thread starts, so that all inherit it.
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  if (config.has_object_store()) BALLAST_RETURN_IF_ERROR(CheckObjectStore(config.object_store()));
+  if (check_only) return absl::OkStatus();
   signal(SIGPIPE, SIG_IGN);
 
   BALLAST_ASSIGN_OR_RETURN(const auto lock, DataDirLock::Acquire(config.data_dir()));

@@ -158,7 +158,7 @@ bool GoesOn(const absl::Status& status) {
   // After a broken connection the server may still hold the old stream, or may have committed more
   // than was known: both pass after asking again.
   const std::string reason = ErrorReason(status);
-  return Connection::IsBroken(status) || reason == "UPLOAD_IN_PROGRESS" ||
+  return Connection::IsBroken(status) || reason == "UPLOAD_IN_PROGRESS" || reason == "BLOB_BUSY" ||
          reason == "WRITE_OFFSET_MISMATCH";
 }
 

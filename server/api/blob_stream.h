@@ -26,13 +26,13 @@ struct BlobRange {
 template <typename Response>
 class BlobStream : public grpc::ServerWriteReactor<Response> {
  public:
-  // `open` authorises and finds the bytes; it runs on the executor.
+  // `open` authorises and finds the bytes; it runs on a thread for transfers.
   template <typename Open>
   BlobStream(const ApiContext& api, const char* method, grpc::CallbackServerContext* context,
              Open open)
       : call_(api, method), context_(context) {
     api.idle_streams.Suspend(context);
-    api.executor.Run([this, open = std::move(open)] {
+    api.transfers.Run([this, open = std::move(open)] {
       absl::StatusOr<BlobRange> range = open(call_.Now());
       if (!range.ok()) {
         End(range.status());
@@ -47,7 +47,7 @@ class BlobStream : public grpc::ServerWriteReactor<Response> {
  private:
   void OnWriteDone(bool ok) final {
     call_.api().idle_streams.Suspend(context_);
-    call_.api().executor.Run([this, ok] {
+    call_.api().transfers.Run([this, ok] {
       if (ok) {
         Send();
       } else {

@@ -36,6 +36,9 @@ struct ApiContext {
   const Authenticator& authenticator;
   Clock& clock;
   Executor& executor;
+  // For what reads and writes blobs, which may wait for a network: heartbeats do not queue behind
+  // it.
+  Executor& transfers;
   IdleStreams& idle_streams;
   Metrics& metrics;
 };
@@ -95,8 +98,8 @@ class Refused : public Reactor {
   void OnDone() override { delete this; }
 };
 
-// A client-streaming RPC whose messages are handled one after another on the executor. Deletes
-// itself.
+// A client-streaming RPC whose messages are handled one after another on the threads for transfers.
+// Deletes itself.
 template <typename Request>
 class ClientStream : public grpc::ServerReadReactor<Request> {
  public:
@@ -123,7 +126,7 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
   void OnReadDone(bool ok) final {
     // From here on the client waits for the server.
     call_.api().idle_streams.Suspend(context_);
-    call_.api().executor.Run([this, ok] { Handle(ok); });
+    call_.api().transfers.Run([this, ok] { Handle(ok); });
   }
 
   void Handle(bool ok) {
@@ -147,7 +150,7 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
   void OnDone() final {
     call_.api().idle_streams.Remove(context_);
     // The destructor may have files to delete.
-    call_.api().executor.Run([this] { delete this; });
+    call_.api().transfers.Run([this] { delete this; });
   }
 
   const Call call_;

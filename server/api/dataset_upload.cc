@@ -26,7 +26,8 @@ absl::Status OffsetMismatch(int64_t asked, int64_t committed) {
 }  // namespace
 
 void DatasetUpload::ReleaseUpload() {
-  if (appender_ != nullptr && unsynced_bytes_ > 0) {
+  // What a store refuses is not sent again.
+  if (appender_ != nullptr && unsynced_bytes_ > 0 && !sync_failed_) {
     const absl::Status status = appender_->Sync();
     if (!status.ok())
       spdlog::warn("an interrupted upload could not be synced: {}", ErrorReason(status));
@@ -49,8 +50,7 @@ absl::Status DatasetUpload::OnEnd() {
     return MakeError(absl::StatusCode::kInvalidArgument, "STREAM_EMPTY",
                      "the upload has no message; the first one names the data set");
   }
-  BALLAST_RETURN_IF_ERROR(appender_->Sync());
-  unsynced_bytes_ = 0;
+  BALLAST_RETURN_IF_ERROR(Sync());
   response_->set_committed_bytes(appender_->size_bytes());
   return absl::OkStatus();
 }
@@ -95,7 +95,10 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
   if (committed + size > checked_until_) {
     BALLAST_RETURN_IF_ERROR(
         datasets_.CheckRoom(who_.tenant, committed + size, [this](const std::string& blob) {
-          return blob == blob_ ? 0 : blobs_.Size(blob).value_or(0);
+          if (blob == blob_) return absl::StatusOr<int64_t>(0);
+          auto stored = blobs_.Size(blob);
+          if (absl::IsNotFound(stored.status())) stored = 0;  // not begun yet
+          return stored;
         }));
     checked_until_ = committed + size + kQuotaBytes;
   }
@@ -108,11 +111,15 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
   PassKillPoint("server.upload.received");
   call().api().metrics.CountUploadedBytes(size);
   unsynced_bytes_ += size;
-  if (unsynced_bytes_ >= kSyncBytes) {
-    BALLAST_RETURN_IF_ERROR(appender_->Sync());
-    unsynced_bytes_ = 0;
-  }
+  if (unsynced_bytes_ >= kSyncBytes) BALLAST_RETURN_IF_ERROR(Sync());
   return absl::OkStatus();
+}
+
+absl::Status DatasetUpload::Sync() {
+  const absl::Status status = appender_->Sync();
+  sync_failed_ = !status.ok();
+  if (status.ok()) unsynced_bytes_ = 0;
+  return status;
 }
 
 absl::Status DatasetUpload::FinishUpload(const std::string& digest) {
@@ -120,8 +127,7 @@ absl::Status DatasetUpload::FinishUpload(const std::string& digest) {
     return FieldError("digest", "DIGEST_INVALID",
                       "digest must be \"sha256:\" and 64 lower-case hex digits, of the whole file");
   }
-  BALLAST_RETURN_IF_ERROR(appender_->Sync());
-  unsynced_bytes_ = 0;
+  BALLAST_RETURN_IF_ERROR(Sync());
   BALLAST_ASSIGN_OR_RETURN(const std::string actual, appender_->Digest());
   if (actual != digest) {
     const int64_t size = appender_->size_bytes();

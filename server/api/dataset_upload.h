@@ -38,6 +38,7 @@ class DatasetUpload : public ClientStream<v1::WriteDatasetRequest> {
   void ReleaseUpload();
   absl::Status Open(const v1::WriteDatasetRequest& request);
   absl::Status Write(const v1::WriteDatasetRequest& request);
+  absl::Status Sync();
   absl::Status FinishUpload(const std::string& digest);
 
   const Principal who_;
@@ -52,6 +53,7 @@ class DatasetUpload : public ClientStream<v1::WriteDatasetRequest> {
   std::string blob_;
   std::unique_ptr<BlobAppender> appender_;
   int64_t unsynced_bytes_ = 0;
+  bool sync_failed_ = false;
   int64_t checked_until_ = -1;  // bytes up to which the quota has not to be asked again
 };
 

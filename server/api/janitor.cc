@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
+#include "common/base/error.h"
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
@@ -10,7 +12,7 @@
 
 namespace ballast::server {
 namespace {
-// Few: imports that begin wait for it.
+// Few: what is written anew under one of these names waits for it.
 constexpr size_t kAtOnce = 20;
 }  // namespace
 
@@ -28,22 +30,33 @@ void Janitor::Clean() {
   }
 }
 
-absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
-  absl::MutexLock lock(&unnamed_.mutex());
+absl::StatusOr<std::vector<std::string>> Janitor::Garbage(size_t most) {
   std::vector<std::string> garbage;
-  // What was skipped is still listed, before what has not been looked at.
-  const size_t most = skipped.size() + kAtOnce;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(garbage, tx.ListGarbage(static_cast<int>(most)));
     return absl::OkStatus();
   }));
+  return garbage;
+}
+
+absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
+  // What was skipped is still listed, before what has not been looked at.
+  const size_t most = skipped.size() + kAtOnce;
+  BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> listed, Garbage(most));
+  std::vector<std::string> wanted;
+  for (const std::string& prefix : listed) {
+    if (skipped.count(prefix) == 0) wanted.push_back(prefix);
+  }
+  const std::set<std::string> free = unnamed_.BeginDeleting(wanted);
+  const absl::Cleanup end = [this] { unnamed_.EndDeleting(); };
+  for (const std::string& prefix : wanted) {
+    if (free.count(prefix) == 0) skipped.insert(prefix);
+  }
+  BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> still, Garbage(most));
   std::vector<std::string> deleted;
-  for (const std::string& prefix : garbage) {
-    if (skipped.count(prefix) != 0) continue;
-    if (unnamed_.IsHeld(prefix)) {
-      skipped.insert(prefix);
-      continue;
-    }
+  bool unreachable = false;
+  for (const std::string& prefix : still) {
+    if (free.count(prefix) == 0 || unreachable) continue;
     const absl::Status status = blobs_.DeletePrefix(prefix);
     if (status.ok()) {
       PassKillPoint("server.garbage.deleted");
@@ -52,6 +65,8 @@ absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
     } else {
       spdlog::warn("old blobs cannot be deleted, it is tried again: {}", ForLog(status));
       skipped.insert(prefix);
+      // The rest would wait for the same network, one after the other.
+      unreachable = ErrorReason(status) == "OBJECT_STORE";
     }
   }
   if (!deleted.empty()) {
@@ -62,7 +77,7 @@ absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
       return absl::OkStatus();
     }));
   }
-  return garbage.size() == most;
+  return !unreachable && listed.size() == most;
 }
 
 }  // namespace ballast::server

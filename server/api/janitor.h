@@ -4,6 +4,7 @@
 
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/api/background_loop.h"
@@ -33,6 +34,8 @@ class Janitor {
   void Clean();
 
  private:
+  // The first `most` prefixes that are written down.
+  absl::StatusOr<std::vector<std::string>> Garbage(size_t most);
   // Deletes the next few, those in `skipped` aside; whether there may be more. What it cannot or
   // must not delete goes to `skipped`.
   absl::StatusOr<bool> CleanSome(std::set<std::string>& skipped);

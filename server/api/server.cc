@@ -67,7 +67,7 @@ class Server::Impl : public ChangeListener {
   Impl(const ServerParts& parts, const ServerOptions& options)
       : parts_(parts),
         options_(options),
-        api_{parts.authenticator, parts.clock, executor_, idle_streams_, metrics_},
+        api_{parts.authenticator, parts.clock, executor_, transfers_, idle_streams_, metrics_},
         serving_(parts.signer, options.allow_unprotected_base_models),
         jobs_(parts.store, ids_, *this, serving_, options_.quotas,
               options_.price_per_million_tokens),
@@ -106,6 +106,7 @@ class Server::Impl : public ChangeListener {
       BALLAST_RETURN_IF_ERROR(metrics_.Serve(options_.metrics_address));
     }
     executor_.Start(options_.executor_threads);
+    transfers_.Start(options_.transfer_threads);
     BALLAST_RETURN_IF_ERROR(Listen(tls));
     validator_.Start();
     validator_.Wake();
@@ -130,6 +131,7 @@ class Server::Impl : public ChangeListener {
     validator_.Stop();
     janitor_.Stop();
     ticker_.Stop();
+    transfers_.Stop();
     executor_.Stop();
   }
 
@@ -286,7 +288,7 @@ class Server::Impl : public ChangeListener {
   RandomIds ids_;
   Metrics metrics_;
   IdleStreams idle_streams_;
-  Executor executor_;
+  Executor executor_, transfers_;
   const ApiContext api_;
   const ServingVectors serving_;
   JobCatalog jobs_;

@@ -38,6 +38,7 @@ struct ServerOptions {
   // Of one blob that a worker writes: a checkpoint, a file of a delta, a sealed vector.
   int64_t max_worker_blob_bytes = int64_t{64} << 30;
   int executor_threads = 8;
+  int transfer_threads = 16;  // for reading and writing blobs
   // Whether jobs of base models that were imported as unprotected run.
   bool allow_unprotected_base_models = false;
 };

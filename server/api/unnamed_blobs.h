@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/synchronization/mutex.h"
 
@@ -12,7 +13,8 @@ namespace ballast::server {
 
 // Blobs that a running call writes before the record that will name them is there. The call writes
 // their prefix down as garbage first, and the transaction that adds the record strikes it off: what
-// a crash leaves in between is deleted after the next start. Meanwhile this keeps the janitor away.
+// a crash leaves in between is deleted after the next start. Meanwhile this keeps the janitor, of
+// which there is one, away.
 // Thread safety: thread-safe.
 class UnnamedBlobs {
  public:
@@ -22,6 +24,10 @@ class UnnamedBlobs {
     Hold() = default;
     Hold(UnnamedBlobs& blobs, std::string prefix) : blobs_(&blobs), prefix_(std::move(prefix)) {
       absl::MutexLock lock(&blobs_->mutex_);
+      const auto is_free = [this]() ABSL_SHARED_LOCKS_REQUIRED(blobs_->mutex_) {
+        return blobs_->deleting_.count(prefix_) == 0;
+      };
+      blobs_->mutex_.Await(absl::Condition(&is_free));
       blobs_->held_.insert(prefix_);
     }
     Hold(Hold&& other) noexcept
@@ -42,17 +48,25 @@ class UnnamedBlobs {
     std::string prefix_;
   };
 
-  // Held by the janitor from before it reads what is garbage until that is deleted: in between no
-  // hold begins or ends.
-  absl::Mutex& mutex() ABSL_LOCK_RETURNED(mutex_) { return mutex_; }
-  bool IsHeld(const std::string& prefix) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return held_.count(prefix) != 0;
+  // Those of `prefixes` that nothing holds, and nothing will until EndDeleting. Which of them are
+  // still garbage is to be looked up afterwards: a hold may just have ended with its record stored.
+  std::set<std::string> BeginDeleting(const std::vector<std::string>& prefixes) {
+    absl::MutexLock lock(&mutex_);
+    for (const std::string& prefix : prefixes) {
+      if (held_.count(prefix) == 0) deleting_.insert(prefix);
+    }
+    return deleting_;
+  }
+  void EndDeleting() {
+    absl::MutexLock lock(&mutex_);
+    deleting_.clear();
   }
 
  private:
   absl::Mutex mutex_;
   // Two imports of the same files hold the same prefix.
   std::multiset<std::string> held_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> deleting_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ballast::server

@@ -138,7 +138,9 @@ grpc::ServerUnaryReactor* WorkerService::Synchronize(grpc::CallbackServerContext
     call->Answer(who.status());
     return call;
   }
-  api_.executor.Run([this, call, request] {
+  // The files of a result are read.
+  Executor& threads = request->has_finished() ? api_.transfers : api_.executor;
+  threads.Run([this, call, request] {
     if (request->has_finished()) {
       const absl::Status status = CheckResult(api_.clock.Now(), *request);
       if (!status.ok()) return call->Answer(status);

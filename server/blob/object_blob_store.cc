@@ -23,12 +23,14 @@ namespace ballast::server {
 namespace {
 
 // Read at once: callers read on, in pieces that are too small for a request each.
-constexpr int64_t kReadBytes = int64_t{4} << 20;
+constexpr int64_t kReadBytes = int64_t{1} << 20;
+// The most parts that S3 makes an object of, with some to spare.
+constexpr int64_t kMostParts = 9000;
 
 // Part of a blob: an object, or a whole one.
 struct Piece {
   std::string path;
-  std::string tag;  // empty: objects of this name are never replaced
+  std::string etag;  // empty: objects of this name are never replaced
   int64_t offset = 0;
   int64_t size_bytes = 0;
 };
@@ -37,13 +39,20 @@ int64_t SizeOf(const std::vector<Piece>& pieces) {
   return pieces.empty() ? 0 : pieces.back().offset + pieces.back().size_bytes;
 }
 
-// The objects of a blob that is appended to, in order; none where there is no such blob.
+std::string PieceName(size_t number) { return absl::StrFormat("@%08d", number); }
+
+// The objects of a blob that is appended to, in order; none where there is no such blob. DATA_LOSS
+// (BLOB_CORRUPT) where one is missing: a deletion that was cut off leaves some.
 absl::StatusOr<std::vector<Piece>> AppendedPieces(ObjectStoreClient& client,
                                                   const std::string& name) {
   BALLAST_ASSIGN_OR_RETURN(const std::vector<ObjectStoreClient::Listed> listed, client.List(name));
   std::vector<Piece> pieces;
   for (const ObjectStoreClient::Listed& object : listed) {
     if (object.name.front() != '@') continue;
+    if (object.name != PieceName(pieces.size())) {
+      return MakeError(absl::StatusCode::kDataLoss, "BLOB_CORRUPT",
+                       absl::StrCat("a part of ", name, " is missing; tell the operator"));
+    }
     pieces.push_back({.path = absl::StrCat(name, "/", object.name),
                       .offset = SizeOf(pieces),
                       .size_bytes = object.size_bytes});
@@ -68,6 +77,8 @@ class ObjectReader : public BlobReader {
       bytes.append(found);
       offset += static_cast<int64_t>(found.size());
     }
+    // Many readers are open at once, and most of them wait for a slow client.
+    if (offset == read_at_ + static_cast<int64_t>(read_.size())) std::string().swap(read_);
     return bytes;
   }
 
@@ -81,7 +92,7 @@ class ObjectReader : public BlobReader {
                                           return wanted < piece.offset + piece.size_bytes;
                                         });
     const int64_t within = offset - after->offset;
-    auto bytes = client_.Get(after->path, after->tag, within,
+    auto bytes = client_.Get(after->path, after->etag, within,
                              std::min(kReadBytes, after->size_bytes - within));
     if (absl::IsNotFound(bytes.status())) {
       return MakeError(absl::StatusCode::kAborted, "BLOB_REPLACED",
@@ -102,17 +113,19 @@ class ObjectReader : public BlobReader {
 
 class ObjectWriter : public BlobWriter {
  public:
-  ObjectWriter(ObjectStoreClient& client, std::string name)
-      : client_(client), name_(std::move(name)) {}
+  // `part_bytes`: of every part but the last, at least kPartBytes.
+  ObjectWriter(ObjectStoreClient& client, std::string name,
+               size_t part_bytes = ObjectStoreClient::kPartBytes)
+      : client_(client), name_(std::move(name)), part_bytes_(part_bytes) {}
 
   absl::Status Append(std::string_view bytes) override {
     sha_.Update(bytes);
     size_bytes_ += static_cast<int64_t>(bytes.size());
     while (!bytes.empty()) {
-      const size_t taken = std::min(bytes.size(), ObjectStoreClient::kPartBytes - part_.size());
+      const size_t taken = std::min(bytes.size(), part_bytes_ - part_.size());
       part_.append(bytes.substr(0, taken));
       bytes.remove_prefix(taken);
-      if (part_.size() == ObjectStoreClient::kPartBytes) BALLAST_RETURN_IF_ERROR(SendPart());
+      if (part_.size() == part_bytes_) BALLAST_RETURN_IF_ERROR(SendPart());
     }
     return absl::OkStatus();
   }
@@ -128,7 +141,12 @@ class ObjectWriter : public BlobWriter {
       BALLAST_RETURN_IF_ERROR(client_.Put(name_, part_));
     } else {
       if (!part_.empty()) BALLAST_RETURN_IF_ERROR(SendPart());
-      BALLAST_RETURN_IF_ERROR(upload_->Finish());
+      const absl::Status finished = upload_->Finish();
+      // An earlier try has made the object, and its answer was lost.
+      const bool is_there = absl::IsNotFound(finished) && IsThere();
+      if (!finished.ok() && !is_there) {
+        return absl::IsNotFound(finished) ? UploadLost() : finished;
+      }
     }
     return actual;
   }
@@ -136,6 +154,15 @@ class ObjectWriter : public BlobWriter {
   int64_t size_bytes() const override { return size_bytes_; }
 
  private:
+  bool IsThere() const {
+    const auto info = client_.Head(name_);
+    return info.ok() && info->size_bytes == size_bytes_;
+  }
+  absl::Status UploadLost() const {
+    return MakeError(absl::StatusCode::kUnavailable, "OBJECT_STORE",
+                     absl::StrCat("the object store has lost the parts of ", name_));
+  }
+
   absl::Status SendPart() {
     BALLAST_RETURN_IF_ERROR(failed_);
     if (upload_ == nullptr) {
@@ -148,6 +175,7 @@ class ObjectWriter : public BlobWriter {
 
   ObjectStoreClient& client_;
   const std::string name_;
+  const size_t part_bytes_;
   Sha256 sha_;
   int64_t size_bytes_ = 0;
   std::string part_;     // not sent yet
@@ -214,20 +242,28 @@ class ObjectAppender : public BlobAppender {
   }
 
   static std::string PathOf(const std::string& name, size_t number) {
-    return absl::StrFormat("%s/@%08d", name, number);
+    return absl::StrCat(name, "/", PieceName(number));
   }
 
  private:
   absl::Status CheckIsOurs(const std::string& path) {
-    BALLAST_ASSIGN_OR_RETURN(const ObjectStoreClient::Info info, client_.Head(path));
+    const auto head = client_.Head(path);
+    if (absl::IsNotFound(head.status())) {
+      return MakeError(absl::StatusCode::kUnavailable, "OBJECT_STORE",
+                       absl::StrCat("another write of ", path, " was under way"));
+    }
+    BALLAST_RETURN_IF_ERROR(head.status());
+    const ObjectStoreClient::Info& info = *head;
     if (info.size_bytes == static_cast<int64_t>(unsent_.size())) {
       BALLAST_ASSIGN_OR_RETURN(const std::string there,
-                               client_.Get(path, info.tag, 0, info.size_bytes));
+                               client_.Get(path, info.etag, 0, info.size_bytes));
       if (there == unsent_) return absl::OkStatus();
     }
-    return MakeError(absl::StatusCode::kAborted, "BLOB_BUSY",
-                     absl::StrCat("another server appends to ", name_,
-                                  "; ask for its size and go on from there"));
+    return WithRetry(
+        MakeError(absl::StatusCode::kAborted, "BLOB_BUSY",
+                  "another upload has appended to this one; ask for its size and go on "
+                  "from there"),
+        absl::Seconds(1));
   }
 
   ObjectStoreClient& client_;
@@ -238,28 +274,44 @@ class ObjectAppender : public BlobAppender {
   std::optional<Sha256> sha_;  // while every byte went through this object
 };
 
+absl::Status Unfit(const std::string& url, const char* why) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "OBJECT_STORE_UNFIT",
+                   absl::StrCat("object_store: ", url, " ", why));
+}
+
+// Whether the store has what is relied on: puts that replace nothing, and gets of one version.
+absl::Status CheckIsFit(ObjectStoreClient& client, const std::string& url) {
+  // "@" is in no blob's name.
+  const std::string probe = absl::StrCat("@probe-", RandomHex(64));
+  const std::string bytes = "probe";
+  BALLAST_RETURN_IF_ERROR(client.Put(probe, bytes));
+  const absl::Status again = client.PutNew(probe, "again");
+  const auto info = client.Head(probe);
+  const auto of_version = info.ok() ? client.Get(probe, info->etag, 0, info->size_bytes)
+                                    : absl::StatusOr<std::string>(info.status());
+  const auto of_another = client.Get(probe, "\"another\"", 0, 1);
+  BALLAST_RETURN_IF_ERROR(client.DeletePrefix(probe));
+  if (!absl::IsAlreadyExists(again)) {
+    return Unfit(url,
+                 "does not refuse to replace objects when it is asked to (If-None-Match: *), which "
+                 "keeps uploads whole; take a store that has this");
+  }
+  BALLAST_RETURN_IF_ERROR(info.status());
+  if (info->etag.empty() || !of_version.ok() || *of_version != bytes ||
+      !absl::IsAborted(of_another.status())) {
+    return Unfit(url,
+                 "does not tell versions of an object apart (If-Match), which keeps downloads "
+                 "whole; take a store that has this");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ObjectBlobStore>> ObjectBlobStore::Open(
     const std::string& url, const std::map<std::string, std::string>& options) {
   BALLAST_ASSIGN_OR_RETURN(auto client, ObjectStoreClient::Open(url, options));
-  // "@" is in no blob's name.
-  const std::string probe = absl::StrCat("@probe-", RandomHex(64));
-  const absl::Status written = client->PutNew(probe, "probe");
-  if (absl::IsNotFound(written)) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "OBJECT_STORE_UNFIT",
-                     absl::StrCat("object_store: there is no bucket of ", url, "; make it first"));
-  }
-  BALLAST_RETURN_IF_ERROR(written);
-  const absl::Status again = client->PutNew(probe, "again");
-  BALLAST_RETURN_IF_ERROR(client->DeletePrefix(probe));
-  if (!absl::IsAlreadyExists(again)) {
-    BALLAST_RETURN_IF_ERROR(again);
-    return MakeError(absl::StatusCode::kFailedPrecondition, "OBJECT_STORE_UNFIT",
-                     absl::StrCat("object_store: ", url,
-                                  " replaces objects although it is asked not to (If-None-Match); "
-                                  "Ballast needs a store with conditional puts"));
-  }
+  BALLAST_RETURN_IF_ERROR(CheckIsFit(*client, url));
   return std::unique_ptr<ObjectBlobStore>(new ObjectBlobStore(std::move(client)));
 }
 
@@ -270,13 +322,20 @@ absl::StatusOr<std::unique_ptr<BlobWriter>> ObjectBlobStore::Create(const std::s
 
 absl::StatusOr<std::unique_ptr<BlobAppender>> ObjectBlobStore::OpenAppend(const std::string& name) {
   BALLAST_RETURN_IF_ERROR(CheckBlobName(name));
-  BALLAST_ASSIGN_OR_RETURN(std::vector<Piece> pieces, AppendedPieces(*client_, name));
-  if (pieces.empty()) {
+  auto pieces = AppendedPieces(*client_, name);
+  if (absl::IsDataLoss(pieces.status())) {
+    // What is left of a deletion is no upload that somebody goes on with.
+    BALLAST_RETURN_IF_ERROR(client_->DeletePrefix(name));
+    pieces = AppendedPieces(*client_, name);
+  }
+  BALLAST_RETURN_IF_ERROR(pieces.status());
+  if (pieces->empty()) {
     const absl::Status made = client_->PutNew(ObjectAppender::PathOf(name, 0), "");
     if (!made.ok() && !absl::IsAlreadyExists(made)) return made;
-    BALLAST_ASSIGN_OR_RETURN(pieces, AppendedPieces(*client_, name));
+    pieces = AppendedPieces(*client_, name);
+    BALLAST_RETURN_IF_ERROR(pieces.status());
   }
-  return std::make_unique<ObjectAppender>(*client_, name, pieces);
+  return std::make_unique<ObjectAppender>(*client_, name, *pieces);
 }
 
 absl::StatusOr<std::unique_ptr<BlobReader>> ObjectBlobStore::Open(const std::string& name) {
@@ -284,7 +343,7 @@ absl::StatusOr<std::unique_ptr<BlobReader>> ObjectBlobStore::Open(const std::str
   std::vector<Piece> pieces;
   const auto info = client_->Head(name);
   if (info.ok()) {
-    pieces.push_back({.path = name, .tag = info->tag, .size_bytes = info->size_bytes});
+    pieces.push_back({.path = name, .etag = info->etag, .size_bytes = info->size_bytes});
   } else if (absl::IsNotFound(info.status())) {
     BALLAST_ASSIGN_OR_RETURN(pieces, AppendedPieces(*client_, name));
     if (pieces.empty()) return BlobNotFound(name);
@@ -300,7 +359,11 @@ absl::StatusOr<int64_t> ObjectBlobStore::Size(const std::string& name) {
 }
 
 absl::Status ObjectBlobStore::Adopt(const std::string& name, const std::string& local_path) {
-  BALLAST_ASSIGN_OR_RETURN(const auto writer, Create(name));
+  BALLAST_RETURN_IF_ERROR(CheckBlobName(name));
+  BALLAST_ASSIGN_OR_RETURN(const int64_t size, FileSize(local_path));
+  const size_t part_bytes =
+      std::max(ObjectStoreClient::kPartBytes, static_cast<size_t>(size / kMostParts));
+  const auto writer = std::make_unique<ObjectWriter>(*client_, name, part_bytes);
   absl::Status status;
   BALLAST_RETURN_IF_ERROR(ForEachChunk(local_path, 1 << 20, [&](std::string_view chunk) {
     status = writer->Append(chunk);

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/blob/object_blob_store.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/base/digest.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
@@ -22,7 +30,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-constexpr auto kUnfit = absl::StatusCode::kFailedPrecondition;
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr auto kUnavailable = absl::StatusCode::kUnavailable;
 
@@ -113,14 +120,90 @@ TEST_F(ObjectBlobStoreTest, AWrongKeyIsToldAtTheStartWithoutTheKey) {
 }
 
 TEST_F(ObjectBlobStoreTest, ABucketThatIsNotThereIsToldAtTheStart) {
-  EXPECT_THAT(ObjectBlobStore::Open("s3://no-such-bucket/x", there_.options),
-              StatusIs(kUnfit, "OBJECT_STORE_UNFIT"));
+  const auto store = ObjectBlobStore::Open("s3://no-such-bucket/x", there_.options);
+  EXPECT_THAT(store, StatusIs(kUnavailable, "OBJECT_STORE"));
+  EXPECT_THAT(std::string(store.status().message()), HasSubstr("there is no bucket"));
 }
 
 TEST_F(ObjectBlobStoreTest, AServerThatIsNotThereIsUnavailable) {
   auto options = there_.options;
   options["endpoint"] = "http://127.0.0.1:1";
   EXPECT_THAT(ObjectBlobStore::Open(there_.url, options), StatusIs(kUnavailable, "OBJECT_STORE"));
+}
+
+// Accepts connections, and never answers.
+class SilentServer {
+ public:
+  SilentServer() : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    EXPECT_EQ(bind(socket_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(socket_, 16), 0);
+    EXPECT_EQ(getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = ntohs(address.sin_port);
+  }
+  ~SilentServer() { close(socket_); }
+  int port() const { return port_; }
+
+ private:
+  int socket_;
+  int port_ = 0;
+};
+
+TEST_F(ObjectBlobStoreTest, AServerThatDoesNotAnswerIsUnavailableBeforeALeaseEnds) {
+  const SilentServer silent;
+  auto options = there_.options;
+  options["endpoint"] = absl::StrCat("http://127.0.0.1:", silent.port());
+  ASSERT_OK_AND_ASSIGN(const auto client, ObjectStoreClient::Open(there_.url, options));
+  const absl::Time begin = absl::Now();
+  EXPECT_THAT(client->Head("x"), StatusIs(kUnavailable, "OBJECT_STORE"));
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(25));
+}
+
+TEST_F(ObjectBlobStoreTest, WhatADeletionLeftIsNoUpload) {
+  ASSERT_OK(objects_->PutNew("up/@00000001", "second"));
+  ASSERT_OK(objects_->PutNew("up/@00000002", "third"));
+  EXPECT_THAT(store_->Open("up"), StatusIs(absl::StatusCode::kDataLoss, "BLOB_CORRUPT"));
+  ASSERT_OK_AND_ASSIGN(const auto appender, store_->OpenAppend("up"));
+  EXPECT_EQ(appender->size_bytes(), 0);
+  ASSERT_OK(appender->Append("anew"));
+  EXPECT_EQ(appender->Digest().value(), DigestOf("anew"));
+}
+
+TEST_F(ObjectBlobStoreTest, OptionsGoBeforeTheEnvironment) {
+  const std::pair<const char*, const char*> others[] = {
+      {"AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1"},
+      {"AWS_ENDPOINT_URL", "http://127.0.0.1:1"},
+      {"AWS_ACCESS_KEY_ID", "another"},
+      {"AWS_SESSION_TOKEN", "of another"},
+      {"AWS_REGION", "elsewhere-1"},
+      {"AWS_UNKNOWN_SETTING", "x"}};
+  for (const auto& [name, value] : others) setenv(name, value, 1);
+  EXPECT_OK(ObjectBlobStore::Open(url_, there_.options));
+  for (const auto& [name, value] : others) unsetenv(name);
+}
+
+TEST_F(ObjectBlobStoreTest, CredentialsMayComeFromTheEnvironment) {
+  auto options = there_.options;
+  setenv("AWS_ACCESS_KEY_ID", options["access_key_id"].c_str(), 1);
+  setenv("AWS_SECRET_ACCESS_KEY", options["secret_access_key"].c_str(), 1);
+  options.erase("access_key_id");
+  options.erase("secret_access_key");
+  EXPECT_OK(ObjectBlobStore::Open(url_, options));
+  unsetenv("AWS_ACCESS_KEY_ID");
+  unsetenv("AWS_SECRET_ACCESS_KEY");
+}
+
+TEST_F(ObjectBlobStoreTest, ThePrefixOfAUrlMayHaveBlanks) {
+  const std::string name = RandomHex(64);
+  ASSERT_OK_AND_ASSIGN(
+      const auto blanks,
+      ObjectStoreClient::Open(absl::StrCat(there_.url, "/a%20b/", name), there_.options));
+  ASSERT_OK(blanks->Put("x", "bytes"));
+  ASSERT_OK_AND_ASSIGN(const auto outside, ObjectStoreClient::Open(there_.url, there_.options));
+  EXPECT_OK(outside->Head(absl::StrCat("a b/", name, "/x")));
 }
 
 TEST_F(ObjectBlobStoreTest, RefusesWhatNoStoreHas) {

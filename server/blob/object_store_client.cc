@@ -16,34 +16,46 @@
 namespace ballast::server {
 namespace {
 
-// The beginning of an answer that may be a page of XML.
-std::string OneLine(std::string words) {
-  constexpr size_t kMostBytes = 500;
-  words.resize(std::min(words.size(), kMostBytes));
-  std::replace(words.begin(), words.end(), '\n', ' ');
-  return words;
+// What a store has said, on one line and without the page of XML behind it, which may quote
+// requests: of that the code.
+std::string OneLine(const std::string& words) {
+  constexpr size_t kMostBytes = 400;
+  const size_t page = std::min(words.find('<'), words.find('\n'));
+  std::string line = words.substr(0, std::min(page, kMostBytes));
+  const size_t code = words.find("<Code>");
+  if (code != std::string::npos) {
+    line += words.substr(code + 6, std::min<size_t>(words.find('<', code + 6) - code - 6, 60));
+  }
+  return line;
 }
 
 // What `code` of a call on `path` means; takes `error`, which is set where the code is not OK.
+// `telling`: the code that has a meaning of its own here, as no other has.
 absl::Status StatusOf(int32_t code, BallastTextBuffer error, const char* what,
-                      const std::string& path) {
+                      const std::string& path, int32_t telling = BALLAST_OBJECTS_OK) {
   if (code == BALLAST_OBJECTS_OK) return absl::OkStatus();
   const std::string words = OneLine(TakeBuffer(error));
-  switch (code) {
-    case BALLAST_OBJECTS_NOT_FOUND:
-      return BlobNotFound(path);
-    case BALLAST_OBJECTS_EXISTS:
-      return MakeError(absl::StatusCode::kAlreadyExists, "OBJECT_EXISTS",
-                       absl::StrCat("the object ", path, " exists"));
-    case BALLAST_OBJECTS_CHANGED:
-      return MakeError(absl::StatusCode::kAborted, "BLOB_REPLACED",
-                       absl::StrCat("the blob ", path, " was replaced while it was read"));
-    default:
-      spdlog::warn("the object store did not {} {}: {}", what, path, words);
-      return MakeError(absl::StatusCode::kUnavailable, "OBJECT_STORE",
-                       absl::StrCat("the object store did not ", what, " ", path,
-                                    code == BALLAST_OBJECTS_DENIED ? ": access is denied" : ""));
+  if (code == telling) {
+    switch (code) {
+      case BALLAST_OBJECTS_NOT_FOUND:
+        return BlobNotFound(path);
+      case BALLAST_OBJECTS_EXISTS:
+        return MakeError(absl::StatusCode::kAlreadyExists, "OBJECT_EXISTS",
+                         absl::StrCat("the object ", path, " exists"));
+      default:
+        return MakeError(absl::StatusCode::kAborted, "BLOB_REPLACED",
+                         absl::StrCat("the blob ", path, " was replaced while it was read"));
+    }
   }
+  spdlog::warn("the object store did not {} {}: {}", what, path, words);
+  if (code == BALLAST_OBJECTS_PANIC || code == BALLAST_OBJECTS_INVALID) {
+    return MakeError(absl::StatusCode::kInternal, "INTERNAL",
+                     "a fault in the object store's client");
+  }
+  return MakeError(absl::StatusCode::kUnavailable, "OBJECT_STORE",
+                   absl::StrCat("the object store did not ", what, " ", path,
+                                code == BALLAST_OBJECTS_DENIED ? ": access is denied" : "",
+                                code == BALLAST_OBJECTS_NOT_FOUND ? ": there is no bucket" : ""));
 }
 
 }  // namespace
@@ -71,7 +83,8 @@ absl::Status ObjectStoreClient::PutObject(const std::string& path, std::string_v
   BallastTextBuffer error{};
   const int32_t code =
       ballast_objects_put(store_.get(), ToRust(path), ToRust(bytes), only_new, &done, &error);
-  return StatusOf(code, error, "write", path);
+  return StatusOf(code, error, "write", path,
+                  only_new ? BALLAST_OBJECTS_EXISTS : BALLAST_OBJECTS_OK);
 }
 
 absl::Status ObjectStoreClient::Put(const std::string& path, std::string_view bytes) {
@@ -86,17 +99,19 @@ absl::StatusOr<ObjectStoreClient::Info> ObjectStoreClient::Head(const std::strin
   BallastObjectInfo info{};
   BallastTextBuffer error{};
   const int32_t code = ballast_objects_head(store_.get(), ToRust(path), &info, &error);
-  BALLAST_RETURN_IF_ERROR(StatusOf(code, error, "look up", path));
-  return Info{static_cast<int64_t>(info.size), TakeBuffer(info.tag)};
+  BALLAST_RETURN_IF_ERROR(StatusOf(code, error, "look up", path, BALLAST_OBJECTS_NOT_FOUND));
+  return Info{static_cast<int64_t>(info.size), TakeBuffer(info.etag)};
 }
 
-absl::StatusOr<std::string> ObjectStoreClient::Get(const std::string& path, const std::string& tag,
+absl::StatusOr<std::string> ObjectStoreClient::Get(const std::string& path, const std::string& etag,
                                                    int64_t offset, int64_t size) {
   BallastTextBuffer bytes{}, error{};
   const int32_t code =
-      ballast_objects_get(store_.get(), ToRust(path), ToRust(tag), static_cast<uint64_t>(offset),
+      ballast_objects_get(store_.get(), ToRust(path), ToRust(etag), static_cast<uint64_t>(offset),
                           static_cast<uint64_t>(size), &bytes, &error);
-  BALLAST_RETURN_IF_ERROR(StatusOf(code, error, "read", path));
+  const bool changed = code == BALLAST_OBJECTS_CHANGED;
+  BALLAST_RETURN_IF_ERROR(
+      StatusOf(code, error, "read", path, changed ? code : BALLAST_OBJECTS_NOT_FOUND));
   return TakeBuffer(bytes);
 }
 
@@ -146,7 +161,7 @@ absl::Status ObjectStoreClient::Upload::Finish() {
   bool done = false;
   BallastTextBuffer error{};
   const int32_t code = ballast_objects_upload_finish(upload_.get(), &done, &error);
-  return StatusOf(code, error, "write", path_);
+  return StatusOf(code, error, "write", path_, BALLAST_OBJECTS_NOT_FOUND);
 }
 
 }  // namespace ballast::server

@@ -15,7 +15,7 @@
 
 namespace ballast::server {
 
-// The crate `object_store` in C++ dress: objects below one prefix of one bucket. Calls wait for the
+// A wrapper of the crate `object_store`: objects below one prefix of one bucket. Calls wait for the
 // network, some 20 s at most where the store does not answer. Failures: NOT_FOUND (BLOB_NOT_FOUND),
 // ALREADY_EXISTS (OBJECT_EXISTS), ABORTED (BLOB_REPLACED), UNAVAILABLE (OBJECT_STORE), which also
 // says that access is denied: the store's own words go to the log, since they name buckets and
@@ -28,13 +28,14 @@ class ObjectStoreClient {
   };
   struct Info {
     int64_t size_bytes = 0;
-    std::string tag;  // of this version of the object
+    std::string etag;  // of this version of the object
   };
   // An object made of parts. Destroying it without Finish leaves nothing that can be seen. Thread
   // safety: not thread-safe.
   class Upload {
    public:
     absl::Status Part(std::string_view bytes);
+    // NOT_FOUND (BLOB_NOT_FOUND) may mean that an earlier try has finished it.
     absl::Status Finish();
 
    private:
@@ -61,9 +62,9 @@ class ObjectStoreClient {
   // ALREADY_EXISTS (OBJECT_EXISTS) where there is one, which stays as it is.
   absl::Status PutNew(const std::string& path, std::string_view bytes);
   absl::StatusOr<Info> Head(const std::string& path);
-  // `size` > 0 bytes at `offset`, which the object has. With a tag: ABORTED (BLOB_REPLACED) when it
-  // is another object now.
-  absl::StatusOr<std::string> Get(const std::string& path, const std::string& tag, int64_t offset,
+  // `size` > 0 bytes at `offset`, which the object has. With an etag: ABORTED (BLOB_REPLACED) when
+  // it is another object now.
+  absl::StatusOr<std::string> Get(const std::string& path, const std::string& etag, int64_t offset,
                                   int64_t size);
   // All below path + "/", by name.
   absl::StatusOr<std::vector<Listed>> List(const std::string& path);

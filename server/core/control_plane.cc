@@ -166,6 +166,7 @@ absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
     notices.work_added = true;
   }
   for (const std::string& resource : leases_.Due(now)) {
+    if (committing_.count(resource) != 0) continue;
     const LiveLease lease = *leases_.FindResource(resource);
     BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, lease, notices));
   }
@@ -197,6 +198,16 @@ absl::StatusOr<SynchronizeResponse> ControlPlane::Synchronize(absl::Time now,
   absl::StatusOr<SynchronizeResponse> response;
   {
     absl::MutexLock lock(&mutex_);
+    if (!request.has_busy()) {
+      // It may end its leases.
+      const auto has_committed = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+        const std::vector<std::string> held = leases_.HeldBy(request.worker_id());
+        return std::none_of(held.begin(), held.end(), [&](const std::string& resource) {
+          return committing_.count(resource) != 0;
+        });
+      };
+      mutex_.Await(absl::Condition(&has_committed));
+    }
     response = SynchronizeLocked(now, request, notices);
   }
   Tell(notices);
@@ -419,11 +430,18 @@ absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlo
                                       const std::string& blob,
                                       const std::function<absl::Status()>& commit) {
   BALLAST_RETURN_IF_ERROR(Enter(now));
-  // Held over the commit on purpose: between a check and a commit outside of it the lease could
-  // end, and a stale write would leave a file behind.
+  const std::string& resource = first.lease().resource();
+  {
+    absl::MutexLock lock(&mutex_);
+    if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
+    ++committing_[resource];
+  }
+  // It may wait for a network, so nothing is locked; and the lease does not end meanwhile, or a
+  // stale write would leave a file behind.
+  const absl::Status committed = commit();
   absl::MutexLock lock(&mutex_);
-  if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
-  BALLAST_RETURN_IF_ERROR(commit());
+  if (--committing_[resource] == 0) committing_.erase(resource);
+  BALLAST_RETURN_IF_ERROR(committed);
   if (!first.has_checkpoint_step()) {
     PassKillPoint("server.result_file.written");
     return absl::OkStatus();

@@ -73,7 +73,8 @@ class ControlPlane {
 
   // Runs `commit` while the lease is certain to hold, and remembers a checkpoint that it has
   // written. `first` and `blob` as in BlobToWrite. FAILED_PRECONDITION (LEASE_LOST): `commit` has
-  // not run.
+  // not run. Meanwhile the lease does not end, however long it takes, and its worker's word that it
+  // has finished waits.
   absl::Status CommitBlob(absl::Time now, const worker::v1::WriteBlobRequest& first,
                           const std::string& blob, const std::function<absl::Status()>& commit);
 
@@ -133,6 +134,7 @@ class ControlPlane {
 
   mutable absl::Mutex mutex_;
   LeaseTable leases_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, int> committing_ ABSL_GUARDED_BY(mutex_);  // resource -> blobs just now
   // Whether the store may have leases that memory has not.
   bool doubtful_ ABSL_GUARDED_BY(mutex_) = true;
   std::map<std::string, admin::v1::WorkerInfo> workers_ ABSL_GUARDED_BY(mutex_);

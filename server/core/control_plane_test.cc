@@ -5,6 +5,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -234,6 +235,29 @@ TEST_F(ControlPlaneTest, AStaleEpochChangesNothing) {
   EXPECT_EQ(Job(name).SerializeAsString(), before.SerializeAsString());
   EXPECT_EQ(Events(name).size(), events);
   EXPECT_TRUE(Sync(FinishedDelta("w2", fresh)).has_idle());
+  EXPECT_EQ(Job(name).state(), FineTuningJob::SUCCEEDED);
+}
+
+TEST_F(ControlPlaneTest, ALeaseOutlivesACommitThatTakesLongAndHoldsUpNobody) {
+  const std::string name = CreateJob();
+  const auto lease = Idle("w1").work().lease();
+  worker::v1::WriteBlobRequest write;
+  *write.mutable_lease() = lease;
+  write.set_worker_id("w1");
+  write.set_checkpoint_step(3);
+  std::thread finishing;
+  ASSERT_OK(plane_->CommitBlob(now_, write, "blob", [&] {
+    // Others are served meanwhile, and time passes.
+    now_ += absl::Hours(1);
+    EXPECT_OK(plane_->Enter(now_));
+    EXPECT_TRUE(Idle("w2").has_idle());
+    EXPECT_EQ(Job(name).state(), FineTuningJob::RUNNING);
+    // What would end the lease waits for the commit.
+    finishing = std::thread(
+        [&, now = now_] { EXPECT_OK(plane_->Synchronize(now, FinishedDelta("w1", lease))); });
+    return absl::OkStatus();
+  }));
+  finishing.join();
   EXPECT_EQ(Job(name).state(), FineTuningJob::SUCCEEDED);
 }
 

@@ -57,28 +57,33 @@ absl::StatusOr<std::string> JobThatReads(Transaction& tx, const DatasetRecord& r
   return found;
 }
 
-// OK when `size_bytes` more are within the quota.
-absl::Status CheckQuotaOfBytes(
-    Transaction& tx, const std::string& tenant, int64_t size_bytes, const TenantQuota& quota,
-    const std::function<int64_t(const std::string& blob)>& unfinished = nullptr) {
-  if (quota.max_dataset_bytes == 0) return absl::OkStatus();
+// Bytes of a tenant's data sets, and the blobs of those whose upload has not ended.
+struct StoredDatasets {
+  int64_t bytes = 0;
+  std::vector<std::string> unfinished;
+};
+
+absl::StatusOr<StoredDatasets> DatasetsOf(Transaction& tx, const std::string& tenant) {
   constexpr int kPage = 100;
-  int64_t stored = 0;
+  StoredDatasets found;
   for (int64_t before = 0;;) {
     BALLAST_ASSIGN_OR_RETURN(const auto rows,
                              tx.ListByScope(Kind::kDataset, tenant, before, kPage));
     for (const Row& row : rows) {
       BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<DatasetRecord>(row));
-      const bool finished = record.dataset().state() != Dataset::AWAITING_UPLOAD;
-      if (finished) {
-        stored += record.dataset().size_bytes();
-      } else if (unfinished) {
-        stored += unfinished(record.blob());
+      if (record.dataset().state() == Dataset::AWAITING_UPLOAD) {
+        found.unfinished.push_back(record.blob());
+      } else {
+        found.bytes += record.dataset().size_bytes();
       }
     }
-    if (rows.size() < kPage) break;
+    if (rows.size() < kPage) return found;
     before = rows.back().sequence;
   }
+}
+
+// OK when `size_bytes` more than the `stored` ones are within the quota.
+absl::Status CheckQuotaOfBytes(int64_t stored, int64_t size_bytes, const TenantQuota& quota) {
   if (stored + size_bytes <= quota.max_dataset_bytes) return absl::OkStatus();
   return MakeError(
       absl::StatusCode::kResourceExhausted, "QUOTA_DATASET_BYTES",
@@ -195,10 +200,20 @@ absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName&
 
 absl::Status DatasetCatalog::CheckRoom(
     const std::string& tenant, int64_t size_bytes,
-    const std::function<int64_t(const std::string& blob)>& unfinished) {
-  return store_.Read([&](Transaction& tx) {
-    return CheckQuotaOfBytes(tx, tenant, size_bytes, quotas_.Of(tenant), unfinished);
-  });
+    const std::function<absl::StatusOr<int64_t>(const std::string& blob)>& unfinished) {
+  const TenantQuota& quota = quotas_.Of(tenant);
+  if (quota.max_dataset_bytes == 0) return absl::OkStatus();
+  StoredDatasets stored;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(stored, DatasetsOf(tx, tenant));
+    return absl::OkStatus();
+  }));
+  // Outside the transaction: it may ask a store behind a network.
+  for (const std::string& blob : stored.unfinished) {
+    BALLAST_ASSIGN_OR_RETURN(const int64_t bytes, unfinished(blob));
+    stored.bytes += bytes;
+  }
+  return CheckQuotaOfBytes(stored.bytes, size_bytes, quota);
 }
 
 absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
@@ -213,7 +228,10 @@ absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
           absl::StrCat(record.dataset().name(),
                        " has its bytes already; create another data set for other rows"));
     }
-    BALLAST_RETURN_IF_ERROR(CheckQuotaOfBytes(tx, tenant, size_bytes, quotas_.Of(tenant)));
+    if (const TenantQuota& quota = quotas_.Of(tenant); quota.max_dataset_bytes != 0) {
+      BALLAST_ASSIGN_OR_RETURN(const StoredDatasets stored, DatasetsOf(tx, tenant));
+      BALLAST_RETURN_IF_ERROR(CheckQuotaOfBytes(stored.bytes, size_bytes, quota));
+    }
     SetState(record, Dataset::VALIDATING);
     record.mutable_dataset()->set_size_bytes(size_bytes);
     record.mutable_dataset()->set_digest(digest);

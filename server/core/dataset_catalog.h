@@ -39,8 +39,9 @@ class DatasetCatalog {
   absl::StatusOr<DatasetRecord> GetRecordOf(const std::string& tenant, const TenantName& name);
   // OK when the tenant may have `size_bytes` more in its data sets, beside what is stored of
   // unfinished uploads, `unfinished(blob)` bytes each. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
-  absl::Status CheckRoom(const std::string& tenant, int64_t size_bytes,
-                         const std::function<int64_t(const std::string& blob)>& unfinished);
+  absl::Status CheckRoom(
+      const std::string& tenant, int64_t size_bytes,
+      const std::function<absl::StatusOr<int64_t>(const std::string& blob)>& unfinished);
   // All bytes are durable under the record's blob: VALIDATING. FAILED_PRECONDITION
   // (UPLOAD_FINISHED) unless it was AWAITING_UPLOAD. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
   absl::StatusOr<v1::Dataset> FinishUpload(const std::string& tenant, const TenantName& name,

@@ -229,13 +229,19 @@ TEST_F(FairShareTest, BytesOfDataSetsAreLimited) {
     return datasets_->FinishUpload("acme", {"acme", id}, size, testing::kBaseDigest).status();
   };
   ASSERT_OK(upload(600));
-  const auto none = [](const std::string&) -> int64_t { return 0; };
+  const auto none = [](const std::string&) -> absl::StatusOr<int64_t> { return 0; };
   EXPECT_OK(datasets_->CheckRoom("acme", 400, none));
   EXPECT_THAT(datasets_->CheckRoom("acme", 401, none), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
   EXPECT_THAT(upload(401), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
   // The one that was refused is there, unfinished, with the bytes that it has.
-  EXPECT_THAT(datasets_->CheckRoom("acme", 300, [](const std::string&) -> int64_t { return 101; }),
-              StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
+  const auto room_beside = [&](const absl::StatusOr<int64_t>& unfinished) {
+    return datasets_->CheckRoom("acme", 300, [&](const std::string&) { return unfinished; });
+  };
+  EXPECT_OK(room_beside(100));
+  EXPECT_THAT(room_beside(101), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
+  // What cannot be looked up does not count as nothing.
+  EXPECT_THAT(room_beside(MakeError(absl::StatusCode::kUnavailable, "OBJECT_STORE", "cut")),
+              StatusIs(absl::StatusCode::kUnavailable, "OBJECT_STORE"));
   EXPECT_OK(upload(400));
   EXPECT_OK(datasets_->CheckRoom("other", int64_t{1} << 40, none));
 }

@@ -77,7 +77,8 @@ class Transaction {
   virtual ~Transaction() = default;
 
   // A hint that these rows will be got: a store that is far away asks for all of them at once, and
-  // holds them in their order. Get then gives what was found now, unless this transaction changes it.
+  // holds them in their order. Get then gives what was found now, unless this transaction changes
+  // it.
   virtual absl::Status Prefetch(const std::vector<RowKey>& keys) { return absl::OkStatus(); }
   // In a transaction that only reads nothing is held.
   virtual absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope,

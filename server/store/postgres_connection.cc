@@ -184,8 +184,8 @@ absl::StatusOr<std::string> PostgresConnection::Prepared(const char* sql,
   std::vector<Oid> types;
   for (size_t i = 0; i < count; ++i) types.push_back(OidOf(values[i].type()));
   statement->second = absl::StrCat("s", statements_.size());
-  PGresult* prepared = PQprepare(connection_, statement->second.c_str(), sql,
-                                 static_cast<int>(count), types.data());
+  PGresult* prepared =
+      PQprepare(connection_, statement->second.c_str(), sql, static_cast<int>(count), types.data());
   if (!Succeeded(prepared)) {
     statements_.erase(statement);
     return Fail(prepared);

@@ -72,10 +72,10 @@ absl::StatusOr<int64_t> PostgresTransaction::Insert(Kind kind, const Row& row) {
   Forget(kind, row.scope, row.id);
   BALLAST_ASSIGN_OR_RETURN(
       const PostgresRows inserted,
-      connection_.Run(StatementsFor(kind).insert_next,
-                      {Value::Text(row.scope), Value::Text(row.id),
-                       Value::Int(static_cast<int>(kind)), Value::Int(row.state),
-                       Value::Int(row.queue_key), Value::Bytes(row.bytes)}));
+      connection_.Run(
+          StatementsFor(kind).insert_next,
+          {Value::Text(row.scope), Value::Text(row.id), Value::Int(static_cast<int>(kind)),
+           Value::Int(row.state), Value::Int(row.queue_key), Value::Bytes(row.bytes)}));
   return inserted.IntAt(0, 0);
 }
 

@@ -15,7 +15,8 @@ namespace {
         "INSERT INTO " table " (" BALLAST_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6)",     \
         "WITH next AS (INSERT INTO sequences AS s (kind, scope, last) VALUES ($3, $1, 1)"  \
         " ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last)"       \
-        " INSERT INTO " table " (" BALLAST_COLUMNS ") SELECT $1, $2, last, $4, $5, $6"     \
+        " INSERT INTO " table " (" BALLAST_COLUMNS                                         \
+        ") SELECT $1, $2, last, $4, $5, $6"                                                \
         " FROM next RETURNING sequence",                                                   \
         "UPDATE " table                                                                    \
         " SET state = $1, queue_key = $2, record = $3 WHERE scope = $4 AND id = $5"        \

@@ -15,9 +15,9 @@
 namespace ballast::server {
 
 // A JobStore in one SQLite file. Writes go through one connection and are on disk when Update
-// returns; those that wait for it while another one runs are committed together, by the last of them.
-// Reads have a connection of their own and do not wait for a commit. Made for one server process
-// (DataDirLock sees to that).
+// returns; those that wait for it while another one runs are committed together, by the last of
+// them. Reads have a connection of their own and do not wait for a commit. Made for one server
+// process (DataDirLock sees to that).
 class SqliteJobStore : public JobStore {
  public:
   // Opens or makes the database and brings its schema up to date. Failures: SqliteConnection's,

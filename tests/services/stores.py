@@ -69,8 +69,10 @@ class Stores:
 
     @property
     def all_bytes(self):
-        """Folders with everything that is kept."""
-        return [self._server_data, self.blobs] if self.on_object_store else [self._server_data]
+        """Folders with everything that is kept, those of an object store with what it keeps for itself."""
+        if not self.on_object_store:
+            return [self._server_data]
+        return [self._server_data, pathlib.Path(object_store.values(self.object_store_file)["folder"])]
 
     def unfinished(self):
         """Files of blobs that are being written. An object store keeps parts of these where nobody but it looks."""

@@ -18,7 +18,7 @@ enum {
   BALLAST_OBJECTS_NOT_FOUND = 2,  /* no such object, or no such bucket */
   BALLAST_OBJECTS_EXISTS = 3,     /* put with `only_new`: there is one */
   BALLAST_OBJECTS_PANIC = 4,      /* a bug of the library */
-  BALLAST_OBJECTS_CHANGED = 5,    /* get with a tag: the object is another one now */
+  BALLAST_OBJECTS_CHANGED = 5,    /* get with an etag: the object is another one now */
   BALLAST_OBJECTS_DENIED = 6,     /* credentials are missing, wrong, or not allowed to */
   BALLAST_OBJECTS_UNAVAILABLE = 7 /* anything else: network, time-out, an error of the store */
 };
@@ -28,7 +28,7 @@ typedef struct BallastObjectUpload BallastObjectUpload;
 
 typedef struct {
   uint64_t size;
-  BallastTextBuffer tag; /* of this version of the bytes; owned by the receiver */
+  BallastTextBuffer etag; /* of this version of the bytes; owned by the receiver */
 } BallastObjectInfo;
 
 /* The store of a URL: s3://BUCKET/PREFIX, gs://.. or az://... Credentials come from the
@@ -44,9 +44,9 @@ int32_t ballast_objects_put(const BallastObjects* store, BallastText path, Balla
                             bool only_new, bool* out, BallastTextBuffer* error);
 int32_t ballast_objects_head(const BallastObjects* store, BallastText path, BallastObjectInfo* out,
                              BallastTextBuffer* error);
-/* `size` > 0 bytes at `offset`, which the object has; of the version with this tag, where it is not
- * empty. */
-int32_t ballast_objects_get(const BallastObjects* store, BallastText path, BallastText tag,
+/* `size` > 0 bytes at `offset`, which the object has; of the version with this etag, where it is
+ * not empty. */
+int32_t ballast_objects_get(const BallastObjects* store, BallastText path, BallastText etag,
                             uint64_t offset, uint64_t size, BallastTextBuffer* out,
                             BallastTextBuffer* error);
 /* Objects below path + "/", by name: lines of a size, a tab and the rest of the name. */

@@ -24,10 +24,11 @@ use crate::abi::{guarded, Failure, Text, TextBuffer};
 const THREADS: usize = 2;
 const CONNECT: Duration = Duration::from_secs(5);
 /// One request, of up to some MiB.
-const REQUEST: Duration = Duration::from_secs(60);
-/// Short: callers tell their own clients to try again.
+const REQUEST: Duration = Duration::from_secs(15);
+/// Few: callers tell their own clients to try again.
 const RETRIES: usize = 4;
-const RETRY: Duration = Duration::from_secs(20);
+/// One call, with all of its requests and the fetching of credentials. Below the 30 s in which clients and leases end.
+const CALL: Duration = Duration::from_secs(20);
 
 /// The discriminants are those of the header.
 #[repr(i32)]
@@ -82,7 +83,7 @@ pub struct Upload {
 #[repr(C)]
 pub struct ObjectInfo {
     size: u64,
-    tag: TextBuffer,
+    etag: TextBuffer,
 }
 
 /// The threads that all stores share; TLS is chosen once they are there.
@@ -103,8 +104,39 @@ fn runtime() -> Result<&'static Runtime, Failure> {
 }
 
 /// Runs a call of the crate, and waits for it here.
-fn wait<T>(call: impl Future<Output = T>) -> Result<T, Failure> {
-    Ok(runtime()?.block_on(call))
+fn wait<T, E>(call: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
+    let answered = runtime()?.block_on(async { tokio::time::timeout(CALL, call).await });
+    match answered {
+        Ok(answer) => Ok(answer?),
+        Err(_) => {
+            let words = format!("no answer within {} s", CALL.as_secs());
+            Err(failure(Code::Unavailable, words))
+        }
+    }
+}
+
+/// Settings of the environment, `PREFIX_NAME`, as the cloud's own tools have them: those that `options` do not
+/// have, and none of a group of settings of which `options` have one.
+fn from_environment<K>(
+    prefix: &str,
+    options: &[(K, String)],
+    groups: &[fn(&K) -> bool],
+) -> Vec<(K, String)>
+where
+    K: std::str::FromStr + PartialEq,
+{
+    let has = |group: &fn(&K) -> bool| options.iter().any(|(key, _)| group(key));
+    let given: Vec<_> = groups.iter().filter(|group| has(group)).collect();
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with(prefix))
+        .filter_map(|(name, value)| Some((name.to_ascii_lowercase().parse::<K>().ok()?, value)))
+        .filter(|(key, _)| !options.iter().any(|(given, _)| given == key))
+        .filter(|(key, _)| !given.iter().any(|group| group(key)))
+        .collect()
 }
 
 impl Objects {
@@ -115,18 +147,23 @@ impl Objects {
         let client = ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST);
         let retry = RetryConfig {
             max_retries: RETRIES,
-            retry_timeout: RETRY,
+            retry_timeout: CALL,
             ..Default::default()
         };
         // The client's options go first: names like "allow_http" change one of them.
         macro_rules! built {
-            ($builder:ty, $key:ty) => {{
-                let mut builder = <$builder>::from_env()
+            ($builder:ty, $key:ty, $prefix:expr, $($group:pat),+) => {{
+                let mut given = Vec::new();
+                for (name, value) in options {
+                    given.push((name.parse::<$key>()?, (*value).to_owned()));
+                }
+                let found = from_environment($prefix, &given, &[$(|key| matches!(key, $group)),+]);
+                let mut builder = <$builder>::new()
                     .with_client_options(client)
                     .with_url(url)
                     .with_retry(retry);
-                for (name, value) in options {
-                    builder = builder.with_config(name.parse::<$key>()?, *value);
+                for (key, value) in found.into_iter().chain(given) {
+                    builder = builder.with_config(key, value);
                 }
                 let built = builder.build().map_err(|error| {
                     failure(Code::Invalid, Failure::from(error).message)
@@ -135,17 +172,35 @@ impl Objects {
             }};
         }
         let store = match parsed.scheme() {
-            "s3" | "s3a" => built!(AmazonS3Builder, AmazonS3ConfigKey),
-            "gs" => built!(GoogleCloudStorageBuilder, GoogleConfigKey),
-            "az" | "azure" | "abfs" | "abfss" | "adl" => {
-                built!(MicrosoftAzureBuilder, AzureConfigKey)
-            }
+            "s3" | "s3a" => built!(
+                AmazonS3Builder,
+                AmazonS3ConfigKey,
+                "AWS_",
+                AmazonS3ConfigKey::AccessKeyId
+                    | AmazonS3ConfigKey::SecretAccessKey
+                    | AmazonS3ConfigKey::Token,
+                AmazonS3ConfigKey::Endpoint | AmazonS3ConfigKey::S3Endpoint
+            ),
+            "gs" => built!(
+                GoogleCloudStorageBuilder,
+                GoogleConfigKey,
+                "GOOGLE_",
+                GoogleConfigKey::ServiceAccount
+                    | GoogleConfigKey::ServiceAccountKey
+                    | GoogleConfigKey::ApplicationCredentials
+            ),
+            "az" | "azure" | "abfs" | "abfss" | "adl" => built!(
+                MicrosoftAzureBuilder,
+                AzureConfigKey,
+                "AZURE_",
+                AzureConfigKey::AccessKey | AzureConfigKey::SasKey | AzureConfigKey::Token
+            ),
             other => {
                 let words = format!("\"{other}://\" is no store; take s3://, gs:// or az://");
                 return Err(failure(Code::Invalid, words));
             }
         };
-        let prefix = Path::parse(parsed.path().trim_matches('/')).map_err(|error| {
+        let prefix = Path::from_url_path(parsed.path().trim_matches('/')).map_err(|error| {
             failure(Code::Invalid, format!("the path of \"{url}\" cannot be a prefix: {error}"))
         })?;
         Ok(Objects { store, prefix: prefix.as_ref().to_owned() })
@@ -160,25 +215,23 @@ impl Objects {
     fn put(&self, name: &str, bytes: &[u8], only_new: bool) -> Result<(), Failure> {
         let mode = if only_new { PutMode::Create } else { PutMode::Overwrite };
         let path = self.path(name)?;
-        wait(self.store.put_opts(&path, bytes.to_vec().into(), mode.into()))??;
+        wait(self.store.put_opts(&path, bytes.to_vec().into(), mode.into()))?;
         Ok(())
     }
 
     fn head(&self, name: &str) -> Result<(u64, String), Failure> {
-        let found = wait(self.store.head(&self.path(name)?))??;
+        let found = wait(self.store.head(&self.path(name)?))?;
         Ok((found.size, found.e_tag.unwrap_or_default()))
     }
 
-    fn get(&self, name: &str, tag: &str, offset: u64, size: u64) -> Result<Vec<u8>, Failure> {
+    fn get(&self, name: &str, etag: &str, offset: u64, size: u64) -> Result<Vec<u8>, Failure> {
         let options = GetOptions {
             range: Some(GetRange::Bounded(offset..offset + size)),
-            if_match: (!tag.is_empty()).then(|| tag.to_owned()),
+            if_match: (!etag.is_empty()).then(|| etag.to_owned()),
             ..Default::default()
         };
         let path = self.path(name)?;
-        let bytes = wait(async {
-            self.store.get_opts(&path, options).await?.bytes().await
-        })??;
+        let bytes = wait(async { self.store.get_opts(&path, options).await?.bytes().await })?;
         if bytes.len() as u64 != size {
             let words = format!("{} bytes came instead of {size}", bytes.len());
             return Err(failure(Code::Unavailable, words));
@@ -189,11 +242,14 @@ impl Objects {
     /// (rest of the name, size), by name.
     fn list(&self, name: &str) -> Result<Vec<(String, u64)>, Failure> {
         let path = self.path(name)?;
-        let found: Vec<_> = wait(self.store.list(Some(&path)).try_collect())??;
+        let found: Vec<_> = wait(self.store.list(Some(&path)).try_collect())?;
         let skipped = path.as_ref().len() + 1;
+        // A "folder" that somebody has made is an object whose name ends with the slash, and lists without it.
         let mut named: Vec<_> = found
             .iter()
-            .map(|object| (object.location.as_ref()[skipped..].to_owned(), object.size))
+            .filter_map(|object| {
+                Some((object.location.as_ref().get(skipped..)?.to_owned(), object.size))
+            })
             .collect();
         named.sort();
         Ok(named)
@@ -216,24 +272,24 @@ impl Objects {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(count),
                 Err(error) => Err(error),
             }
-        })??;
+        })?;
         Ok(deleted)
     }
 
     fn upload(&self, name: &str) -> Result<Upload, Failure> {
-        let parts = wait(self.store.put_multipart(&self.path(name)?))??;
+        let parts = wait(self.store.put_multipart(&self.path(name)?))?;
         Ok(Upload { parts, ended: false })
     }
 }
 
 impl Upload {
     fn part(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        wait(self.parts.put_part(bytes.to_vec().into()))??;
+        wait(self.parts.put_part(bytes.to_vec().into()))?;
         Ok(())
     }
 
     fn finish(&mut self) -> Result<(), Failure> {
-        wait(self.parts.complete())??;
+        wait(self.parts.complete())?;
         self.ended = true;
         Ok(())
     }
@@ -301,8 +357,8 @@ pub unsafe extern "C" fn ballast_objects_head(
     error: *mut TextBuffer,
 ) -> i32 {
     guarded(out, error, || {
-        let (size, tag) = (*store).head(path.str()?)?;
-        Ok(ObjectInfo { size, tag: TextBuffer::owned(tag) })
+        let (size, etag) = (*store).head(path.str()?)?;
+        Ok(ObjectInfo { size, etag: TextBuffer::owned(etag) })
     })
 }
 
@@ -312,14 +368,14 @@ pub unsafe extern "C" fn ballast_objects_head(
 pub unsafe extern "C" fn ballast_objects_get(
     store: *const Objects,
     path: Text,
-    tag: Text,
+    etag: Text,
     offset: u64,
     size: u64,
     out: *mut TextBuffer,
     error: *mut TextBuffer,
 ) -> i32 {
     guarded(out, error, || {
-        (*store).get(path.str()?, tag.str()?, offset, size).map(TextBuffer::owned)
+        (*store).get(path.str()?, etag.str()?, offset, size).map(TextBuffer::owned)
     })
 }
 
