@@ -271,6 +271,26 @@ absl::StatusOr<std::optional<BaseModelRecord>> HoldWhatDecides(Transaction& tx,
   return std::make_optional(std::move(base));
 }
 
+// Rows that a job is taken with, in the order in which they are held.
+std::vector<RowKey> RowsToTake(const JobRecord& listed, const Protection& protection) {
+  const FineTuningJob& job = listed.job();
+  std::vector<RowKey> keys = {{Kind::kJob, listed.tenant(), listed.id(), Hold::kExclusive}};
+  if (const auto base = ParseBaseModelName(job.base_model(), ""); base.ok()) {
+    keys.push_back({Kind::kBaseModel, "", *base, Hold::kShared});
+  }
+  for (const std::string& dataset : {job.training_dataset(), job.validation_dataset()}) {
+    const auto name = ParseDatasetName(dataset, "");
+    if (name.ok()) keys.push_back({Kind::kDataset, name->tenant, name->id, Hold::kShared});
+  }
+  if (protection.vector.has_value()) {
+    keys.push_back({Kind::kVector, "", protection.vector_id(), Hold::kShared});
+  }
+  RowKey time = VirtualTimeKey();
+  time.hold = Hold::kExclusive;
+  keys.push_back(std::move(time));
+  return keys;
+}
+
 // What decides, beside the data set, which rows an attempt is trained on.
 std::string ChoiceOfRows(const JobRecord& record) {
   const admin::v1::SafetyRows& safety = record.safety_rows_given().rows();
@@ -301,6 +321,7 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
           if (!WasSaid(record, wait)) waiting.emplace_back(std::move(record), std::move(wait));
           return true;
         }
+        BALLAST_RETURN_IF_ERROR(tx.Prefetch(RowsToTake(record, *protection)));
         BALLAST_ASSIGN_OR_RETURN(next, HoldQueued(tx, record));
         if (!next.has_value()) return true;
         BALLAST_ASSIGN_OR_RETURN(base, HoldWhatDecides(tx, *next, serving, *protection));

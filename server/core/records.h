@@ -72,11 +72,12 @@ absl::Status ReplaceRecord(Transaction& tx, const Record& record) {
 // of scopes that `wanted` does not want, which are not even read.
 template <typename Record, typename Visit, typename Wanted>
 absl::Status ForEachInState(Transaction& tx, int state, Visit visit, Wanted wanted) {
-  constexpr int kPage = 64;
+  // Most visits end at one of the first rows.
+  constexpr int kFirstPage = 4, kPage = 64;
   StateCursor cursor;
-  while (true) {
+  for (int page = kFirstPage;; page = kPage) {
     BALLAST_ASSIGN_OR_RETURN(const auto rows,
-                             tx.ListByState(KindOf(Record()), state, cursor, kPage));
+                             tx.ListByState(KindOf(Record()), state, cursor, page));
     for (const Row& row : rows) {
       BALLAST_ASSIGN_OR_RETURN(const bool is_wanted, wanted(row.scope));
       if (!is_wanted) continue;
@@ -84,7 +85,7 @@ absl::Status ForEachInState(Transaction& tx, int state, Visit visit, Wanted want
       BALLAST_ASSIGN_OR_RETURN(const bool more, visit(std::move(record)));
       if (!more) return absl::OkStatus();
     }
-    if (rows.size() < kPage) return absl::OkStatus();
+    if (static_cast<int>(rows.size()) < page) return absl::OkStatus();
     cursor = {rows.back().queue_key, rows.back().scope, rows.back().id};
   }
 }

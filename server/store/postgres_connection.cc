@@ -30,7 +30,11 @@ constexpr char kSession[] =
     "SET synchronous_commit = on; SET statement_timeout = '10s'; SET lock_timeout = '5s';"
     "SET idle_in_transaction_session_timeout = '15s'; SET client_min_messages = 'warning';"
     "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;"
-    "SET tcp_user_timeout = 20000";
+    "SET tcp_user_timeout = 20000;"
+    // Every statement goes by an index, whatever its values are: none needs a plan of its own.
+    "SET plan_cache_mode = 'force_generic_plan'";
+
+constexpr char kBegin[] = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 void LogNotice(void*, const char* message) {
   spdlog::debug("PostgreSQL says: {}", std::string(absl::StripTrailingAsciiWhitespace(message)));
@@ -245,9 +249,9 @@ absl::StatusOr<std::vector<PostgresRows>> PostgresConnection::RunAll(
   return rows;
 }
 
-absl::Status PostgresConnection::Begin(const std::string& first) {
+absl::Status PostgresConnection::Begin(const PostgresStatement& first) {
   sqlstate_.clear();
-  return Execute(absl::StrCat("BEGIN ISOLATION LEVEL READ COMMITTED; ", first));
+  return RunAll({{kBegin, {}}, first}).status();
 }
 
 absl::Status PostgresConnection::BeginReadOnly() {

@@ -90,9 +90,8 @@ class PostgresConnection {
   absl::StatusOr<std::vector<PostgresRows>> RunAll(
       const std::vector<PostgresStatement>& statements);
 
-  // Begins a transaction that sees what others commit meanwhile. `first` is a statement to run in
-  // it, or empty.
-  absl::Status Begin(const std::string& first);
+  // Begins a transaction that sees what others commit meanwhile, and runs a statement in it.
+  absl::Status Begin(const PostgresStatement& first);
   // Begins one on a consistent state, in which writing fails.
   absl::Status BeginReadOnly();
   // Commits. An error that leaves open whether it did is UNAVAILABLE (COMMIT_UNKNOWN).

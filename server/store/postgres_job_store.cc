@@ -21,6 +21,10 @@ constexpr absl::Duration kFirstPause = absl::Milliseconds(5);
 constexpr absl::Duration kLongestSearch = absl::Seconds(20);
 constexpr absl::Duration kSearchPause = absl::Milliseconds(200);
 
+// What a transaction leaves to be found by, should its commit be lost.
+constexpr char kStampCommit[] =
+    "INSERT INTO commits (connection, serial) VALUES ($1, $2)"
+    " ON CONFLICT (connection) DO UPDATE SET serial = excluded.serial";
 // Of connections that are closed for sure.
 constexpr char kForgetOld[] = "DELETE FROM commits WHERE begun < now() - interval '7 days'";
 // Waits for a transaction that writes the same row, finds what is committed, and leaves it.
@@ -73,9 +77,8 @@ absl::Status PostgresJobStore::TryUpdate(const Body& body, bool& again) {
   {
     BALLAST_ASSIGN_OR_RETURN(const PostgresPool::Lease connection, pool_.Take());
     stamp = {connection->id(), connection->NextSerial()};
-    absl::Status status = connection->Begin(absl::StrCat(
-        "INSERT INTO commits (connection, serial) VALUES ('", stamp.connection, "', ", stamp.serial,
-        ") ON CONFLICT (connection) DO UPDATE SET serial = ", "excluded.serial"));
+    absl::Status status = connection->Begin(
+        {kStampCommit, {PostgresValue::Text(stamp.connection), PostgresValue::Int(stamp.serial)}});
     if (status.ok()) {
       PostgresTransaction transaction(*connection, /*writes=*/true);
       status = body(transaction);

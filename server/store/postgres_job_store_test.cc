@@ -284,7 +284,7 @@ TEST(PostgresConnectionTest, OfStatementsInOneRoundTripTheRestIsNotRunAfterAFail
   ASSERT_OK(connection->Execute("CREATE TABLE numbers (n bigint)"));
   constexpr char kAdd[] = "INSERT INTO numbers VALUES ($1) RETURNING n";
   constexpr char kDivide[] = "SELECT 1 / $1";
-  ASSERT_OK(connection->Begin(""));
+  ASSERT_OK(connection->Begin({"SELECT 1", {}}));
   ASSERT_OK_AND_ASSIGN(const auto rows, connection->RunAll({{kAdd, {PostgresValue::Int(5)}},
                                                             {kAdd, {PostgresValue::Int(7)}}}));
   ASSERT_EQ(rows.size(), 2u);
@@ -292,7 +292,7 @@ TEST(PostgresConnectionTest, OfStatementsInOneRoundTripTheRestIsNotRunAfterAFail
   EXPECT_EQ(rows[1].IntAt(0, 0), 7);
   ASSERT_OK(connection->Commit());
 
-  ASSERT_OK(connection->Begin(""));
+  ASSERT_OK(connection->Begin({"SELECT 1", {}}));
   EXPECT_THAT(connection->RunAll({{kAdd, {PostgresValue::Int(1)}},
                                   {kDivide, {PostgresValue::Int(0)}},
                                   {kAdd, {PostgresValue::Int(2)}}}),

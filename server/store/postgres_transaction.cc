@@ -51,7 +51,7 @@ absl::Status PostgresTransaction::Prefetch(const std::vector<RowKey>& keys) {
   BALLAST_ASSIGN_OR_RETURN(const auto found, connection_.RunAll(statements));
   for (size_t i = 0; i < keys.size(); ++i) {
     const RowKey& key = keys[i];
-    prefetched_[{key.kind, key.scope, key.id}] = {
+    known_[{key.kind, key.scope, key.id}] = {
         key.hold, found[i].count() == 0 ? std::nullopt : std::optional<Row>(RowAt(found[i], 0))};
   }
   return absl::OkStatus();
@@ -59,13 +59,17 @@ absl::Status PostgresTransaction::Prefetch(const std::vector<RowKey>& keys) {
 
 absl::StatusOr<std::optional<Row>> PostgresTransaction::Get(Kind kind, std::string_view scope,
                                                             std::string_view id, Hold hold) {
-  const auto known = prefetched_.find({kind, std::string(scope), std::string(id)});
-  if (known != prefetched_.end() && known->second.hold >= hold) return known->second.row;
+  const Key key = {kind, std::string(scope), std::string(id)};
+  const auto known = known_.find(key);
+  if (known != known_.end() && known->second.hold >= hold) return known->second.row;
   BALLAST_ASSIGN_OR_RETURN(
       const PostgresRows rows,
       connection_.Run(GetStatement(kind, hold), {Value::Text(scope), Value::Text(id)}));
-  if (rows.count() == 0) return std::optional<Row>();
-  return std::optional<Row>(RowAt(rows, 0));
+  std::optional<Row> row;
+  if (rows.count() > 0) row = RowAt(rows, 0);
+  // What is held stays as it is; what is not there cannot be held.
+  if (writes_ && hold != Hold::kNone && row.has_value()) known_[key] = {hold, row};
+  return row;
 }
 
 absl::StatusOr<int64_t> PostgresTransaction::Insert(Kind kind, const Row& row) {
@@ -80,7 +84,12 @@ absl::StatusOr<int64_t> PostgresTransaction::Insert(Kind kind, const Row& row) {
 }
 
 absl::Status PostgresTransaction::Replace(Kind kind, const Row& row) {
-  Forget(kind, row.scope, row.id);
+  const auto known = known_.find({kind, row.scope, row.id});
+  if (known != known_.end() && known->second.row.has_value()) {
+    const int64_t sequence = known->second.row->sequence;
+    known->second.row = row;
+    known->second.row->sequence = sequence;
+  }
   BALLAST_ASSIGN_OR_RETURN(
       const PostgresRows changed,
       connection_.Run(StatementsFor(kind).replace,

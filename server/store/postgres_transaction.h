@@ -51,20 +51,20 @@ class PostgresTransaction : public Transaction {
 
  private:
   using Key = std::tuple<Kind, std::string, std::string>;  // with scope and id
-  struct Prefetched {
+  struct Known {
     Hold hold;
     std::optional<Row> row;
   };
 
   const char* GetStatement(Kind kind, Hold hold) const;
-  // The row is about to be another one.
+  // The row is about to come or go.
   void Forget(Kind kind, std::string_view scope, std::string_view id) {
-    prefetched_.erase({kind, std::string(scope), std::string(id)});
+    known_.erase({kind, std::string(scope), std::string(id)});
   }
 
   PostgresConnection& connection_;
   const bool writes_;
-  std::map<Key, Prefetched> prefetched_;
+  std::map<Key, Known> known_;  // rows that were prefetched or are held, as they are now
 };
 
 }  // namespace ballast::server

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Calls a server as fast as it answers, from many threads, for the benchmark of the control plane
-// (control_plane.py). Prints one line of JSON.
+// Calls a server as fast as it answers, from many threads, for the benchmarks of the control plane
+// (control_plane.py, claims.py, uploads.py). Prints one line of JSON.
 //
-//   call_load create|health ADDRESS SECONDS THREADS KEY_FILE BASE_MODEL
-// KEY_FILE has a line "TENANT KEY DATASET" for each tenant; threads take turns among them.
+//   call_load create|health|claim|upload ADDRESS SECONDS THREADS KEY_FILE BASE_MODEL [PER_SECOND]
+// create: jobs. health: the least that a server answers. claim: idle workers, each of which takes one
+// job and is never heard of again. upload: data sets of 32 MiB.
+// KEY_FILE has a line "TENANT KEY DATASET" for each tenant, or for `claim` one with a worker's key;
+// calls take turns among them. PER_SECOND: no more calls than so many, of all threads.
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
@@ -19,7 +22,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "ballast/v1/dataset_service.grpc.pb.h"
 #include "ballast/v1/fine_tuning_service.grpc.pb.h"
+#include "ballast/worker/v1/worker_service.grpc.pb.h"
+#include "common/base/digest.h"
 
 namespace {
 
@@ -71,6 +77,73 @@ grpc::Status CheckHealth(grpc::GenericStub& stub, grpc::CompletionQueue& queue) 
   return status;
 }
 
+// Takes one job with a worker that nobody has heard of. NOT_FOUND where there was none.
+grpc::Status Claim(ballast::worker::v1::WorkerService::Stub& stub, const Tenant& worker,
+                   const std::string& id) {
+  grpc::ClientContext context;
+  context.AddMetadata("authorization", absl::StrCat("Bearer ", worker.key));
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  ballast::worker::v1::SynchronizeRequest request;
+  request.set_worker_id(id);
+  request.set_device("none");
+  request.set_version("none");
+  request.mutable_idle();
+  ballast::worker::v1::SynchronizeResponse response;
+  const grpc::Status status = stub.Synchronize(&context, request, &response);
+  if (!status.ok() || response.has_work()) return status;
+  return {grpc::StatusCode::NOT_FOUND, "there was no job"};
+}
+
+// What is uploaded: rows of a data set, 32 MiB of them.
+const std::string& Rows() {
+  static const std::string* const rows = [] {
+    auto* text = new std::string;
+    for (int64_t i = 0; text->size() < size_t{32} << 20; ++i) {
+      absl::StrAppend(text, R"({"messages": [{"role": "user", "content": "what is thing number )", i,
+                      R"("}, {"role": "assistant", "content": "it is the thing after number )",
+                      i - 1, ", and before the next one\"}]}\n");
+    }
+    return text;
+  }();
+  return *rows;
+}
+
+grpc::Status Upload(ballast::v1::DatasetService::Stub& stub, const Tenant& tenant,
+                    const std::string& base_model, const std::string& digest) {
+  constexpr size_t kPieceBytes = size_t{256} << 10;
+  const auto authorise = [&](grpc::ClientContext& context) {
+    context.AddMetadata("authorization", absl::StrCat("Bearer ", tenant.key));
+  };
+  ballast::v1::Dataset dataset;
+  {
+    grpc::ClientContext context;
+    authorise(context);
+    ballast::v1::CreateDatasetRequest request;
+    request.set_parent(absl::StrCat("tenants/", tenant.id));
+    request.mutable_dataset()->set_base_model(base_model);
+    const grpc::Status status = stub.CreateDataset(&context, request, &dataset);
+    if (!status.ok()) return status;
+  }
+  grpc::ClientContext context;
+  authorise(context);
+  ballast::v1::WriteDatasetResponse response;
+  const auto stream = stub.WriteDataset(&context, &response);
+  const std::string& rows = Rows();
+  for (size_t at = 0; at < rows.size(); at += kPieceBytes) {
+    ballast::v1::WriteDatasetRequest request;
+    if (at == 0) request.set_name(dataset.name());
+    request.set_write_offset(static_cast<int64_t>(at));
+    request.set_data(rows.substr(at, kPieceBytes));
+    if (at + kPieceBytes >= rows.size()) {
+      request.set_finish(true);
+      request.set_digest(digest);
+    }
+    if (!stream->Write(request)) break;
+  }
+  stream->WritesDone();
+  return stream->Finish();
+}
+
 // A UUID of numbers that no other call of this process has.
 std::string RequestId(uint64_t process, uint64_t number) {
   char text[37];
@@ -82,21 +155,25 @@ std::string RequestId(uint64_t process, uint64_t number) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 7) {
+  if (argc != 7 && argc != 8) {
     std::fprintf(stderr,
-                 "usage: call_load create|health ADDRESS SECONDS THREADS KEY_FILE BASE_MODEL\n");
+                 "usage: call_load create|health|claim|upload ADDRESS SECONDS THREADS KEY_FILE "
+                 "BASE_MODEL [PER_SECOND]\n");
     return 2;
   }
   const std::string mode = argv[1], address = argv[2], base_model = argv[6];
   const double seconds = std::atof(argv[3]);
   const int threads = std::atoi(argv[4]);
+  const double per_second = argc == 8 ? std::atof(argv[7]) : 0;
   const std::vector<Tenant> tenants = ReadTenants(argv[5]);
   if (tenants.empty() || threads < 1) {
     std::fprintf(stderr, "call_load: no tenants in %s, or no threads\n", argv[5]);
     return 2;
   }
   const auto process = static_cast<uint64_t>(SteadyClock::now().time_since_epoch().count());
-  const auto end = SteadyClock::now() + std::chrono::duration<double>(seconds);
+  const std::string digest = mode == "upload" ? ballast::DigestOf(Rows()) : "";
+  const auto begin = SteadyClock::now();
+  const auto end = begin + std::chrono::duration<double>(seconds);
   std::atomic<uint64_t> number = 0;
   std::vector<Outcome> outcomes(static_cast<size_t>(threads));
   std::vector<std::thread> running;
@@ -107,15 +184,26 @@ int main(int argc, char** argv) {
       const auto channel =
           grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
       const auto jobs = ballast::v1::FineTuningService::NewStub(channel);
+      const auto workers = ballast::worker::v1::WorkerService::NewStub(channel);
+      const auto datasets = ballast::v1::DatasetService::NewStub(channel);
       grpc::GenericStub health(channel);
       grpc::CompletionQueue queue;
       Outcome& outcome = outcomes[static_cast<size_t>(t)];
-      const Tenant& tenant = tenants[static_cast<size_t>(t) % tenants.size()];
       while (SteadyClock::now() < end) {
-        const auto begin = SteadyClock::now();
+        const uint64_t own = ++number;
+        const Tenant& tenant = tenants[own % tenants.size()];
+        if (per_second > 0) {
+          std::this_thread::sleep_until(
+              begin + std::chrono::duration<double>(static_cast<double>(own) / per_second));
+        }
+        const auto asked = SteadyClock::now();
         grpc::Status status;
         if (mode == "create") {
-          status = Create(*jobs, tenant, base_model, RequestId(process, ++number));
+          status = Create(*jobs, tenant, base_model, RequestId(process, own));
+        } else if (mode == "claim") {
+          status = Claim(*workers, tenant, absl::StrCat("bench-", process, "-", own));
+        } else if (mode == "upload") {
+          status = Upload(*datasets, tenant, base_model, digest);
         } else {
           status = CheckHealth(health, queue);
         }
@@ -123,12 +211,13 @@ int main(int argc, char** argv) {
           if (outcome.failed++ == 0) std::fprintf(stderr, "%s\n", status.error_message().c_str());
           continue;
         }
-        const std::chrono::duration<double> took = SteadyClock::now() - begin;
+        const std::chrono::duration<double> took = SteadyClock::now() - asked;
         outcome.seconds.push_back(took.count());
       }
     });
   }
   for (std::thread& thread : running) thread.join();
+  const std::chrono::duration<double> took = SteadyClock::now() - begin;
   std::vector<double> all;
   int64_t failed = 0;
   for (const Outcome& outcome : outcomes) {
@@ -141,7 +230,7 @@ int main(int argc, char** argv) {
   };
   std::printf(
       "{\"calls\": %zu, \"failed\": %lld, \"seconds\": %g, \"p50_ms\": %.3f, \"p99_ms\": %.3f}\n",
-      all.size(), static_cast<long long>(failed), seconds, 1e3 * quantile(0.5),
+      all.size(), static_cast<long long>(failed), took.count(), 1e3 * quantile(0.5),
       1e3 * quantile(0.99));
   return failed == 0 && !all.empty() ? 0 : 1;
 }

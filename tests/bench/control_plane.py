@@ -6,50 +6,39 @@ usage: tests/bench/control_plane.py [--build build/release] [--rounds 5] [--seco
 
 - Durable CreateFineTuningJob through gRPC with an API key, beside pgbench running the same inserts and updates on the same
   PostgreSQL server, with as many clients.
-- The same on SQLite, beside a loop that commits the same inserts to a file, one at a time.
+- The same on SQLite, beside a loop that commits the same rows to a file: as many at a time as there are clients, which is the
+  most that the server puts into one commit, and one at a time.
 - Server CPU per bare RPC (health check), from the server's own clock in /proc.
 
-All tables are emptied before each round. Writes its figures into docs/results/control_plane.json. Data lies in the folder
-for temporary files, which must be on a disk: on a tmpfs nothing is durable.
+Jobs are of 64 tenants in turn. The server counts a tenant's waiting jobs at each creation, so a long queue of one tenant costs
+more (docs/results/README.md). All tables are emptied before each round. Writes its figures into docs/results/control_plane.json.
 """
 
 import argparse
-import hashlib
 import json
 import os
-import pathlib
-import platform
 import sqlite3
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
-import prepared  # noqa: E402
-import rows  # noqa: E402
-from harness import Bench, check, postgres  # noqa: E402
+from service import ROOT, TENANTS, Service, folder_on_a_disk, keep, pgbench, postgres, processor, rounded, same_tables  # noqa: E402
 
-MODEL = "tiny"
-TENANTS = 8
 # Bytes of a job's record and of its first event, as the server writes them (see `record_sizes`).
-PGBENCH = """\\set tenant :client_id % {tenants} + 1
+PGBENCH = """\\set tenant random(1, {tenants})
 \\set job random(1, 1000000000000)
 BEGIN;
 INSERT INTO commits (connection, serial) VALUES ('bench-' || :client_id, 1)
   ON CONFLICT (connection) DO UPDATE SET serial = commits.serial + 1;
-INSERT INTO sequences (kind, scope, last) VALUES (2, 't' || :tenant, 1)
-  ON CONFLICT (kind, scope) DO UPDATE SET last = sequences.last + 1 RETURNING last \\gset
+UPDATE tenants SET state = 0, queue_key = 0, record = decode(repeat('ab', 40), 'hex') WHERE scope = '' AND id = 't' || :tenant;
+WITH next AS (INSERT INTO sequences AS s (kind, scope, last) VALUES (2, 't' || :tenant, 1)
+  ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last)
 INSERT INTO jobs (scope, id, sequence, state, queue_key, record)
-  VALUES ('t' || :tenant, 'job-' || :job, :last, 2, 1, decode(repeat('ab', {record}), 'hex'));
+  SELECT 't' || :tenant, 'job-' || :job, last, 2, 1, decode(repeat('ab', {record}), 'hex') FROM next;
 INSERT INTO job_events (scope, job, sequence, event)
   VALUES ('t' || :tenant, 'job-' || :job, 1, decode(repeat('ab', {event}), 'hex'));
-UPDATE jobs SET state = 2, queue_key = 1, record = decode(repeat('cd', {record}), 'hex')
-  WHERE scope = 't' || :tenant AND id = 'job-' || :job;
 INSERT INTO requests (scope, request_id, payload_digest, result_name)
   VALUES ('t' || :tenant, 'request-' || :job, repeat('a', 71), 'job-' || :job);
 COMMIT;
@@ -60,90 +49,33 @@ COMMIT;
 EMPTIED = "DELETE FROM job_events; DELETE FROM jobs; DELETE FROM requests;"
 
 
-class Service:
-    """A server with TENANTS tenants, each with a data set, and one base model with a vector."""
-
-    def __init__(self, build, folder):
-        self.bench = Bench(build, folder)
-        self.keys = self.bench.folder / "keys"
-
-    def make(self):
-        bench = self.bench
-        bench.data.mkdir()
-        lines = ["quotas:", "  - {max_queued_jobs: 100000000}"]
-        tenants = {f"t{number}": os.urandom(32).hex() for number in range(1, TENANTS + 1)}
-        lines += ["api_keys:"]
-        for tenant, key in tenants.items():
-            lines.append(f"  - {{digest: \"sha256:{hashlib.sha256(key.encode()).hexdigest()}\", role: TENANT, tenant: {tenant}}}")
-        (bench.data / "server.yaml").write_text("\n".join(lines) + "\n" + bench.stores.configuration())
-        dev = bench.start_dev()
-        prepared.base_with_vector(bench, MODEL, "a benchmark")
-        data = rows.write(bench.folder / "rows.jsonl", rows.rows(60, seed=2))
-        with open(self.keys, "w") as keys:
-            for tenant, key in tenants.items():
-                environment = {"BALLAST_API_KEY": key, "BALLAST_TENANT": tenant}
-                dataset = bench.ok_json("dataset", "upload", data, "--base-model", MODEL, environment=environment)
-                keys.write(f"{tenant} {key} {dataset['name']}\n")
-        check(dev.terminate() == 0, "ballast dev did not stop")
-        bench.wait_until_free()
-        self.server = bench.start_server()  # and no worker: jobs stay QUEUED
-
-    def load(self, build, mode, seconds, threads):
-        done = subprocess.run([pathlib.Path(build) / "tests" / "bench" / "call_load", mode, f"127.0.0.1:{self.bench.port}",
-                               str(seconds), str(threads), self.keys, f"baseModels/{MODEL}"], capture_output=True, text=True)
-        check(done.returncode == 0, f"call_load {mode}: {done.stdout}{done.stderr}")
-        return json.loads(done.stdout)
-
-    def cpu_seconds(self):
-        fields = pathlib.Path(f"/proc/{self.server.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def record_sizes(query):
     (record, event), = query("SELECT (SELECT avg(length(record)) FROM jobs), (SELECT avg(length(event)) FROM job_events)")
     return round(float(record)), round(float(event))
 
 
-def pgbench(conninfo, script, seconds, threads):
-    done = subprocess.run([postgres.binaries() / "pgbench", "--no-vacuum", "--protocol", "prepared", "--client", str(threads),
-                           "--jobs", str(min(threads, os.cpu_count())), "--time", str(round(seconds)), "--file", script, conninfo],
-                          capture_output=True, text=True)
-    check(done.returncode == 0, f"pgbench: {done.stderr}")
-    # Older ones tell it twice: with and without the time to connect.
-    return float([line.split()[2] for line in done.stdout.splitlines() if line.startswith("tps = ")][-1])
-
-
-def bare_sqlite(file, seconds, record, event):
-    """Commits of the same rows a second, by one connection."""
+def bare_sqlite(file, seconds, record, event, batch):
+    """Rows of jobs that one connection commits in a second, `batch` at a time."""
     connection = sqlite3.connect(file, isolation_level=None)
     connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;" + EMPTIED)
     count, begin = 0, time.monotonic()
-    first, second, told = b"\xab" * record, b"\xcd" * record, b"\xab" * event
+    bytes_of_job, told, bytes_of_tenant = b"\xab" * record, b"\xab" * event, b"\xab" * 40
     while time.monotonic() - begin < seconds:
-        scope, job = f"t{count % TENANTS + 1}", f"bare-{begin}-{count}"
         connection.execute("BEGIN IMMEDIATE")
-        (last,) = connection.execute("INSERT INTO sequences (kind, scope, last) VALUES (2, ?, 1) ON CONFLICT (kind, scope) DO UPDATE"
-                                     " SET last = last + 1 RETURNING last", (scope,)).fetchone()
-        connection.execute("INSERT INTO jobs (scope, id, sequence, state, queue_key, record) VALUES (?, ?, ?, 2, 1, ?)",
-                           (scope, job, last, first))
-        connection.execute("INSERT INTO job_events (scope, job, sequence, event) VALUES (?, ?, 1, ?)", (scope, job, told))
-        connection.execute("UPDATE jobs SET state = 2, queue_key = 1, record = ? WHERE scope = ? AND id = ?", (second, scope, job))
-        connection.execute("INSERT INTO requests (scope, request_id, payload_digest, result_name) VALUES (?, ?, ?, ?)",
-                           (scope, f"request-{job}", "a" * 71, job))
+        for _ in range(batch):
+            scope, job = f"t{count % TENANTS + 1}", f"bare-{begin}-{count}"
+            connection.execute("UPDATE tenants SET state = 0, queue_key = 0, record = ? WHERE scope = '' AND id = ?", (bytes_of_tenant, scope))
+            (last,) = connection.execute("INSERT INTO sequences (kind, scope, last) VALUES (2, ?, 1) ON CONFLICT (kind, scope) DO UPDATE"
+                                         " SET last = last + 1 RETURNING last", (scope,)).fetchone()
+            connection.execute("INSERT INTO jobs (scope, id, sequence, state, queue_key, record) VALUES (?, ?, ?, 2, 1, ?)",
+                               (scope, job, last, bytes_of_job))
+            connection.execute("INSERT INTO job_events (scope, job, sequence, event) VALUES (?, ?, 1, ?)", (scope, job, told))
+            connection.execute("INSERT INTO requests (scope, request_id, payload_digest, result_name) VALUES (?, ?, ?, ?)",
+                               (scope, f"request-{job}", "a" * 71, job))
+            count += 1
         connection.execute("COMMIT")
-        count += 1
     connection.close()
     return count / seconds
-
-
-def same_tables(conninfo):
-    """Another database of the same server with the same tables, empty. Its connection string."""
-    postgres.query(conninfo, "CREATE DATABASE bench")
-    bench = conninfo.replace("dbname=postgres", "dbname=bench")
-    schema = subprocess.run([postgres.binaries() / "pg_dump", "--schema-only", "--dbname", conninfo], capture_output=True, check=True)
-    subprocess.run([postgres.binaries() / "psql", bench, "-X", "-q", "-v", "ON_ERROR_STOP=1"], input=schema.stdout,
-                   stdout=subprocess.DEVNULL, check=True)
-    return bench
 
 
 def against_postgres(arguments, folder):
@@ -152,7 +84,7 @@ def against_postgres(arguments, folder):
         service.bench.stores.start(on_postgres=True, on_object_store=False)
         conninfo = service.bench.stores.conninfo
         service.make()
-        service.load(arguments.build, "create", 1, arguments.threads)
+        service.load("create", 1, arguments.threads)
         sizes = record_sizes(lambda statement: postgres.query(conninfo, statement))
         bench = same_tables(conninfo)
         script = folder / "same.sql"
@@ -162,7 +94,7 @@ def against_postgres(arguments, folder):
             postgres.query(conninfo, EMPTIED)
             postgres.query(bench, EMPTIED)
             theirs.append(pgbench(bench, script, arguments.seconds, arguments.threads))
-            result = service.load(arguments.build, "create", arguments.seconds, arguments.threads)
+            result = service.load("create", arguments.seconds, arguments.threads)
             ours.append(result["calls"] / result["seconds"])
             latencies.append(result["p99_ms"])
             ratios.append(ours[-1] / theirs[-1])
@@ -177,7 +109,7 @@ def against_sqlite(arguments, folder):
     service = Service(arguments.build, folder / "with-sqlite")
     try:
         service.make()
-        service.load(arguments.build, "create", 1, arguments.threads)
+        service.load("create", 1, arguments.threads)
         database = service.bench.data / "server" / "ballast.db"
         connection = sqlite3.connect(database)
         sizes = record_sizes(lambda statement: connection.execute(statement).fetchall())
@@ -186,19 +118,22 @@ def against_sqlite(arguments, folder):
         with sqlite3.connect(copy) as target:
             connection.backup(target)
         connection.close()
-        ratios, ours, theirs, bare_rpc = [], [], [], []
+        ratios, alone, ours, theirs, one_by_one, bare_rpc = [], [], [], [], [], []
         for _ in range(arguments.rounds):
-            theirs.append(bare_sqlite(copy, arguments.seconds, *sizes))
+            theirs.append(bare_sqlite(copy, arguments.seconds, *sizes, arguments.threads))
+            one_by_one.append(bare_sqlite(copy, arguments.seconds, *sizes, 1))
             with sqlite3.connect(database, timeout=30) as emptied:
                 emptied.executescript(EMPTIED)
-            result = service.load(arguments.build, "create", arguments.seconds, arguments.threads)
+            result = service.load("create", arguments.seconds, arguments.threads)
             ours.append(result["calls"] / result["seconds"])
             ratios.append(ours[-1] / theirs[-1])
+            alone.append(ours[-1] / one_by_one[-1])
             before = service.cpu_seconds()
-            result = service.load(arguments.build, "health", arguments.seconds, arguments.threads)
+            result = service.load("health", arguments.seconds, arguments.threads)
             bare_rpc.append(1e6 * (service.cpu_seconds() - before) / result["calls"])
-        return {"ratio": statistics.median(ratios), "creates_per_s": statistics.median(ours),
-                "bare_commits_per_s": statistics.median(theirs), "rpc_cpu_us": statistics.median(bare_rpc)}
+        return {"ratio": statistics.median(ratios), "ratio_to_one_by_one": statistics.median(alone),
+                "creates_per_s": statistics.median(ours), "bare_per_s": statistics.median(theirs),
+                "bare_one_by_one_per_s": statistics.median(one_by_one), "rpc_cpu_us": statistics.median(bare_rpc)}
     finally:
         service.bench.stop_all()
 
@@ -214,12 +149,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.smoke:
         arguments.rounds, arguments.seconds = 1, 1
-    with tempfile.TemporaryDirectory(prefix="ballast-bench-") as folder:
-        folder = pathlib.Path(folder)
-        kind = subprocess.run(["stat", "--file-system", "--format=%T", folder], capture_output=True, text=True).stdout.strip()
-        if kind == "tmpfs":
-            sys.exit(f"control_plane.py: {folder} is on a tmpfs; set TMPDIR to a folder on a disk")
-        os.chmod(folder, 0o711)
+    with folder_on_a_disk() as folder:
         on_postgres = against_postgres(arguments, folder)
         on_sqlite = against_sqlite(arguments, folder)
     found = {
@@ -230,21 +160,8 @@ def main():
     }
     print(json.dumps(found, indent=1))
     if not arguments.smoke:
-        file = pathlib.Path(arguments.folder) / "control_plane.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
-        file.write_text(json.dumps({**known, **found}, indent=1) + "\n")
+        keep(arguments.folder, found)
     return 0
-
-
-def rounded(values):
-    return {name: round(value, 2) for name, value in values.items()}
-
-
-def processor():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
-    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks of the control plane share: a service to measure, its databases, and where figures are kept."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+
+import prepared  # noqa: E402
+import rows  # noqa: E402
+from harness import Bench, check, postgres  # noqa: E402
+
+MODEL = "tiny"
+TENANTS = 64
+
+
+class Service:
+    """A server and no worker, with TENANTS tenants, each with a data set, and one base model with a vector. `more`: lines of server.yaml."""
+
+    def __init__(self, build, folder, more=()):
+        self.bench, self._more = Bench(build, folder), list(more)
+        self.keys = self.bench.folder / "keys"
+
+    def make(self):
+        bench = self.bench
+        bench.data.mkdir()
+        lines = [*self._more, "quotas:", "  - {max_queued_jobs: 100000000}"]
+        tenants = {f"t{number}": os.urandom(32).hex() for number in range(1, TENANTS + 1)}
+        lines += ["api_keys:"]
+        for tenant, key in tenants.items():
+            lines.append(f"  - {{digest: \"sha256:{hashlib.sha256(key.encode()).hexdigest()}\", role: TENANT, tenant: {tenant}}}")
+        (bench.data / "server.yaml").write_text("\n".join(lines) + "\n" + bench.stores.configuration())
+        dev = bench.start_dev()
+        prepared.base_with_vector(bench, MODEL, "a benchmark")
+        data = rows.write(bench.folder / "rows.jsonl", rows.rows(60, seed=2))
+        with open(self.keys, "w") as keys:
+            for tenant, key in tenants.items():
+                environment = {"BALLAST_API_KEY": key, "BALLAST_TENANT": tenant}
+                dataset = bench.ok_json("dataset", "upload", data, "--base-model", MODEL, environment=environment)
+                keys.write(f"{tenant} {key} {dataset['name']}\n")
+        check(dev.terminate() == 0, "ballast dev did not stop")
+        bench.wait_until_free()
+        self.server = bench.start_server()  # and no worker: jobs stay QUEUED
+
+    def load(self, mode, seconds, threads, keys=None, **more):
+        return load(self.bench.build, f"127.0.0.1:{self.bench.port}", keys or self.keys, mode, seconds, threads, **more)
+
+    def worker_keys(self):
+        """A file as `keys` with a worker's key."""
+        file = self.bench.folder / "worker-keys"
+        file.write_text(f"worker {(self.bench.data / 'keys' / 'worker.key').read_text().strip()} none\n")
+        return file
+
+    def cpu_seconds(self):
+        fields = pathlib.Path(f"/proc/{self.server.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def load(build, address, keys, mode, seconds, threads, per_second=0):
+    """What call_load found, which see."""
+    done = subprocess.run([build / "tests" / "bench" / "call_load", mode, address, str(seconds), str(threads), keys,
+                           f"baseModels/{MODEL}", str(per_second)], capture_output=True, text=True)
+    check(done.returncode == 0, f"call_load {mode}: {done.stdout}{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def pgbench(conninfo, script, seconds, threads):
+    done = subprocess.run([postgres.binaries() / "pgbench", "--no-vacuum", "--protocol", "prepared", "--client", str(threads),
+                           "--jobs", str(min(threads, os.cpu_count())), "--time", str(round(seconds)), "--file", script, conninfo],
+                          capture_output=True, text=True)
+    check(done.returncode == 0, f"pgbench: {done.stderr}")
+    # Older ones tell it twice: with and without the time to connect.
+    return float([line.split()[2] for line in done.stdout.splitlines() if line.startswith("tps = ")][-1])
+
+
+def same_tables(conninfo):
+    """Another database of the same server with the same tables, empty. Its connection string."""
+    postgres.query(conninfo, "CREATE DATABASE bench")
+    bench = conninfo.replace("dbname=postgres", "dbname=bench")
+    schema = subprocess.run([postgres.binaries() / "pg_dump", "--schema-only", "--dbname", conninfo], capture_output=True, check=True)
+    subprocess.run([postgres.binaries() / "psql", bench, "-X", "-q", "-v", "ON_ERROR_STOP=1"], input=schema.stdout,
+                   stdout=subprocess.DEVNULL, check=True)
+    return bench
+
+
+def processor():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    return platform.machine()
+
+
+
+
+@contextlib.contextmanager
+def folder_on_a_disk():
+    """A temporary folder, which must be on a disk: on a tmpfs nothing is durable."""
+    with tempfile.TemporaryDirectory(prefix="ballast-bench-") as folder:
+        kind = subprocess.run(["stat", "--file-system", "--format=%T", folder], capture_output=True, text=True).stdout.strip()
+        if kind == "tmpfs":
+            sys.exit(f"{folder} is on a tmpfs; set TMPDIR to a folder on a disk")
+        os.chmod(folder, 0o711)
+        yield pathlib.Path(folder)
+
+
+def keep(folder, found):
+    """Puts figures into control_plane.json, beside those of others."""
+    file = pathlib.Path(folder) / "control_plane.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**known, **found}, indent=1) + "\n")
+
+
+def rounded(values):
+    return {name: round(value, 2) for name, value in values.items()}

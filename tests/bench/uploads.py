@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""How fast data sets are taken, beside a bare gRPC stream that is written to the same disk, in turns.
+
+usage: tests/bench/uploads.py [--build build/release] [--rounds 5] [--seconds 5] [--threads 4] [--smoke]
+
+Both sides are sent data sets of 32 MiB by the same client (call_load upload) through the same RPC; the bare one writes them
+to a file and makes it durable (bare_upload.cc). Ours also authenticates, keeps a record of each, computes the digest, and checks
+the rows of those that are complete meanwhile. Memory per stream is what the server has grown to (VmHWM) with all streams beyond
+what it had grown to with one, of each further stream. Writes its figures
+into docs/results/control_plane.json.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+
+from service import ROOT, Service, folder_on_a_disk, keep, load, processor, rounded  # noqa: E402
+
+MIB_OF_A_DATASET = 32
+
+
+def memory_kib(pid, field):
+    return int(re.search(rf"{field}:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1))
+
+
+def measured(arguments, folder):
+    service = Service(arguments.build, folder / "service", more=["max_dataset_bytes: 100000000"])
+    bare_folder = folder / "bare"
+    bare = None
+    try:
+        service.make()
+        tools = service.bench.build / "tests" / "bench"
+        bare_folder.mkdir()
+        bare = subprocess.Popen([tools / "bare_upload", bare_folder], stdout=subprocess.PIPE, text=True)
+        address = bare.stdout.readline().strip()
+        ratios, ours, theirs = [], [], []
+        service.load("upload", arguments.seconds, 1)
+        before = memory_kib(service.server.pid, "VmHWM")
+        for _ in range(arguments.rounds):
+            found = load(service.bench.build, address, service.keys, "upload", arguments.seconds, arguments.threads)
+            theirs.append(MIB_OF_A_DATASET * found["calls"] / found["seconds"])
+            for file in bare_folder.iterdir():
+                file.unlink()
+            found = service.load("upload", arguments.seconds, arguments.threads)
+            ours.append(MIB_OF_A_DATASET * found["calls"] / found["seconds"])
+            ratios.append(ours[-1] / theirs[-1])
+            shutil.rmtree(service.bench.data / "server" / "blobs" / "blobs" / "datasets", ignore_errors=True)
+        grown = (memory_kib(service.server.pid, "VmHWM") - before) / 1024
+        return {"ratio": statistics.median(ratios), "mib_per_s": statistics.median(ours), "bare_mib_per_s": statistics.median(theirs),
+                "mib_of_memory_per_stream": grown / max(1, arguments.threads - 1)}
+    finally:
+        if bare:
+            bare.kill()
+            bare.wait()
+        service.bench.stop_all()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default=str(ROOT / "build" / "release"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--smoke", action="store_true", help="a second of each; writes nothing")
+    parser.add_argument("--folder", default=str(ROOT / "docs" / "results"))
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.rounds, arguments.seconds = 1, 1
+    with folder_on_a_disk() as folder:
+        found = measured(arguments, folder)
+    figures = {"upload_ratio": round(found["ratio"], 3),
+               "upload": {"threads": arguments.threads, "rounds": arguments.rounds, "seconds": arguments.seconds,
+                          "processor": processor(), **rounded(found)}}
+    print(json.dumps(figures, indent=1))
+    if not arguments.smoke:
+        keep(arguments.folder, figures)
+    return 0
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    sys.exit(main())
