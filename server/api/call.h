@@ -68,11 +68,11 @@ class Call {
   absl::Time start_;
 };
 
-// Runs a unary RPC: authorises in gRPC's thread, then `handler` on the executor.
+// Runs a unary RPC: authorises in gRPC's thread, then `handler` on one of `threads`.
 template <typename Response, typename Handler>
-grpc::ServerUnaryReactor* Unary(const ApiContext& api, const char* method,
-                                grpc::CallbackServerContext* context, Allowed allowed,
-                                Response* response, Handler handler) {
+grpc::ServerUnaryReactor* UnaryOn(Executor& threads, const ApiContext& api, const char* method,
+                                  grpc::CallbackServerContext* context, Allowed allowed,
+                                  Response* response, Handler handler) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const Call call(api, method);
   auto principal = Authorize(api, *context, allowed);
@@ -80,7 +80,7 @@ grpc::ServerUnaryReactor* Unary(const ApiContext& api, const char* method,
     reactor->Finish(call.End(principal.status()));
     return reactor;
   }
-  api.executor.Run(
+  threads.Run(
       [call, reactor, response, handler = std::move(handler), who = *std::move(principal)] {
         absl::StatusOr<Response> result = handler(who, call.Now());
         const absl::Status status = result.status();
@@ -88,6 +88,14 @@ grpc::ServerUnaryReactor* Unary(const ApiContext& api, const char* method,
         reactor->Finish(call.End(status));
       });
   return reactor;
+}
+
+// The same for RPCs that touch no blob.
+template <typename Response, typename Handler>
+grpc::ServerUnaryReactor* Unary(const ApiContext& api, const char* method,
+                                grpc::CallbackServerContext* context, Allowed allowed,
+                                Response* response, Handler handler) {
+  return UnaryOn(api.executor, api, method, context, allowed, response, std::move(handler));
 }
 
 // A stream that has ended before it began.
@@ -98,13 +106,16 @@ class Refused : public Reactor {
   void OnDone() override { delete this; }
 };
 
-// A client-streaming RPC whose messages are handled one after another on the threads for transfers.
-// Deletes itself.
+// A client-streaming RPC whose messages are handled one after another on `threads`, by default those
+// for transfers. Deletes itself.
 template <typename Request>
 class ClientStream : public grpc::ServerReadReactor<Request> {
  public:
   ClientStream(const ApiContext& api, const char* method, grpc::CallbackServerContext* context)
-      : call_(api, method), context_(context) {
+      : ClientStream(api.transfers, api, method, context) {}
+  ClientStream(Executor& threads, const ApiContext& api, const char* method,
+               grpc::CallbackServerContext* context)
+      : call_(api, method), context_(context), threads_(threads) {
     api.idle_streams.WaitFrom(context_, call_.Now());
   }
 
@@ -126,7 +137,7 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
   void OnReadDone(bool ok) final {
     // From here on the client waits for the server.
     call_.api().idle_streams.Suspend(context_);
-    call_.api().transfers.Run([this, ok] { Handle(ok); });
+    threads_.Run([this, ok] { Handle(ok); });
   }
 
   void Handle(bool ok) {
@@ -150,11 +161,12 @@ class ClientStream : public grpc::ServerReadReactor<Request> {
   void OnDone() final {
     call_.api().idle_streams.Remove(context_);
     // The destructor may have files to delete.
-    call_.api().transfers.Run([this] { delete this; });
+    threads_.Run([this] { delete this; });
   }
 
   const Call call_;
   grpc::CallbackServerContext* const context_;
+  Executor& threads_;
   Request request_;
 };
 

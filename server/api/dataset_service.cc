@@ -82,8 +82,8 @@ grpc::ServerReadReactor<v1::WriteDatasetRequest>* DatasetService::WriteDataset(
 grpc::ServerUnaryReactor* DatasetService::GetUploadStatus(grpc::CallbackServerContext* context,
                                                           const v1::GetUploadStatusRequest* request,
                                                           v1::UploadStatus* response) {
-  return Unary(
-      api_, "DatasetService/GetUploadStatus", context, Allowed::kTenant, response,
+  return UnaryOn(
+      api_.transfers, api_, "DatasetService/GetUploadStatus", context, Allowed::kTenant, response,
       [this, request](const Principal& who, absl::Time) -> absl::StatusOr<v1::UploadStatus> {
         BALLAST_ASSIGN_OR_RETURN(const auto name, ParseDatasetName(request->name(), "name"));
         BALLAST_ASSIGN_OR_RETURN(const DatasetRecord record,
@@ -94,10 +94,13 @@ grpc::ServerUnaryReactor* DatasetService::GetUploadStatus(grpc::CallbackServerCo
           status.set_finished(true);
           return status;
         }
-        BALLAST_ASSIGN_OR_RETURN(const auto appender, blobs_.OpenAppend(record.blob()));
+        const auto appender = blobs_.OpenAppend(record.blob());
+        // Half deleted: the next upload begins anew.
+        if (absl::IsDataLoss(appender.status())) return status;
+        BALLAST_RETURN_IF_ERROR(appender.status());
         // What is called durable must be: the call that wrote it may have died before its sync.
-        BALLAST_RETURN_IF_ERROR(appender->Sync());
-        status.set_committed_bytes(appender->size_bytes());
+        BALLAST_RETURN_IF_ERROR((*appender)->Sync());
+        status.set_committed_bytes((*appender)->size_bytes());
         return status;
       });
 }

@@ -75,7 +75,13 @@ absl::Status DatasetUpload::Open(const v1::WriteDatasetRequest& request) {
                      " has its bytes already; create another data set for other rows"));
   }
   blob_ = fresh.blob();
-  BALLAST_ASSIGN_OR_RETURN(appender_, blobs_.OpenAppend(blob_));
+  auto appender = blobs_.OpenAppend(blob_);
+  if (absl::IsDataLoss(appender.status())) {
+    // What is left of a deletion that was cut off. Nobody else writes to it now.
+    BALLAST_RETURN_IF_ERROR(blobs_.DeletePrefix(blob_));
+    appender = blobs_.OpenAppend(blob_);
+  }
+  BALLAST_ASSIGN_OR_RETURN(appender_, std::move(appender));
   return absl::OkStatus();
 }
 
@@ -97,7 +103,8 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
         datasets_.CheckRoom(who_.tenant, committed + size, [this](const std::string& blob) {
           if (blob == blob_) return absl::StatusOr<int64_t>(0);
           auto stored = blobs_.Size(blob);
-          if (absl::IsNotFound(stored.status())) stored = 0;  // not begun yet
+          // Not begun yet, or half deleted.
+          if (absl::IsNotFound(stored.status()) || absl::IsDataLoss(stored.status())) stored = 0;
           return stored;
         }));
     checked_until_ = committed + size + kQuotaBytes;
@@ -107,7 +114,9 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
                       absl::StrCat("the file has more than ", max_bytes_,
                                    " bytes, the most that this server takes; split it"));
   }
-  BALLAST_RETURN_IF_ERROR(appender_->Append(request.data()));
+  const absl::Status appended = appender_->Append(request.data());
+  sync_failed_ = !appended.ok();
+  BALLAST_RETURN_IF_ERROR(appended);
   PassKillPoint("server.upload.received");
   call().api().metrics.CountUploadedBytes(size);
   unsynced_bytes_ += size;

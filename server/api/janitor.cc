@@ -14,13 +14,14 @@ namespace ballast::server {
 namespace {
 // Few: what is written anew under one of these names waits for it.
 constexpr size_t kAtOnce = 20;
+// Of the object store, before a round ends: one object may be locked, more are a network that is cut.
+constexpr int kMostFailures = 3;
 }  // namespace
 
 void Janitor::Clean() {
-  std::set<std::string> skipped;
   bool more = true;
   while (more) {
-    const auto cleaned = CleanSome(skipped);
+    const auto cleaned = CleanSome();
     if (!cleaned.ok()) {
       spdlog::error("old blobs cannot be looked up or struck off, it is tried again: {}",
                     ForLog(cleaned.status()));
@@ -28,6 +29,8 @@ void Janitor::Clean() {
     }
     more = *cleaned;
   }
+  // Where the store was given up, the next round begins with what this one has not come to.
+  if (!unreachable_) skipped_.clear();
 }
 
 absl::StatusOr<std::vector<std::string>> Janitor::Garbage(size_t most) {
@@ -39,24 +42,25 @@ absl::StatusOr<std::vector<std::string>> Janitor::Garbage(size_t most) {
   return garbage;
 }
 
-absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
+absl::StatusOr<bool> Janitor::CleanSome() {
+  unreachable_ = false;
   // What was skipped is still listed, before what has not been looked at.
-  const size_t most = skipped.size() + kAtOnce;
+  const size_t most = skipped_.size() + kAtOnce;
   BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> listed, Garbage(most));
   std::vector<std::string> wanted;
   for (const std::string& prefix : listed) {
-    if (skipped.count(prefix) == 0) wanted.push_back(prefix);
+    if (skipped_.count(prefix) == 0) wanted.push_back(prefix);
   }
   const std::set<std::string> free = unnamed_.BeginDeleting(wanted);
   const absl::Cleanup end = [this] { unnamed_.EndDeleting(); };
   for (const std::string& prefix : wanted) {
-    if (free.count(prefix) == 0) skipped.insert(prefix);
+    if (free.count(prefix) == 0) skipped_.insert(prefix);
   }
   BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> still, Garbage(most));
   std::vector<std::string> deleted;
-  bool unreachable = false;
+  int failures = 0;
   for (const std::string& prefix : still) {
-    if (free.count(prefix) == 0 || unreachable) continue;
+    if (free.count(prefix) == 0 || unreachable_) continue;
     const absl::Status status = blobs_.DeletePrefix(prefix);
     if (status.ok()) {
       PassKillPoint("server.garbage.deleted");
@@ -64,9 +68,9 @@ absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
       deleted.push_back(prefix);
     } else {
       spdlog::warn("old blobs cannot be deleted, it is tried again: {}", ForLog(status));
-      skipped.insert(prefix);
+      skipped_.insert(prefix);
       // The rest would wait for the same network, one after the other.
-      unreachable = ErrorReason(status) == "OBJECT_STORE";
+      unreachable_ = ErrorReason(status) == "OBJECT_STORE" && ++failures == kMostFailures;
     }
   }
   if (!deleted.empty()) {
@@ -77,7 +81,7 @@ absl::StatusOr<bool> Janitor::CleanSome(std::set<std::string>& skipped) {
       return absl::OkStatus();
     }));
   }
-  return !unreachable && listed.size() == most;
+  return !unreachable_ && listed.size() == most;
 }
 
 }  // namespace ballast::server

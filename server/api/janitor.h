@@ -36,13 +36,15 @@ class Janitor {
  private:
   // The first `most` prefixes that are written down.
   absl::StatusOr<std::vector<std::string>> Garbage(size_t most);
-  // Deletes the next few, those in `skipped` aside; whether there may be more. What it cannot or
-  // must not delete goes to `skipped`.
-  absl::StatusOr<bool> CleanSome(std::set<std::string>& skipped);
+  // Deletes the next few, those in `skipped_` aside; whether there may be more. What it cannot or
+  // must not delete goes there.
+  absl::StatusOr<bool> CleanSome();
 
   JobStore& store_;
   BlobStore& blobs_;
   UnnamedBlobs& unnamed_;
+  std::set<std::string> skipped_;  // in this round, and where it was given up in those before
+  bool unreachable_ = false;       // the store of blobs: this round was given up
   BackgroundLoop loop_;
 };
 

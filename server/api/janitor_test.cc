@@ -27,11 +27,14 @@ class StubbornBlobs : public ForwardingBlobStore {
   using ForwardingBlobStore::ForwardingBlobStore;
   absl::Status DeletePrefix(const std::string& prefix) override {
     if (stubborn.count(prefix) != 0) {
-      return MakeError(absl::StatusCode::kUnavailable, "FILE_IO", "no");
+      ++refused;
+      return MakeError(absl::StatusCode::kUnavailable, reason, "no");
     }
     return ForwardingBlobStore::DeletePrefix(prefix);
   }
   std::set<std::string> stubborn;
+  std::string reason = "FILE_IO";
+  int refused = 0;
 };
 
 // A store whose reads fail when told.
@@ -79,6 +82,25 @@ class JanitorTest : public ::testing::Test {
   std::unique_ptr<StubbornBlobs> blobs_;
   std::unique_ptr<Janitor> janitor_;
 };
+
+TEST_F(JanitorTest, AnObjectStoreThatIsAwayIsNotAskedForEverything) {
+  blobs_->reason = "OBJECT_STORE";
+  for (int i = 0; i < 5; ++i) {
+    AddGarbage(absl::StrCat("a", i));
+    blobs_->stubborn.insert(absl::StrCat("a", i));
+  }
+  AddGarbage("b");
+  janitor_->Clean();
+  EXPECT_EQ(blobs_->refused, 3);
+  EXPECT_TRUE(IsStored("b"));
+  // The next round goes on behind these: some that are locked keep nothing else.
+  janitor_->Clean();
+  EXPECT_EQ(blobs_->refused, 5);
+  EXPECT_FALSE(IsStored("b"));
+  blobs_->stubborn.clear();
+  janitor_->Clean();
+  EXPECT_THAT(Garbage(), IsEmpty());
+}
 
 TEST_F(JanitorTest, WhatCannotBeDeletedKeepsNothingElse) {
   // More than are looked at together, and before all others.

@@ -78,7 +78,7 @@ class BlobWrite : public ClientStream<WriteBlobRequest> {
 class SampleReturn : public ClientStream<ReturnSampleRequest> {
  public:
   SampleReturn(const ApiContext& api, grpc::CallbackServerContext* context, SampleBroker& broker)
-      : ClientStream(api, "WorkerService/ReturnSample", context), broker_(broker) {}
+      : ClientStream(api.executor, api, "WorkerService/ReturnSample", context), broker_(broker) {}
   ~SampleReturn() override { broker_.Ended(sample_id_, worker_id_); }
 
  private:
@@ -138,13 +138,15 @@ grpc::ServerUnaryReactor* WorkerService::Synchronize(grpc::CallbackServerContext
     call->Answer(who.status());
     return call;
   }
-  // The files of a result are read.
-  Executor& threads = request->has_finished() ? api_.transfers : api_.executor;
+  // The files of a result are read; and where a file is being written still, that is waited for.
+  Executor& threads = request->has_busy() ? api_.executor : api_.transfers;
   threads.Run([this, call, request] {
     if (request->has_finished()) {
       const absl::Status status = CheckResult(api_.clock.Now(), *request);
       if (!status.ok()) return call->Answer(status);
     }
+    // Before the time is looked at from which a new lease counts.
+    if (!request->has_busy()) plane_.WaitForCommits(request->worker_id());
     call->Begin();
   });
   return call;

@@ -291,13 +291,15 @@ absl::Status CheckIsFit(ObjectStoreClient& client, const std::string& url) {
                                     : absl::StatusOr<std::string>(info.status());
   const auto of_another = client.Get(probe, "\"another\"", 0, 1);
   BALLAST_RETURN_IF_ERROR(client.DeletePrefix(probe));
+  for (const absl::Status& status : {again, info.status(), of_version.status()}) {
+    if (absl::IsUnavailable(status)) return status;
+  }
   if (!absl::IsAlreadyExists(again)) {
     return Unfit(url,
                  "does not refuse to replace objects when it is asked to (If-None-Match: *), which "
                  "keeps uploads whole; take a store that has this");
   }
-  BALLAST_RETURN_IF_ERROR(info.status());
-  if (info->etag.empty() || !of_version.ok() || *of_version != bytes ||
+  if (!info.ok() || info->etag.empty() || !of_version.ok() || *of_version != bytes ||
       !absl::IsAborted(of_another.status())) {
     return Unfit(url,
                  "does not tell versions of an object apart (If-Match), which keeps downloads "
@@ -322,20 +324,13 @@ absl::StatusOr<std::unique_ptr<BlobWriter>> ObjectBlobStore::Create(const std::s
 
 absl::StatusOr<std::unique_ptr<BlobAppender>> ObjectBlobStore::OpenAppend(const std::string& name) {
   BALLAST_RETURN_IF_ERROR(CheckBlobName(name));
-  auto pieces = AppendedPieces(*client_, name);
-  if (absl::IsDataLoss(pieces.status())) {
-    // What is left of a deletion is no upload that somebody goes on with.
-    BALLAST_RETURN_IF_ERROR(client_->DeletePrefix(name));
-    pieces = AppendedPieces(*client_, name);
-  }
-  BALLAST_RETURN_IF_ERROR(pieces.status());
-  if (pieces->empty()) {
+  BALLAST_ASSIGN_OR_RETURN(std::vector<Piece> pieces, AppendedPieces(*client_, name));
+  if (pieces.empty()) {
     const absl::Status made = client_->PutNew(ObjectAppender::PathOf(name, 0), "");
     if (!made.ok() && !absl::IsAlreadyExists(made)) return made;
-    pieces = AppendedPieces(*client_, name);
-    BALLAST_RETURN_IF_ERROR(pieces.status());
+    BALLAST_ASSIGN_OR_RETURN(pieces, AppendedPieces(*client_, name));
   }
-  return std::make_unique<ObjectAppender>(*client_, name, *pieces);
+  return std::make_unique<ObjectAppender>(*client_, name, pieces);
 }
 
 absl::StatusOr<std::unique_ptr<BlobReader>> ObjectBlobStore::Open(const std::string& name) {

@@ -64,7 +64,7 @@ class BlobStore {
  public:
   virtual ~BlobStore() = default;
   virtual absl::StatusOr<std::unique_ptr<BlobWriter>> Create(const std::string& name) = 0;
-  // Opens for appending; made empty when missing.
+  // Opens for appending; made empty when missing. DATA_LOSS (BLOB_CORRUPT) where a part is missing.
   virtual absl::StatusOr<std::unique_ptr<BlobAppender>> OpenAppend(const std::string& name) = 0;
   virtual absl::StatusOr<std::unique_ptr<BlobReader>> Open(const std::string& name) = 0;
   virtual absl::StatusOr<int64_t> Size(const std::string& name) = 0;

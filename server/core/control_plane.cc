@@ -198,20 +198,27 @@ absl::StatusOr<SynchronizeResponse> ControlPlane::Synchronize(absl::Time now,
   absl::StatusOr<SynchronizeResponse> response;
   {
     absl::MutexLock lock(&mutex_);
-    if (!request.has_busy()) {
-      // It may end its leases.
-      const auto has_committed = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-        const std::vector<std::string> held = leases_.HeldBy(request.worker_id());
-        return std::none_of(held.begin(), held.end(), [&](const std::string& resource) {
-          return committing_.count(resource) != 0;
-        });
-      };
-      mutex_.Await(absl::Condition(&has_committed));
-    }
+    // It may end its leases.
+    if (!request.has_busy()) WaitForCommitsLocked(request.worker_id());
     response = SynchronizeLocked(now, request, notices);
   }
   Tell(notices);
   return response;
+}
+
+void ControlPlane::WaitForCommits(const std::string& worker_id) {
+  absl::MutexLock lock(&mutex_);
+  WaitForCommitsLocked(worker_id);
+}
+
+void ControlPlane::WaitForCommitsLocked(const std::string& worker_id) {
+  const auto has_committed = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    const std::vector<std::string> held = leases_.HeldBy(worker_id);
+    return std::none_of(held.begin(), held.end(), [&](const std::string& resource) {
+      return committing_.count(resource) != 0;
+    });
+  };
+  mutex_.Await(absl::Condition(&has_committed));
 }
 
 absl::StatusOr<SynchronizeResponse> ControlPlane::SynchronizeLocked(

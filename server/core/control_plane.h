@@ -78,6 +78,9 @@ class ControlPlane {
   absl::Status CommitBlob(absl::Time now, const worker::v1::WriteBlobRequest& first,
                           const std::string& blob, const std::function<absl::Status()>& commit);
 
+  // Returns once no CommitBlob of this worker's runs.
+  void WaitForCommits(const std::string& worker_id);
+
   // Blobs of the files of a result, in its order; the caller checks size and digest. Renews the
   // lease.
   absl::StatusOr<std::vector<BlobFile>> ResultBlobs(absl::Time now,
@@ -133,6 +136,8 @@ class ControlPlane {
   const Options options_;
 
   mutable absl::Mutex mutex_;
+  void WaitForCommitsLocked(const std::string& worker_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   LeaseTable leases_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int> committing_ ABSL_GUARDED_BY(mutex_);  // resource -> blobs just now
   // Whether the store may have leases that memory has not.

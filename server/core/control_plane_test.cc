@@ -2,6 +2,7 @@
 // Leases, epochs, attempts and results, on a store in memory and a clock that tests move.
 #include "server/core/control_plane.h"
 
+#include <atomic>
 #include <memory>
 #include <set>
 #include <string>
@@ -246,6 +247,7 @@ TEST_F(ControlPlaneTest, ALeaseOutlivesACommitThatTakesLongAndHoldsUpNobody) {
   write.set_worker_id("w1");
   write.set_checkpoint_step(3);
   std::thread finishing;
+  std::atomic<bool> begun = false, ended = false;
   ASSERT_OK(plane_->CommitBlob(now_, write, "blob", [&] {
     // Others are served meanwhile, and time passes.
     now_ += absl::Hours(1);
@@ -253,8 +255,14 @@ TEST_F(ControlPlaneTest, ALeaseOutlivesACommitThatTakesLongAndHoldsUpNobody) {
     EXPECT_TRUE(Idle("w2").has_idle());
     EXPECT_EQ(Job(name).state(), FineTuningJob::RUNNING);
     // What would end the lease waits for the commit.
-    finishing = std::thread(
-        [&, now = now_] { EXPECT_OK(plane_->Synchronize(now, FinishedDelta("w1", lease))); });
+    finishing = std::thread([&, now = now_] {
+      begun = true;
+      EXPECT_OK(plane_->Synchronize(now, FinishedDelta("w1", lease)));
+      ended = true;
+    });
+    while (!begun) std::this_thread::yield();
+    for (int i = 0; i < 200; ++i) EXPECT_OK(plane_->Enter(now_));
+    EXPECT_FALSE(ended);
     return absl::OkStatus();
   }));
   finishing.join();

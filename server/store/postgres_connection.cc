@@ -32,7 +32,7 @@ constexpr char kSession[] =
     "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;"
     "SET tcp_user_timeout = 20000;"
     // Every statement goes by an index, whatever its values are: none needs a plan of its own.
-    "SET plan_cache_mode = 'force_generic_plan'";
+    "SET plan_cache_mode = 'force_generic_plan'; SET enable_seqscan = off";
 
 constexpr char kBegin[] = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
@@ -282,7 +282,8 @@ absl::Status PostgresConnection::Commit() {
 bool PostgresConnection::alive() const { return PQstatus(connection_) == CONNECTION_OK; }
 
 bool PostgresConnection::idle() const {
-  return alive() && PQtransactionStatus(connection_) == PQTRANS_IDLE;
+  return alive() && PQpipelineStatus(connection_) == PQ_PIPELINE_OFF &&
+         PQtransactionStatus(connection_) == PQTRANS_IDLE;
 }
 
 absl::Status PostgresConnection::Fail(PGresult* result) {

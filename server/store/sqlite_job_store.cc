@@ -11,7 +11,7 @@
 namespace ballast::server {
 namespace {
 // Bounds how long the first one waits for the commit.
-constexpr int kMostMembers = 32;
+constexpr int kMostRuns = 32;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(const std::string& path) {
@@ -29,13 +29,13 @@ absl::Status SqliteJobStore::Update(const Body& body) {
   const std::shared_ptr<Group> group = group_;
   if (group == nullptr) return status;
   // Who waits for the mutex joins the group, and ends it or leaves that to the next one.
-  if (waiting_ == 0 || group->members >= kMostMembers) {
+  if (waiting_ == 0 || group->runs >= kMostRuns) {
     PassKillPoint("server.sqlite.committing");
     EndGroup(writer_->Execute("COMMIT"));
   }
-  if (!status.ok()) return status;
+  // What a body that failed has seen of others is to be true before it is told.
   writer_mutex_.Await(absl::Condition(&group->ended));
-  return group->status;
+  return status.ok() ? group->status : status;
 }
 
 absl::Status SqliteJobStore::RunMember(const Body& body) {
@@ -43,25 +43,17 @@ absl::Status SqliteJobStore::RunMember(const Body& body) {
     BALLAST_RETURN_IF_ERROR(writer_->Execute("BEGIN IMMEDIATE"));
     group_ = std::make_shared<Group>();
   }
+  ++group_->runs;
   BALLAST_RETURN_IF_ERROR(writer_->Execute("SAVEPOINT member"));
   SqliteTransaction transaction(*writer_);
   absl::Status status = body(transaction);
-  if (status.ok()) {
-    ++group_->members;
-    return writer_->Execute("RELEASE member");
-  }
+  if (status.ok() && writer_->InTransaction()) status = writer_->Execute("RELEASE member");
+  if (status.ok()) return status;
   // A full disk and the like make SQLite roll back all that the group has done.
-  if (!writer_->InTransaction()) {
-    EndGroup(status);
-    return status;
-  }
-  const absl::Status undone = writer_->Execute("ROLLBACK TO member; RELEASE member");
-  if (!undone.ok()) {
-    EndGroup(undone);
-  } else if (group_->members == 0 && waiting_ == 0) {
-    writer_->Execute("ROLLBACK").IgnoreError();  // nothing to commit
-    group_ = nullptr;
-  }
+  const absl::Status undone = writer_->InTransaction()
+                                  ? writer_->Execute("ROLLBACK TO member; RELEASE member")
+                                  : status;
+  if (!undone.ok()) EndGroup(undone);
   return status;
 }
 

@@ -30,7 +30,7 @@ class SqliteJobStore : public JobStore {
  private:
   // Updates that share a commit.
   struct Group {
-    int members = 0;
+    int runs = 0;  // of bodies, also of those that failed
     bool ended = false;
     absl::Status status;  // once it has ended
   };

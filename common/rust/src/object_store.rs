@@ -24,11 +24,13 @@ use crate::abi::{guarded, Failure, Text, TextBuffer};
 const THREADS: usize = 2;
 const CONNECT: Duration = Duration::from_secs(5);
 /// One request, of up to some MiB.
-const REQUEST: Duration = Duration::from_secs(15);
+const REQUEST: Duration = Duration::from_secs(60);
 /// Few: callers tell their own clients to try again.
 const RETRIES: usize = 4;
 /// One call, with all of its requests and the fetching of credentials. Below the 30 s in which clients and leases end.
 const CALL: Duration = Duration::from_secs(20);
+/// Joining the parts of an upload: some stores copy them.
+const JOIN: Duration = Duration::from_secs(180);
 
 /// The discriminants are those of the header.
 #[repr(i32)]
@@ -108,11 +110,18 @@ fn wait<T, E>(call: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
 where
     Failure: From<E>,
 {
-    let answered = runtime()?.block_on(async { tokio::time::timeout(CALL, call).await });
+    wait_for(CALL, call)
+}
+
+fn wait_for<T, E>(most: Duration, call: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
+    let answered = runtime()?.block_on(async { tokio::time::timeout(most, call).await });
     match answered {
         Ok(answer) => Ok(answer?),
         Err(_) => {
-            let words = format!("no answer within {} s", CALL.as_secs());
+            let words = format!("no answer within {} s", most.as_secs());
             Err(failure(Code::Unavailable, words))
         }
     }
@@ -193,7 +202,13 @@ impl Objects {
                 MicrosoftAzureBuilder,
                 AzureConfigKey,
                 "AZURE_",
-                AzureConfigKey::AccessKey | AzureConfigKey::SasKey | AzureConfigKey::Token
+                AzureConfigKey::AccessKey
+                    | AzureConfigKey::SasKey
+                    | AzureConfigKey::Token
+                    | AzureConfigKey::ClientId
+                    | AzureConfigKey::ClientSecret
+                    | AzureConfigKey::AuthorityId
+                    | AzureConfigKey::FederatedTokenFile
             ),
             other => {
                 let words = format!("\"{other}://\" is no store; take s3://, gs:// or az://");
@@ -289,7 +304,7 @@ impl Upload {
     }
 
     fn finish(&mut self) -> Result<(), Failure> {
-        wait(self.parts.complete())?;
+        wait_for(JOIN, self.parts.complete())?;
         self.ended = true;
         Ok(())
     }
