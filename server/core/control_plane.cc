@@ -10,7 +10,6 @@
 #include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 #include "common/base/utf8.h"
-#include "server/core/hand_out.h"
 #include "server/core/leased_job.h"
 #include "server/core/leased_work.h"
 #include "server/core/records.h"
@@ -163,6 +162,7 @@ absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
   }
   while (!retries_.empty() && *retries_.begin() <= now) {
     retries_.erase(retries_.begin());
+    front_ = QueueFront();
     notices.work_added = true;
   }
   for (const std::string& resource : leases_.Due(now)) {
@@ -185,6 +185,7 @@ absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resou
   }));
   if (held) PassKillPoint("server.lease.ended");
   leases_.Erase(resource);
+  front_ = QueueFront();
   ++leases_lost_;
   notices.work_added = notices.garbage_added = true;
   notices.changed.push_back(resource);
@@ -328,6 +329,7 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
   if (repeated && live == nullptr) return absl::OkStatus();
   if (retry.has_value()) retries_.insert(*retry);
   leases_.Erase(wire.resource());
+  if (!finished.has_delta()) front_ = QueueFront();  // it may wait again
   notices.work_added = notices.garbage_added = true;
   notices.changed.push_back(wire.resource());
   return absl::OkStatus();
@@ -356,7 +358,7 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
   }
   bool waits = false;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(waits, AnythingWaits(tx));
+    BALLAST_ASSIGN_OR_RETURN(waits, AnythingWaits(tx, now, front_));
     return absl::OkStatus();
   }));
   if (!waits) return absl::OkStatus();
@@ -365,7 +367,7 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
   LiveLease lease;
   const absl::Status given = store_.Update([&](Transaction& tx) -> absl::Status {
     changed.clear();
-    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, serving_, quotas_, changed));
+    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, serving_, quotas_, front_, changed));
     if (!work.has_value()) return absl::OkStatus();
     BALLAST_ASSIGN_OR_RETURN(const auto taken, LeasedWork::Load(tx, work->lease().resource()));
     BALLAST_ASSIGN_OR_RETURN(lease.coarse, taken->IsCoarse());

@@ -18,6 +18,7 @@
 #include "ballast/v1/fine_tuning_job.pb.h"
 #include "ballast/worker/v1/worker_service.pb.h"
 #include "server/core/collaborators.h"
+#include "server/core/hand_out.h"
 #include "server/core/job_store.h"
 #include "server/core/lease_table.h"
 #include "server/core/quotas.h"
@@ -139,6 +140,7 @@ class ControlPlane {
   void WaitForCommitsLocked(const std::string& worker_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   LeaseTable leases_ ABSL_GUARDED_BY(mutex_);
+  QueueFront front_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int> committing_ ABSL_GUARDED_BY(mutex_);  // resource -> blobs just now
   // Whether the store may have leases that memory has not.
   bool doubtful_ ABSL_GUARDED_BY(mutex_) = true;

@@ -218,6 +218,30 @@ TEST_F(FairShareTest, RunningJobsAreLimited) {
   EXPECT_EQ(Parse(next.resource()).tenant, "acme");
 }
 
+TEST_F(FairShareTest, AJobThatWasPassedOverIsFoundAgainWithinASecond) {
+  SetQuota("acme", {.max_running_jobs = 1});
+  CreateMany("acme", 2);
+  CreateMany("other", 8);
+  const auto lease = Idle("w1").work().lease();
+  ASSERT_EQ(Parse(lease.resource()).tenant, "acme");
+  // The queue goes on without it, and is not read from its beginning each time.
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(Next(), "other");
+  EXPECT_EQ(Parse(Sync(FinishedDelta("w1", lease)).work().lease().resource()).tenant, "other");
+  now_ += absl::Seconds(1);
+  EXPECT_EQ(Next(), "acme");
+  EXPECT_EQ(Next(), "other");
+}
+
+TEST_F(FairShareTest, AJobThatComesBackIsNextAtOnce) {
+  CreateMany("acme", 1);
+  CreateMany("other", 4);
+  const auto lost = Idle("w1").work().lease();
+  ASSERT_EQ(Parse(lost.resource()).tenant, "acme");
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(Next(), "other");
+  now_ += absl::Minutes(1);  // beyond all leases
+  EXPECT_EQ(Next(), "acme");
+}
+
 TEST_F(FairShareTest, BytesOfDataSetsAreLimited) {
   SetQuota("acme", {.max_dataset_bytes = 1000});
   v1::CreateDatasetRequest request;

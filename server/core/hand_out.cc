@@ -302,6 +302,7 @@ std::string ChoiceOfRows(const JobRecord& record) {
 absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& worker_id,
                                             absl::Time now, IdSource& ids,
                                             const ServingVectors& serving, const Quotas& quotas,
+                                            QueueFront& front,
                                             std::vector<std::string>& changed_jobs) {
   std::optional<JobRecord> next;
   std::optional<BaseModelRecord> base;
@@ -310,28 +311,33 @@ absl::StatusOr<std::optional<Work>> TakeJob(Transaction& tx, const std::string& 
   Tenants tenants(tx, quotas);
   // Changing rows while they are listed is avoided: those that wait are written afterwards.
   std::vector<std::pair<JobRecord, Wait>> waiting;
-  BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
-      tx, FineTuningJob::QUEUED,
-      [&](JobRecord record) -> absl::StatusOr<bool> {
-        if (RestsAfterError(record.lease(), now)) return true;
-        BALLAST_ASSIGN_OR_RETURN(const Tenants::Standing tenant, tenants.Of(record.tenant()));
-        BALLAST_ASSIGN_OR_RETURN(protection, protections.Of(record.job().base_model()));
-        BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, tenant.frozen, protection));
-        if (!wait.why.empty()) {
-          if (!WasSaid(record, wait)) waiting.emplace_back(std::move(record), std::move(wait));
-          return true;
-        }
-        BALLAST_RETURN_IF_ERROR(tx.Prefetch(RowsToTake(record, *protection)));
-        BALLAST_ASSIGN_OR_RETURN(next, HoldQueued(tx, record));
-        if (!next.has_value()) return true;
-        BALLAST_ASSIGN_OR_RETURN(base, HoldWhatDecides(tx, *next, serving, *protection));
-        if (!base.has_value()) next.reset();
-        return !next.has_value();
-      },
-      [&](const std::string& tenant) -> absl::StatusOr<bool> {
-        BALLAST_ASSIGN_OR_RETURN(const Tenants::Standing standing, tenants.Of(tenant));
-        return !standing.runs_as_many_as_it_may;
-      }));
+  const auto look_at = [&](JobRecord record) -> absl::StatusOr<bool> {
+    if (RestsAfterError(record.lease(), now)) return true;
+    BALLAST_ASSIGN_OR_RETURN(const Tenants::Standing tenant, tenants.Of(record.tenant()));
+    BALLAST_ASSIGN_OR_RETURN(protection, protections.Of(record.job().base_model()));
+    BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, tenant.frozen, protection));
+    if (!wait.why.empty()) {
+      if (!WasSaid(record, wait)) waiting.emplace_back(std::move(record), std::move(wait));
+      return true;
+    }
+    BALLAST_RETURN_IF_ERROR(tx.Prefetch(RowsToTake(record, *protection)));
+    BALLAST_ASSIGN_OR_RETURN(next, HoldQueued(tx, record));
+    if (!next.has_value()) return true;
+    BALLAST_ASSIGN_OR_RETURN(base, HoldWhatDecides(tx, *next, serving, *protection));
+    if (!base.has_value()) next.reset();
+    return !next.has_value();
+  };
+  const auto may_run = [&](const std::string& tenant) -> absl::StatusOr<bool> {
+    BALLAST_ASSIGN_OR_RETURN(const Tenants::Standing standing, tenants.Of(tenant));
+    return !standing.runs_as_many_as_it_may;
+  };
+  for (const int64_t begin : front.Begins(now)) {
+    BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(tx, FineTuningJob::QUEUED, look_at, may_run,
+                                                      StateCursor{begin, "", ""}));
+    if (!next.has_value()) continue;
+    front.Taken(begin, ToRow(*next).queue_key, now);
+    break;
+  }
   for (const auto& [record, wait] : waiting) {
     BALLAST_RETURN_IF_ERROR(SayItWaits(tx, record, wait, now, changed_jobs));
   }
@@ -449,18 +455,22 @@ absl::StatusOr<Work> WorkOf(Transaction& tx, const VectorRecord& record) {
 absl::StatusOr<std::optional<Work>> TakeNext(Transaction& tx, const std::string& worker_id,
                                              absl::Time now, IdSource& ids,
                                              const ServingVectors& serving, const Quotas& quotas,
+                                             QueueFront& front,
                                              std::vector<std::string>& changed_jobs) {
   BALLAST_ASSIGN_OR_RETURN(auto vector, TakeVector(tx, worker_id, now));
   if (vector.has_value()) return vector;
-  return TakeJob(tx, worker_id, now, ids, serving, quotas, changed_jobs);
+  return TakeJob(tx, worker_id, now, ids, serving, quotas, front, changed_jobs);
 }
 
-absl::StatusOr<bool> AnythingWaits(Transaction& tx) {
+absl::StatusOr<bool> AnythingWaits(Transaction& tx, absl::Time now, const QueueFront& front) {
   BALLAST_ASSIGN_OR_RETURN(const auto vectors, tx.ListByState(Kind::kVector, Vector::DRAFT, {}, 1));
   if (!vectors.empty()) return true;
-  BALLAST_ASSIGN_OR_RETURN(const auto jobs,
-                           tx.ListByState(Kind::kJob, FineTuningJob::QUEUED, {}, 1));
-  return !jobs.empty();
+  for (const int64_t begin : front.Begins(now)) {
+    BALLAST_ASSIGN_OR_RETURN(const auto jobs,
+                             tx.ListByState(Kind::kJob, FineTuningJob::QUEUED, {begin, "", ""}, 1));
+    if (!jobs.empty()) return true;
+  }
+  return false;
 }
 
 std::set<std::string> BlobsOf(const Work& work) {

@@ -3,6 +3,8 @@
 #ifndef BALLAST_SERVER_CORE_HAND_OUT_H_
 #define BALLAST_SERVER_CORE_HAND_OUT_H_
 
+#include <cstdint>
+#include <limits>
 #include <optional>
 #include <set>
 #include <string>
@@ -20,6 +22,30 @@
 
 namespace ballast::server {
 
+// Where the queue of jobs is looked at first. Of a job that was taken PostgreSQL keeps entries in the
+// queue until it can clean up, which another's long transaction may prevent; they lie before those
+// that wait, and would all be read again for each. So the next one is looked for where the last one
+// was, and from the beginning now and then, and where nothing is found: for jobs that were passed
+// over, have come back, or were created beside a claim.
+class QueueFront {
+ public:
+  // Where to begin: keys in turn, until something is found.
+  std::vector<int64_t> Begins(absl::Time now) const {
+    constexpr int64_t kWhole = std::numeric_limits<int64_t>::min();
+    if (now < looked_over_ || now - looked_over_ >= absl::Seconds(1)) return {kWhole};
+    return {key_, kWhole};
+  }
+  // What TakeNext has begun with, and the key of the job that it took.
+  void Taken(int64_t begin, int64_t key, absl::Time now) {
+    if (begin != key_ || looked_over_ == absl::InfinitePast()) looked_over_ = now;
+    key_ = key;
+  }
+
+ private:
+  int64_t key_ = std::numeric_limits<int64_t>::min();
+  absl::Time looked_over_ = absl::InfinitePast();  // from the beginning
+};
+
 // Gives the next thing to `worker_id` under a new epoch: vectors first, oldest first, then jobs by
 // fair share. A job whose tenant has as many running as it may is passed over. A job whose tenant
 // is frozen, whose base has no vector that serves, or that lies outside the envelope of the one
@@ -28,11 +54,12 @@ namespace ballast::server {
 // of jobs with new events.
 absl::StatusOr<std::optional<worker::v1::Work>> TakeNext(
     Transaction& tx, const std::string& worker_id, absl::Time now, IdSource& ids,
-    const ServingVectors& serving, const Quotas& quotas, std::vector<std::string>& changed_jobs);
+    const ServingVectors& serving, const Quotas& quotas, QueueFront& front,
+    std::vector<std::string>& changed_jobs);
 
 // Whether TakeNext has anything to look at: so a worker that asks in vain costs no transaction that
 // writes.
-absl::StatusOr<bool> AnythingWaits(Transaction& tx);
+absl::StatusOr<bool> AnythingWaits(Transaction& tx, absl::Time now, const QueueFront& front);
 
 // The work of a leased job or vector, as it was handed out.
 absl::StatusOr<worker::v1::Work> WorkOf(Transaction& tx, const JobRecord& record);

@@ -68,13 +68,13 @@ absl::Status ReplaceRecord(Transaction& tx, const Record& record) {
   return tx.Replace(KindOf(record), ToRow(record));
 }
 
-// All records of all scopes in `state`, in queue order, until `visit` returns false; without those
-// of scopes that `wanted` does not want, which are not even read.
+// All records of all scopes in `state` after `cursor`, in queue order, until `visit` returns false;
+// without those of scopes that `wanted` does not want, which are not even read.
 template <typename Record, typename Visit, typename Wanted>
-absl::Status ForEachInState(Transaction& tx, int state, Visit visit, Wanted wanted) {
+absl::Status ForEachInState(Transaction& tx, int state, Visit visit, Wanted wanted,
+                            StateCursor cursor = {}) {
   // Most visits end at one of the first rows.
   constexpr int kFirstPage = 4, kPage = 64;
-  StateCursor cursor;
   for (int page = kFirstPage;; page = kPage) {
     BALLAST_ASSIGN_OR_RETURN(const auto rows,
                              tx.ListByState(KindOf(Record()), state, cursor, page));

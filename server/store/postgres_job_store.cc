@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/store/postgres_job_store.h"
 
+#include <vector>
+
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -22,15 +24,18 @@ constexpr absl::Duration kLongestSearch = absl::Seconds(20);
 constexpr absl::Duration kSearchPause = absl::Milliseconds(200);
 
 // What a transaction leaves to be found by, should its commit be lost.
-constexpr char kStampCommit[] =
-    "INSERT INTO commits (connection, serial) VALUES ($1, $2)"
-    " ON CONFLICT (connection) DO UPDATE SET serial = excluded.serial";
+constexpr char kStampCommit[] = "INSERT INTO commits (connection, serial) VALUES ($1, $2)";
+// Those of a connection that nobody can ask for any more; and how often.
+constexpr char kForgetOwn[] = "DELETE FROM commits WHERE connection = $1 AND serial < $2";
+constexpr int64_t kForgetEvery = 1000;
+constexpr char kBegin[] = "BEGIN", kRollback[] = "ROLLBACK";
 // Of connections that are closed for sure.
 constexpr char kForgetOld[] = "DELETE FROM commits WHERE begun < now() - interval '7 days'";
-// Waits for a transaction that writes the same row, finds what is committed, and leaves it.
-constexpr char kFindSerial[] =
-    "INSERT INTO commits AS c (connection, serial) VALUES ($1, 0)"
-    " ON CONFLICT (connection) DO UPDATE SET serial = c.serial RETURNING serial";
+// Waits for a transaction that writes the same row, and writes it where that one has not. Rolled back, so
+// that it can be asked again.
+constexpr char kTakeSerial[] =
+    "INSERT INTO commits (connection, serial) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+    " RETURNING serial";
 
 // Runs `attempt` until it does not ask for another run.
 template <typename Attempt>
@@ -84,7 +89,10 @@ absl::Status PostgresJobStore::TryUpdate(const Body& body, bool& again) {
       status = body(transaction);
       if (status.ok()) {
         status = connection->Commit();
-        if (status.ok()) return status;
+        if (status.ok()) {
+          if (stamp.serial % kForgetEvery == 0) ForgetOwn(*connection, stamp);
+          return status;
+        }
         if (ErrorReason(status) == "COMMIT_UNKNOWN") lost = status;
       }
     }
@@ -101,14 +109,24 @@ absl::Status PostgresJobStore::TryUpdate(const Body& body, bool& again) {
                    "the connection to PostgreSQL was lost, and nothing was changed; try again");
 }
 
+void PostgresJobStore::ForgetOwn(PostgresConnection& connection, const Stamp& stamp) {
+  connection
+      .Run(kForgetOwn,
+           {PostgresValue::Text(stamp.connection), PostgresValue::Int(stamp.serial)})
+      .status()
+      .IgnoreError();
+}
+
 absl::StatusOr<bool> PostgresJobStore::WasCommitted(const Stamp& stamp, const absl::Status& lost) {
   const absl::Time deadline = clock_.Now() + kLongestSearch;
   for (bool first = true; first || clock_.Now() < deadline; first = false) {
     if (!first) absl::SleepFor(kSearchPause);
     const auto connection = pool_.Take();
     if (!connection.ok()) continue;  // it may be starting again
-    const auto rows = (*connection)->Run(kFindSerial, {PostgresValue::Text(stamp.connection)});
-    if (rows.ok()) return rows->IntAt(0, 0) == stamp.serial;
+    const std::vector<PostgresValue> key = {PostgresValue::Text(stamp.connection),
+                                            PostgresValue::Int(stamp.serial)};
+    const auto taken = (*connection)->RunAll({{kBegin, {}}, {kTakeSerial, key}, {kRollback, {}}});
+    if (taken.ok()) return (*taken)[1].count() == 0;
   }
   return lost;
 }

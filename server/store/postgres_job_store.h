@@ -41,6 +41,8 @@ class PostgresJobStore : public JobStore {
   // One run of `body`. `again`: what stopped it is no fault of its own, and nothing was changed.
   absl::Status TryUpdate(const Body& body, bool& again);
   absl::Status TryRead(const Body& body, bool& again);
+  // Deletes the stamps of a connection before this one. A failure is of no consequence.
+  static void ForgetOwn(PostgresConnection& connection, const Stamp& stamp);
   // Whether the transaction was committed whose connection was lost meanwhile: `lost` where that
   // cannot be found out.
   absl::StatusOr<bool> WasCommitted(const Stamp& stamp, const absl::Status& lost);

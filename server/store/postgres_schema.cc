@@ -45,6 +45,13 @@ CREATE TABLE commits (
   WITH (fillfactor = 20);
 )sql",
     "CREATE INDEX jobs_of_a_tenant ON jobs (scope, state, queue_key, id);" BALLAST_RECORDS("usage"),
+    // A row for each commit: versions of one that is changed by all would pile up where PostgreSQL
+    // cannot clean up, and each would be read again.
+    R"sql(
+ALTER TABLE commits DROP CONSTRAINT commits_pkey;
+ALTER TABLE commits ADD PRIMARY KEY (connection, serial);
+ALTER TABLE commits RESET (fillfactor);
+)sql",
 };
 #undef BALLAST_RECORDS
 

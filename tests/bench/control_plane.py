@@ -30,8 +30,7 @@ from service import ROOT, TENANTS, Service, folder_on_a_disk, keep, pgbench, pos
 PGBENCH = """\\set tenant random(1, {tenants})
 \\set job random(1, 1000000000000)
 BEGIN;
-INSERT INTO commits (connection, serial) VALUES ('bench-' || :client_id, 1)
-  ON CONFLICT (connection) DO UPDATE SET serial = commits.serial + 1;
+INSERT INTO commits (connection, serial) VALUES ('bench-' || :client_id, :job);
 UPDATE tenants SET state = 0, queue_key = 0, record = decode(repeat('ab', 40), 'hex') WHERE scope = '' AND id = 't' || :tenant;
 WITH next AS (INSERT INTO sequences AS s (kind, scope, last) VALUES (2, 't' || :tenant, 1)
   ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last)

@@ -189,7 +189,8 @@ def pause(bench):
     bench.server = bench.start_server()
     check(bench.job(job)["state"] == "PAUSED", f"{bench.job(job)['state']}")
     check(bench.ok_json("job", "resume", job)["state"] in ("QUEUED", "RUNNING"), "not resumed")
-    bench.wait_for_step(job, 20)
+    # The step that is shown may be of before: one that still waits would be paused at once.
+    wait_for("it to run again", lambda: bench.job(job)["state"] == "RUNNING", 30)
     # Asked for at once, it waits for the worker's checkpoint.
     bench.ok("job", "pause", job)
     bench.ok("job", "resume", job)
