@@ -80,13 +80,12 @@ grpc::ServerUnaryReactor* UnaryOn(Executor& threads, const ApiContext& api, cons
     reactor->Finish(call.End(principal.status()));
     return reactor;
   }
-  threads.Run(
-      [call, reactor, response, handler = std::move(handler), who = *std::move(principal)] {
-        absl::StatusOr<Response> result = handler(who, call.Now());
-        const absl::Status status = result.status();
-        if (status.ok()) *response = *std::move(result);
-        reactor->Finish(call.End(status));
-      });
+  threads.Run([call, reactor, response, handler = std::move(handler), who = *std::move(principal)] {
+    absl::StatusOr<Response> result = handler(who, call.Now());
+    const absl::Status status = result.status();
+    if (status.ok()) *response = *std::move(result);
+    reactor->Finish(call.End(status));
+  });
   return reactor;
 }
 
@@ -106,8 +105,8 @@ class Refused : public Reactor {
   void OnDone() override { delete this; }
 };
 
-// A client-streaming RPC whose messages are handled one after another on `threads`, by default those
-// for transfers. Deletes itself.
+// A client-streaming RPC whose messages are handled one after another on `threads`, by default
+// those for transfers. Deletes itself.
 template <typename Request>
 class ClientStream : public grpc::ServerReadReactor<Request> {
  public:

@@ -14,7 +14,8 @@ namespace ballast::server {
 namespace {
 // Few: what is written anew under one of these names waits for it.
 constexpr size_t kAtOnce = 20;
-// Of the object store, before a round ends: one object may be locked, more are a network that is cut.
+// Of the object store, before a round ends: one object may be locked, more are a network that is
+// cut.
 constexpr int kMostFailures = 3;
 }  // namespace
 

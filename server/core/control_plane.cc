@@ -367,7 +367,8 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
   LiveLease lease;
   const absl::Status given = store_.Update([&](Transaction& tx) -> absl::Status {
     changed.clear();
-    BALLAST_ASSIGN_OR_RETURN(work, TakeNext(tx, worker_id, now, ids_, serving_, quotas_, front_, changed));
+    BALLAST_ASSIGN_OR_RETURN(
+        work, TakeNext(tx, worker_id, now, ids_, serving_, quotas_, front_, changed));
     if (!work.has_value()) return absl::OkStatus();
     BALLAST_ASSIGN_OR_RETURN(const auto taken, LeasedWork::Load(tx, work->lease().resource()));
     BALLAST_ASSIGN_OR_RETURN(lease.coarse, taken->IsCoarse());

@@ -22,11 +22,11 @@
 
 namespace ballast::server {
 
-// Where the queue of jobs is looked at first. Of a job that was taken PostgreSQL keeps entries in the
-// queue until it can clean up, which another's long transaction may prevent; they lie before those
-// that wait, and would all be read again for each. So the next one is looked for where the last one
-// was, and from the beginning now and then, and where nothing is found: for jobs that were passed
-// over, have come back, or were created beside a claim.
+// Where the queue of jobs is looked at first. Of a job that was taken PostgreSQL keeps entries in
+// the queue until it can clean up, which another's long transaction may prevent; they lie before
+// those that wait, and would all be read again for each. So the next one is looked for where the
+// last one was, and from the beginning now and then, and where nothing is found: for jobs that were
+// passed over, have come back, or were created beside a claim.
 class QueueFront {
  public:
   // Where to begin: keys in turn, until something is found.
@@ -52,10 +52,12 @@ class QueueFront {
 // that serves by now, is passed over, stays QUEUED, and says so once in an event; so does one that
 // failed a moment ago, without a word. Empty when there is nothing. `changed_jobs` gets the names
 // of jobs with new events.
-absl::StatusOr<std::optional<worker::v1::Work>> TakeNext(
-    Transaction& tx, const std::string& worker_id, absl::Time now, IdSource& ids,
-    const ServingVectors& serving, const Quotas& quotas, QueueFront& front,
-    std::vector<std::string>& changed_jobs);
+absl::StatusOr<std::optional<worker::v1::Work>> TakeNext(Transaction& tx,
+                                                         const std::string& worker_id,
+                                                         absl::Time now, IdSource& ids,
+                                                         const ServingVectors& serving,
+                                                         const Quotas& quotas, QueueFront& front,
+                                                         std::vector<std::string>& changed_jobs);
 
 // Whether TakeNext has anything to look at: so a worker that asks in vain costs no transaction that
 // writes.

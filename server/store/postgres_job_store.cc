@@ -31,8 +31,8 @@ constexpr int64_t kForgetEvery = 1000;
 constexpr char kBegin[] = "BEGIN", kRollback[] = "ROLLBACK";
 // Of connections that are closed for sure.
 constexpr char kForgetOld[] = "DELETE FROM commits WHERE begun < now() - interval '7 days'";
-// Waits for a transaction that writes the same row, and writes it where that one has not. Rolled back, so
-// that it can be asked again.
+// Waits for a transaction that writes the same row, and writes it where that one has not. Rolled
+// back, so that it can be asked again.
 constexpr char kTakeSerial[] =
     "INSERT INTO commits (connection, serial) VALUES ($1, $2) ON CONFLICT DO NOTHING"
     " RETURNING serial";
@@ -111,8 +111,7 @@ absl::Status PostgresJobStore::TryUpdate(const Body& body, bool& again) {
 
 void PostgresJobStore::ForgetOwn(PostgresConnection& connection, const Stamp& stamp) {
   connection
-      .Run(kForgetOwn,
-           {PostgresValue::Text(stamp.connection), PostgresValue::Int(stamp.serial)})
+      .Run(kForgetOwn, {PostgresValue::Text(stamp.connection), PostgresValue::Int(stamp.serial)})
       .status()
       .IgnoreError();
 }

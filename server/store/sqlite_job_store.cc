@@ -50,9 +50,8 @@ absl::Status SqliteJobStore::RunMember(const Body& body) {
   if (status.ok() && writer_->InTransaction()) status = writer_->Execute("RELEASE member");
   if (status.ok()) return status;
   // A full disk and the like make SQLite roll back all that the group has done.
-  const absl::Status undone = writer_->InTransaction()
-                                  ? writer_->Execute("ROLLBACK TO member; RELEASE member")
-                                  : status;
+  const absl::Status undone =
+      writer_->InTransaction() ? writer_->Execute("ROLLBACK TO member; RELEASE member") : status;
   if (!undone.ok()) EndGroup(undone);
   return status;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an upload is measured beside (uploads.py): a gRPC server that takes the same calls, writes what comes
-// to a file, makes it durable, and does nothing else.
+// What an upload is measured beside (uploads.py): a gRPC server that takes the same calls, writes
+// what comes to a file, makes it durable, and does nothing else.
 //
 //   bare_upload FOLDER     prints its address and serves until it is killed
 #include <fcntl.h>

@@ -3,10 +3,10 @@
 // (control_plane.py, claims.py, uploads.py). Prints one line of JSON.
 //
 //   call_load create|health|claim|upload ADDRESS SECONDS THREADS KEY_FILE BASE_MODEL [PER_SECOND]
-// create: jobs. health: the least that a server answers. claim: idle workers, each of which takes one
-// job and is never heard of again. upload: data sets of 32 MiB.
-// KEY_FILE has a line "TENANT KEY DATASET" for each tenant, or for `claim` one with a worker's key;
-// calls take turns among them. PER_SECOND: no more calls than so many, of all threads.
+// create: jobs. health: the least that a server answers. claim: idle workers, each of which takes
+// one job and is never heard of again. upload: data sets of 32 MiB. KEY_FILE has a line "TENANT KEY
+// DATASET" for each tenant, or for `claim` one with a worker's key; calls take turns among them.
+// PER_SECOND: no more calls than so many, of all threads.
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
@@ -99,8 +99,8 @@ const std::string& Rows() {
   static const std::string* const rows = [] {
     auto* text = new std::string;
     for (int64_t i = 0; text->size() < size_t{32} << 20; ++i) {
-      absl::StrAppend(text, R"({"messages": [{"role": "user", "content": "what is thing number )", i,
-                      R"("}, {"role": "assistant", "content": "it is the thing after number )",
+      absl::StrAppend(text, R"({"messages": [{"role": "user", "content": "what is thing number )",
+                      i, R"("}, {"role": "assistant", "content": "it is the thing after number )",
                       i - 1, ", and before the next one\"}]}\n");
     }
     return text;
