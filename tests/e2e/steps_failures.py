@@ -198,6 +198,12 @@ def pause(bench):
     check(states.count("PAUSED") == 2, f"{states}")
     bench.refused(4, "JOB_ENDED", "job", "pause", job)
     bench.refused(4, "JOB_ENDED", "job", "resume", job)
+    twin = long_job(bench, epochs=4 * LONG_EPOCHS)
+    check_one_delta(bench, twin, {1})
+    adapters = {next((bench.folder / "deltas" / name).rglob("adapter_model.safetensors")).read_bytes() for name in (job, twin)}
+    check(len(adapters) == 1, "the job that was paused twice has another adapter than the one that ran through")
+    for name in (job, twin):
+        shutil.rmtree(bench.folder / "deltas" / name)
 
 
 @STEPS.step("a deleted job is gone with its bytes, and its usage stays", needs=[LONG])
