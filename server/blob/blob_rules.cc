@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/blob/blob_rules.h"
 
+#include <unistd.h>
+
 #include <cctype>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
 
 namespace ballast::server {
 namespace {
@@ -36,6 +40,18 @@ absl::Status CheckBlobDigest(const std::string& actual, std::string_view expecte
   return MakeError(absl::StatusCode::kInvalidArgument, "DIGEST_MISMATCH",
                    absl::StrCat("the bytes have the digest ", actual, ", not ",
                                 std::string(expected), "; send them again"));
+}
+
+absl::Status MoveThrough(BlobWriter& writer, const std::string& local_path) {
+  absl::Status status;
+  BALLAST_RETURN_IF_ERROR(ForEachChunk(local_path, 1 << 20, [&](std::string_view chunk) {
+    status = writer.Append(chunk);
+    return status.ok();
+  }));
+  BALLAST_RETURN_IF_ERROR(status);
+  BALLAST_RETURN_IF_ERROR(writer.Commit("").status());
+  unlink(local_path.c_str());
+  return absl::OkStatus();
 }
 
 }  // namespace ballast::server

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "server/core/blob_store.h"
 
 namespace ballast::server {
 
@@ -18,6 +19,10 @@ absl::Status BlobNotFound(const std::string& name);
 
 // INVALID_ARGUMENT (DIGEST_MISMATCH) when `expected` is not empty and not `actual`.
 absl::Status CheckBlobDigest(const std::string& actual, std::string_view expected);
+
+// What is left of BlobStore::Adopt where the file has to be copied: its bytes go through `writer`,
+// which is committed, and the file goes.
+absl::Status MoveThrough(BlobWriter& writer, const std::string& local_path);
 
 }  // namespace ballast::server
 

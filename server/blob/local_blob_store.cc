@@ -248,15 +248,7 @@ absl::Status LocalBlobStore::Adopt(const std::string& name, const std::string& l
     if (errno != EXDEV) return FileError(errno, "rename", local_path);
     // Another file system: copied, then removed.
     BALLAST_ASSIGN_OR_RETURN(const auto writer, Create(name));
-    absl::Status status;
-    BALLAST_RETURN_IF_ERROR(ForEachChunk(local_path, 1 << 20, [&](std::string_view chunk) {
-      status = writer->Append(chunk);
-      return status.ok();
-    }));
-    BALLAST_RETURN_IF_ERROR(status);
-    BALLAST_RETURN_IF_ERROR(writer->Commit("").status());
-    unlink(local_path.c_str());
-    return absl::OkStatus();
+    return MoveThrough(*writer, local_path);
   }
   return SyncDirectory(ParentOf(path));
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/blob/object_blob_store.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <optional>
@@ -358,16 +356,8 @@ absl::Status ObjectBlobStore::Adopt(const std::string& name, const std::string& 
   BALLAST_ASSIGN_OR_RETURN(const int64_t size, FileSize(local_path));
   const size_t part_bytes =
       std::max(ObjectStoreClient::kPartBytes, static_cast<size_t>(size / kMostParts));
-  const auto writer = std::make_unique<ObjectWriter>(*client_, name, part_bytes);
-  absl::Status status;
-  BALLAST_RETURN_IF_ERROR(ForEachChunk(local_path, 1 << 20, [&](std::string_view chunk) {
-    status = writer->Append(chunk);
-    return status.ok();
-  }));
-  BALLAST_RETURN_IF_ERROR(status);
-  BALLAST_RETURN_IF_ERROR(writer->Commit("").status());
-  unlink(local_path.c_str());
-  return absl::OkStatus();
+  ObjectWriter writer(*client_, name, part_bytes);
+  return MoveThrough(writer, local_path);
 }
 
 absl::Status ObjectBlobStore::DeletePrefix(const std::string& prefix) {

@@ -14,9 +14,6 @@ The queue is written straight into the database, each row made of one that the s
 docs/results/control_plane.json.
 """
 
-import argparse
-import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -27,7 +24,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "chaos"))
 
 import protos  # noqa: E402
-from service import ROOT, Service, folder_on_a_disk, keep, pgbench, postgres, processor, rounded, same_tables  # noqa: E402
+from service import Service, pgbench, postgres, run, same_tables  # noqa: E402
 
 QUEUED = 2
 CLAIM = """WITH next AS (SELECT scope, id FROM jobs WHERE state = 2 ORDER BY queue_key, scope, id LIMIT 1 FOR UPDATE SKIP LOCKED)
@@ -153,31 +150,8 @@ def measured(arguments, folder):
         protos.remove()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default=str(ROOT / "build" / "release"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--jobs", type=int, default=100_000)
-    parser.add_argument("--tenants", type=int, default=1_000)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--smoke", action="store_true", help="a second of each, on a short queue; writes nothing")
-    parser.add_argument("--folder", default=str(ROOT / "docs" / "results"))
-    arguments = parser.parse_args()
-    if arguments.smoke:
-        arguments.rounds, arguments.seconds, arguments.jobs, arguments.tenants, arguments.minutes = 1, 1, 20_000, 100, 0.05
-    with folder_on_a_disk() as folder:
-        found = measured(arguments, folder)
-    figures = {"claim_ratio": round(found["ratio"], 3), "claim_ratio_after_pinned_snapshot": round(found["ratio_after_pinned"], 3),
-               "claim": {"threads": arguments.threads, "rounds": arguments.rounds, "seconds": arguments.seconds, "jobs": arguments.jobs,
-                         "tenants": arguments.tenants, "processor": processor(), **rounded(found)}}
-    print(json.dumps(figures, indent=1))
-    if not arguments.smoke:
-        keep(arguments.folder, figures)
-    return 0
-
-
 if __name__ == "__main__":
-    os.umask(0o077)
-    sys.exit(main())
+    sys.exit(run(__doc__, measured, lambda found: {"claim_ratio": round(found["ratio"], 3),
+                                                   "claim_ratio_after_pinned_snapshot": round(found["ratio_after_pinned"], 3)},
+                 "claim", threads=8, own={"jobs": 100_000, "tenants": 1_000, "minutes": 10.0},
+                 smoke={"jobs": 20_000, "tenants": 100, "minutes": 0.05}))

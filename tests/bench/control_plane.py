@@ -14,9 +14,6 @@ Jobs are of 64 tenants in turn. The server counts a tenant's waiting jobs at eac
 more (docs/results/README.md). All tables are emptied before each round. Writes its figures into docs/results/control_plane.json.
 """
 
-import argparse
-import json
-import os
 import sqlite3
 import statistics
 import sys
@@ -24,7 +21,7 @@ import time
 
 sys.dont_write_bytecode = True
 
-from service import ROOT, TENANTS, Service, folder_on_a_disk, keep, pgbench, postgres, processor, rounded, same_tables  # noqa: E402
+from service import TENANTS, Service, pgbench, postgres, run, same_tables  # noqa: E402
 
 # Bytes of a job's record and of its first event, as the server writes them (see `record_sizes`).
 PGBENCH = """\\set tenant random(1, {tenants})
@@ -137,32 +134,14 @@ def against_sqlite(arguments, folder):
         service.bench.stop_all()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default=str(ROOT / "build" / "release"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--smoke", action="store_true", help="a second of each; writes nothing")
-    parser.add_argument("--folder", default=str(ROOT / "docs" / "results"))
-    arguments = parser.parse_args()
-    if arguments.smoke:
-        arguments.rounds, arguments.seconds = 1, 1
-    with folder_on_a_disk() as folder:
-        on_postgres = against_postgres(arguments, folder)
-        on_sqlite = against_sqlite(arguments, folder)
-    found = {
-        "submit_ratio_pgbench": round(on_postgres["ratio"], 3), "submit_ratio_sqlite": round(on_sqlite["ratio"], 3),
-        "rpc_cpu_us": round(on_sqlite["rpc_cpu_us"], 1),
-        "submit": {"threads": arguments.threads, "rounds": arguments.rounds, "seconds": arguments.seconds,
-                   "processor": processor(), "postgres": rounded(on_postgres), "sqlite": rounded(on_sqlite)},
-    }
-    print(json.dumps(found, indent=1))
-    if not arguments.smoke:
-        keep(arguments.folder, found)
-    return 0
+def measured(arguments, folder):
+    return {"postgres": against_postgres(arguments, folder), "sqlite": against_sqlite(arguments, folder)}
+
+
+def named(found):
+    return {"submit_ratio_pgbench": round(found["postgres"]["ratio"], 3), "submit_ratio_sqlite": round(found["sqlite"]["ratio"], 3),
+            "rpc_cpu_us": round(found["sqlite"]["rpc_cpu_us"], 1)}
 
 
 if __name__ == "__main__":
-    os.umask(0o077)
-    sys.exit(main())
+    sys.exit(run(__doc__, measured, named, "submit", threads=8))

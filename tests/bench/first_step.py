@@ -9,17 +9,14 @@ data set and vector are there by then, and the first forward pass is next. Both 
 after the other, on a tiny model. Writes its figures into docs/results/control_plane.json.
 """
 
-import argparse
 import datetime
-import json
-import os
 import re
 import sys
 import time
 
 sys.dont_write_bytecode = True
 
-from service import MODEL, ROOT, folder_on_a_disk, keep, prepared, processor, rounded, rows  # noqa: E402
+from service import MODEL, prepared, rows, run  # noqa: E402
 from harness import Bench, check, short  # noqa: E402
 
 
@@ -56,25 +53,6 @@ def measured(arguments, folder):
         bench.stop_all()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default=str(ROOT / "build" / "release"))
-    parser.add_argument("--jobs", type=int, default=100)
-    parser.add_argument("--smoke", action="store_true", help="some jobs; writes nothing")
-    parser.add_argument("--folder", default=str(ROOT / "docs" / "results"))
-    arguments = parser.parse_args()
-    if arguments.smoke:
-        arguments.jobs = 5
-    with folder_on_a_disk() as folder:
-        found = measured(arguments, folder)
-    figures = {"submit_to_first_step_p99_ms": round(found["p99_ms"], 1),
-               "submit_to_first_step": {"jobs": arguments.jobs, "processor": processor(), **rounded(found)}}
-    print(json.dumps(figures, indent=1))
-    if not arguments.smoke:
-        keep(arguments.folder, figures)
-    return 0
-
-
 if __name__ == "__main__":
-    os.umask(0o077)
-    sys.exit(main())
+    sys.exit(run(__doc__, measured, lambda found: {"submit_to_first_step_p99_ms": round(found["p99_ms"], 1)}, "submit_to_first_step",
+                 own={"jobs": 100}, smoke={"jobs": 5}))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmarks of the control plane share: a service to measure, its databases, and where figures are kept."""
 
+import argparse
 import contextlib
 import hashlib
 import json
@@ -118,5 +119,35 @@ def keep(folder, found):
     file.write_text(json.dumps({**known, **found}, indent=1) + "\n")
 
 
+def run(doc, measured, named, name, own=(), smoke=None, threads=None):
+    """The main program of a benchmark: `measured(arguments, folder)` gives its figures, `named(found)` those with names of their
+    own, and the rest are kept as `name`, with the arguments of `own`. `smoke`: arguments that make it short. It counts in rounds
+    of seconds where it has `threads`."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default=str(ROOT / "build" / "release"))
+    if threads:
+        parser.add_argument("--rounds", type=int, default=5)
+        parser.add_argument("--seconds", type=float, default=5)
+        parser.add_argument("--threads", type=int, default=threads)
+        own, smoke = {"threads": None, "rounds": None, "seconds": None, **dict(own)}, {"rounds": 1, "seconds": 1, **(smoke or {})}
+    for option, default in dict(own).items():
+        if default is not None:
+            parser.add_argument(f"--{option}", type=type(default), default=default)
+    parser.add_argument("--smoke", action="store_true", help="a short one, which writes nothing")
+    parser.add_argument("--folder", default=str(ROOT / "docs" / "results"))
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        vars(arguments).update(smoke or {})
+    os.umask(0o077)
+    with folder_on_a_disk() as folder:
+        found = measured(arguments, folder)
+    told = {option: getattr(arguments, option) for option in dict(own)}
+    figures = {**named(found), name: {**told, "processor": processor(), **rounded(found)}}
+    print(json.dumps(figures, indent=1))
+    if not arguments.smoke:
+        keep(arguments.folder, figures)
+    return 0
+
+
 def rounded(values):
-    return {name: round(value, 2) for name, value in values.items()}
+    return {name: rounded(value) if isinstance(value, dict) else round(value, 2) for name, value in values.items()}

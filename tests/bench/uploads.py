@@ -11,9 +11,6 @@ what it had grown to with one, of each further stream. Writes its figures
 into docs/results/control_plane.json.
 """
 
-import argparse
-import json
-import os
 import pathlib
 import re
 import shutil
@@ -23,7 +20,7 @@ import sys
 
 sys.dont_write_bytecode = True
 
-from service import ROOT, Service, folder_on_a_disk, keep, load, processor, rounded  # noqa: E402
+from service import Service, load, run  # noqa: E402
 
 MIB_OF_A_DATASET = 32
 
@@ -64,28 +61,5 @@ def measured(arguments, folder):
         service.bench.stop_all()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default=str(ROOT / "build" / "release"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--smoke", action="store_true", help="a second of each; writes nothing")
-    parser.add_argument("--folder", default=str(ROOT / "docs" / "results"))
-    arguments = parser.parse_args()
-    if arguments.smoke:
-        arguments.rounds, arguments.seconds = 1, 1
-    with folder_on_a_disk() as folder:
-        found = measured(arguments, folder)
-    figures = {"upload_ratio": round(found["ratio"], 3),
-               "upload": {"threads": arguments.threads, "rounds": arguments.rounds, "seconds": arguments.seconds,
-                          "processor": processor(), **rounded(found)}}
-    print(json.dumps(figures, indent=1))
-    if not arguments.smoke:
-        keep(arguments.folder, figures)
-    return 0
-
-
 if __name__ == "__main__":
-    os.umask(0o077)
-    sys.exit(main())
+    sys.exit(run(__doc__, measured, lambda found: {"upload_ratio": round(found["ratio"], 3)}, "upload", threads=4))
