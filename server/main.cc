@@ -20,6 +20,7 @@
 #include "ballast/config/v1/config.pb.h"
 #include "common/base/clock.h"
 #include "common/base/config_file.h"
+#include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
@@ -33,9 +34,9 @@
 #include "server/blob/local_blob_store.h"
 #include "server/blob/object_blob_store.h"
 #include "server/store/data_dir_lock.h"
+#include "server/store/postgres_bulletin.h"
 #include "server/store/postgres_connection.h"
 #include "server/store/postgres_job_store.h"
-#include "server/store/postgres_server_lock.h"
 #include "server/store/sqlite_job_store.h"
 
 namespace ballast::server {
@@ -143,8 +144,6 @@ absl::StatusOr<ServerOptions> OptionsOf(const config::v1::ServerConfig& config) 
 }
 
 constexpr int kConnections = 16, kMostConnections = 1000;
-// In which PostgreSQL notices that a server is gone whose machine has vanished.
-constexpr int kSecondsForLastServer = 30;
 
 absl::Status CheckPostgres(const config::v1::Postgres& postgres) {
   if (postgres.conninfo().empty()) {
@@ -174,11 +173,35 @@ absl::Status CheckObjectStore(const config::v1::ObjectStore& store) {
   return ObjectStoreClient::Open(store.url(), OptionsOf(store)).status();
 }
 
-// Where records are kept, and what keeps a second server off it.
+// Id of the server whose folder this is: the same over restarts, so that what it was at is free
+// when it begins again.
+absl::StatusOr<std::string> ServerId(const std::string& data_dir) {
+  constexpr int kBits = 64;
+  constexpr size_t kDigits = 16;
+  constexpr int64_t kMostBytes = 100;
+  const std::string path = absl::StrCat(data_dir, "/server_id");
+  if (access(path.c_str(), F_OK) != 0) {
+    BALLAST_RETURN_IF_ERROR(WriteFileAtomically(path, RandomHex(kBits)));
+  }
+  BALLAST_ASSIGN_OR_RETURN(std::string id, ReadFile(path, kMostBytes));
+  if (id.size() == kDigits && std::all_of(id.begin(), id.end(), absl::ascii_isxdigit)) return id;
+  return ConfigError(path + " must have 16 hex digits; delete it, and it is made anew");
+}
+
+// Where blobs are kept, in words that are the same for all servers that keep them there.
+std::string BlobsIdentity(const config::v1::ServerConfig& config, const std::string& server_id) {
+  if (!config.has_object_store()) return absl::StrCat("a folder of its own, ", server_id);
+  const auto endpoint = config.object_store().options().find("endpoint");
+  std::string url = config.object_store().url();
+  while (!url.empty() && url.back() == '/') url.pop_back();
+  if (endpoint == config.object_store().options().end()) return url;
+  return absl::StrCat(url, " at ", endpoint->second);
+}
+
+// Where records are kept.
 struct OpenStore {
-  // `signals`: one of these ends the wait for a server that may be going.
   static absl::StatusOr<OpenStore> Of(const config::v1::ServerConfig& config,
-                                      const sigset_t& signals) {
+                                      const std::string& owner) {
     OpenStore opened;
     if (!config.has_postgres()) {
       BALLAST_ASSIGN_OR_RETURN(
@@ -186,21 +209,15 @@ struct OpenStore {
       return opened;
     }
     const config::v1::Postgres& postgres = config.postgres();
-    int waited = 0;
-    const auto wait = [&] {
-      if (waited == 0) spdlog::warn("another server has the database: waiting for it to go");
-      constexpr timespec kSecond = {1, 0};
-      return ++waited <= kSecondsForLastServer && sigtimedwait(&signals, nullptr, &kSecond) <= 0;
-    };
-    BALLAST_ASSIGN_OR_RETURN(opened.lock, PostgresServerLock::Acquire(postgres.conninfo(), wait));
-    BALLAST_ASSIGN_OR_RETURN(
-        opened.store,
-        PostgresJobStore::Open(postgres.conninfo(), ConnectionsOf(postgres), Clock::System()));
+    BALLAST_ASSIGN_OR_RETURN(opened.store,
+                             PostgresJobStore::Open(postgres.conninfo(), ConnectionsOf(postgres),
+                                                    Clock::System(), owner));
+    opened.bulletin = std::make_unique<PostgresBulletin>(postgres.conninfo(), Clock::System());
     return opened;
   }
 
   std::unique_ptr<JobStore> store;
-  std::unique_ptr<PostgresServerLock> lock;  // null for SQLite, whose lock is that of the folder
+  std::unique_ptr<PostgresBulletin> bulletin;  // null for SQLite, which one server has for itself
 };
 
 absl::StatusOr<std::unique_ptr<BlobStore>> OpenBlobs(const config::v1::ServerConfig& config) {
@@ -210,26 +227,22 @@ absl::StatusOr<std::unique_ptr<BlobStore>> OpenBlobs(const config::v1::ServerCon
   return LocalBlobStore::OpenRoot(absl::StrCat(config.data_dir(), "/blobs"));
 }
 
-// Waits for SIGTERM or SIGINT, which the caller has blocked in every thread. Looks after `lock`, if
-// there is one, meanwhile: FAILED_PRECONDITION (STORE_IN_USE) when another server has taken the
-// database over.
-absl::Status WaitForSignal(const sigset_t& signals, PostgresServerLock* lock) {
-  constexpr timespec kBetweenChecks = {2, 0};
+// Waits for SIGTERM or SIGINT, which the caller has blocked in every thread, or for a fault that
+// the server cannot go on with, which is returned.
+absl::Status WaitForEnd(const sigset_t& signals, const Server& server) {
+  constexpr timespec kBetweenLooks = {1, 0};
   while (true) {
-    const int signal = sigtimedwait(&signals, nullptr, &kBetweenChecks);
+    const int signal = sigtimedwait(&signals, nullptr, &kBetweenLooks);
     if (signal > 0) {
       spdlog::info("stopping on signal {}", signal);
       return absl::OkStatus();
     }
-    if (lock == nullptr) continue;
-    const absl::Status held = lock->Check();
-    if (ErrorReason(held) == "STORE_IN_USE") return held;
-    if (!held.ok()) spdlog::warn("PostgreSQL cannot be reached: {}", std::string(held.message()));
+    BALLAST_RETURN_IF_ERROR(server.Fault());
   }
 }
 
 absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
-  BALLAST_ASSIGN_OR_RETURN(const ServerOptions options, OptionsOf(config));
+  BALLAST_ASSIGN_OR_RETURN(ServerOptions options, OptionsOf(config));
   BALLAST_ASSIGN_OR_RETURN(const auto authenticator,
                            ApiKeyAuthenticator::Create(config.api_keys()));
   std::unique_ptr<FileSigner> signer;
@@ -248,21 +261,24 @@ absl::Status Run(const config::v1::ServerConfig& config, bool check_only) {
   signal(SIGPIPE, SIG_IGN);
 
   BALLAST_ASSIGN_OR_RETURN(const auto lock, DataDirLock::Acquire(config.data_dir()));
-  BALLAST_ASSIGN_OR_RETURN(const OpenStore opened, OpenStore::Of(config, signals));
+  BALLAST_ASSIGN_OR_RETURN(const std::string server_id, ServerId(config.data_dir()));
+  BALLAST_ASSIGN_OR_RETURN(const OpenStore opened,
+                           OpenStore::Of(config, absl::StrCat(server_id, "/", RandomHex(32))));
   const std::unique_ptr<JobStore>& store = opened.store;
   BALLAST_ASSIGN_OR_RETURN(const std::unique_ptr<BlobStore> blobs, OpenBlobs(config));
+  options.blobs_identity = BlobsIdentity(config, server_id);
   TextRowChecks row_checks(*blobs, options.scratch_dir);
   BALLAST_ASSIGN_OR_RETURN(
-      const auto server,
-      Server::Start({*store, *blobs, *authenticator, row_checks, Clock::System(), signer.get()},
-                    options));
+      const auto server, Server::Start({*store, *blobs, *authenticator, row_checks, Clock::System(),
+                                        signer.get(), opened.bulletin.get()},
+                                       options));
   if (!config.address_file().empty()) {
     BALLAST_RETURN_IF_ERROR(
         WriteFileAtomically(config.address_file(), absl::StrCat(server->address(), "\n")));
   }
   spdlog::info("serving on {}, metrics {}", server->address(),
                options.metrics_address == "off" ? "off" : options.metrics_address);
-  const absl::Status ended = WaitForSignal(signals, opened.lock.get());
+  const absl::Status ended = WaitForEnd(signals, *server);
   if (!config.address_file().empty()) unlink(config.address_file().c_str());
   server->Stop(kDrain);
   spdlog::info("stopped");

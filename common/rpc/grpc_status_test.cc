@@ -23,6 +23,12 @@ TEST(GrpcStatusTest, CodeMessageAndReasonSurviveTheTrip) {
   EXPECT_THAT(received, StatusIs(absl::StatusCode::kInvalidArgument, "SUFFIX_TOO_LONG"));
 }
 
+TEST(GrpcStatusTest, AStatusSurvivesInAMessage) {
+  const absl::Status sent = FieldError("suffix", "SUFFIX_TOO_LONG", "suffix has 80 characters");
+  EXPECT_EQ(FromRpcStatus(ToRpcStatus(sent)), sent);
+  EXPECT_THAT(FromRpcStatus(ToRpcStatus(absl::OkStatus())), IsOk());
+}
+
 TEST(GrpcStatusTest, DetailsThatDoNotParseAreDropped) {
   const absl::Status received =
       FromGrpcStatus(grpc::Status(grpc::StatusCode::NOT_FOUND, "gone", "\xff\xff\xff"));

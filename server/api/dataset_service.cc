@@ -55,15 +55,23 @@ grpc::ServerUnaryReactor* DatasetService::DeleteDataset(grpc::CallbackServerCont
         // A data set that is being written to is not taken from under the upload.
         BALLAST_RETURN_IF_ERROR(datasets_.GetRecordOf(who.tenant, name).status());
         if (!uploads_.Begin(request->name())) {
-          return WithRetry(MakeError(absl::StatusCode::kAborted, "UPLOAD_IN_PROGRESS",
-                                     "an upload is writing to this data set; end it first"),
-                           absl::Seconds(1));
+          return UploadInProgress(request->name());
         }
         const absl::Status status = datasets_.Delete(who.tenant, name, request->etag());
         uploads_.End(request->name());
         if (!status.ok()) return status;
         return google::protobuf::Empty();
       });
+}
+
+void DatasetService::EndLeftUploads() {
+  for (const TenantName& left : uploads_.TakeLeft()) {
+    const std::string name = DatasetName(left.tenant, left.id);
+    // Where another one writes by now, that one ends it.
+    if (!uploads_.Begin(name)) continue;
+    if (!datasets_.EndUpload(left).ok()) uploads_.Leave(left);
+    uploads_.End(name);
+  }
 }
 
 grpc::ServerReadReactor<v1::WriteDatasetRequest>* DatasetService::WriteDataset(

@@ -4,6 +4,8 @@
 
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/synchronization/mutex.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
@@ -25,10 +27,20 @@ class UploadsInProgress {
     absl::MutexLock lock(&mutex_);
     names_.erase(name);
   }
+  // The catalog could not be told that an upload has ended.
+  void Leave(const TenantName& name) {
+    absl::MutexLock lock(&mutex_);
+    left_.push_back(name);
+  }
+  std::vector<TenantName> TakeLeft() {
+    absl::MutexLock lock(&mutex_);
+    return std::exchange(left_, {});
+  }
 
  private:
   absl::Mutex mutex_;
   std::set<std::string> names_ ABSL_GUARDED_BY(mutex_);
+  std::vector<TenantName> left_ ABSL_GUARDED_BY(mutex_);
 };
 
 // ballast.v1.DatasetService. Thread safety: thread-safe.
@@ -56,6 +68,9 @@ class DatasetService : public v1::DatasetService::CallbackService {
   grpc::ServerUnaryReactor* GetUploadStatus(grpc::CallbackServerContext* context,
                                             const v1::GetUploadStatusRequest* request,
                                             v1::UploadStatus* response) override;
+
+  // Tells the catalog of uploads that have ended and of which it could not be told then.
+  void EndLeftUploads();
 
  private:
   const ApiContext& api_;

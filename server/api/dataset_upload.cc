@@ -28,11 +28,15 @@ absl::Status OffsetMismatch(int64_t asked, int64_t committed) {
 void DatasetUpload::ReleaseUpload() {
   // What a store refuses is not sent again.
   if (appender_ != nullptr && unsynced_bytes_ > 0 && !sync_failed_) {
-    const absl::Status status = appender_->Sync();
+    const absl::Status status = Sync();
     if (!status.ok())
       spdlog::warn("an interrupted upload could not be synced: {}", ErrorReason(status));
   }
   appender_.reset();
+  if (begun_) {
+    if (!datasets_.EndUpload(parsed_).ok()) uploads_.Leave(parsed_);
+  }
+  begun_ = false;
   if (!name_.empty()) uploads_.End(name_);
   name_.clear();
 }
@@ -57,23 +61,12 @@ absl::Status DatasetUpload::OnEnd() {
 
 absl::Status DatasetUpload::Open(const v1::WriteDatasetRequest& request) {
   BALLAST_ASSIGN_OR_RETURN(parsed_, ParseDatasetName(request.name(), "name"));
-  BALLAST_ASSIGN_OR_RETURN(const DatasetRecord record, datasets_.GetRecordOf(who_.tenant, parsed_));
-  if (!uploads_.Begin(request.name())) {
-    return WithRetry(
-        MakeError(absl::StatusCode::kAborted, "UPLOAD_IN_PROGRESS",
-                  absl::StrCat("another upload is writing to ", request.name(),
-                               "; let it finish or end it, then go on from GetUploadStatus")),
-        absl::Seconds(1));
-  }
+  BALLAST_RETURN_IF_ERROR(datasets_.GetRecordOf(who_.tenant, parsed_).status());
+  if (!uploads_.Begin(request.name())) return UploadInProgress(request.name());
   name_ = request.name();
-  // Read again: an upload that has just finished elsewhere must not be appended to.
-  BALLAST_ASSIGN_OR_RETURN(const DatasetRecord fresh, datasets_.GetRecordOf(who_.tenant, parsed_));
-  if (fresh.dataset().state() != v1::Dataset::AWAITING_UPLOAD) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
-        absl::StrCat(request.name(),
-                     " has its bytes already; create another data set for other rows"));
-  }
+  // Looked at again: an upload that has just finished elsewhere must not be appended to.
+  begun_ = true;  // perhaps
+  BALLAST_ASSIGN_OR_RETURN(const DatasetRecord fresh, datasets_.BeginUpload(who_.tenant, parsed_));
   blob_ = fresh.blob();
   auto appender = blobs_.OpenAppend(blob_);
   if (absl::IsDataLoss(appender.status())) {
@@ -125,7 +118,8 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
 }
 
 absl::Status DatasetUpload::Sync() {
-  const absl::Status status = appender_->Sync();
+  absl::Status status = datasets_.CheckUpload(parsed_);
+  if (status.ok()) status = appender_->Sync();
   sync_failed_ = !status.ok();
   if (status.ok()) unsynced_bytes_ = 0;
   return status;
@@ -152,6 +146,7 @@ absl::Status DatasetUpload::FinishUpload(const std::string& digest) {
   BALLAST_ASSIGN_OR_RETURN(
       *response_->mutable_dataset(),
       datasets_.FinishUpload(who_.tenant, parsed_, appender_->size_bytes(), digest));
+  begun_ = false;
   response_->set_committed_bytes(appender_->size_bytes());
   return absl::OkStatus();
 }

@@ -48,7 +48,8 @@ class DatasetUpload : public ClientStream<v1::WriteDatasetRequest> {
   const int64_t max_bytes_;
   v1::WriteDatasetResponse* const response_;
 
-  std::string name_;  // set once this call has the data set for itself
+  std::string name_;    // set once this call has the data set for itself
+  bool begun_ = false;  // and this server
   TenantName parsed_;
   std::string blob_;
   std::unique_ptr<BlobAppender> appender_;

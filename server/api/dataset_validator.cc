@@ -69,6 +69,10 @@ void DatasetValidator::CheckAll() {
       if (failed.losses < kMaxLosses) {
         failed.pause = std::clamp(2 * failed.pause, kFirstPause, kLongestPause);
         failed.next_try = now + failed.pause;
+        const absl::Status given_up = datasets_.GiveUpValidation(**next);
+        if (!given_up.ok()) {
+          spdlog::warn("leaving {} to other servers failed: {}", name, ForLog(given_up));
+        }
         continue;
       }
       report = FailedReport(report.status());

@@ -5,6 +5,7 @@
 
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "server/api/platform_fault.h"
 
 namespace ballast::server {
 namespace {
@@ -30,24 +31,38 @@ SynchronizeResponse CallAgain() {
 }  // namespace
 
 absl::StatusOr<SynchronizeResponse> HeldCalls::Answer(absl::Time now,
-                                                      const SynchronizeRequest& request) {
-  BALLAST_ASSIGN_OR_RETURN(SynchronizeResponse response, plane_.Synchronize(now, request));
-  if (request.draining() || response.has_stop() || !broker_.HasWaiting()) return response;
-  const auto base = BaseInUse(request, response);
+                                                      const SynchronizeRequest& request,
+                                                      bool held) {
+  BALLAST_ASSIGN_OR_RETURN(SynchronizeResponse response, plane_.Synchronize(now, request, held));
+  if (request.draining() || response.has_stop()) return response;
+  const bool offers = relay_ != nullptr && relay_->MayHaveOffers();
+  if (!broker_.HasWaiting() && !offers) return response;
+  const auto base = BaseInUse(now, request, response);
   // The lease matters more than samples: those wait for another worker or the next heartbeat.
   if (!base.ok()) return response;
   const size_t most = response.has_idle() ? kSamplesWhenIdle : kSamplesWhenBusy;
-  for (auto& order : broker_.Take(now, request.worker_id(), most, *base)) {
-    *response.add_samples() = std::move(order);
-  }
+  auto orders = broker_.Take(now, request.worker_id(), most, *base);
+  if (orders.empty() && offers) orders = TakeOffers(now, request.worker_id(), most, *base);
+  for (auto& order : orders) *response.add_samples() = std::move(order);
   return response;
 }
 
-absl::StatusOr<std::string> HeldCalls::BaseInUse(const SynchronizeRequest& request,
+std::vector<worker::v1::SampleOrder> HeldCalls::TakeOffers(absl::Time now,
+                                                           const std::string& worker_id,
+                                                           size_t most,
+                                                           const std::string& base_digest) {
+  auto orders = relay_->TakeOffers(now, worker_id, most, base_digest);
+  if (orders.ok()) return *std::move(orders);
+  spdlog::warn("sampling orders of other servers cannot be taken, it is tried again: {}",
+               ForLog(orders.status()));
+  return {};
+}
+
+absl::StatusOr<std::string> HeldCalls::BaseInUse(absl::Time now, const SynchronizeRequest& request,
                                                  const SynchronizeResponse& response) {
   if (response.has_work()) return response.work().base_model().digest();
   if (!request.has_busy()) return "";
-  return plane_.BaseDigestOf(request.worker_id(), request.busy().lease());
+  return plane_.BaseDigestOf(now, request.worker_id(), request.busy().lease());
 }
 
 void HeldCalls::Hold(SynchronizeCall* call, absl::Time deadline) {
@@ -106,7 +121,11 @@ void HeldCalls::Dispatch(absl::Time now) {
       next = held_.front();
       held_.pop_front();
     }
-    auto answer = Answer(now, next.call->request());
+    if (next.call->cancelled()) {
+      next.call->Answer(absl::CancelledError("the client went away"));
+      continue;
+    }
+    auto answer = Answer(now, next.call->request(), /*held=*/true);
     if (!answer.ok() || !IsNothing(*answer)) {
       next.call->Answer(std::move(answer));
       continue;

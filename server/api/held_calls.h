@@ -6,6 +6,7 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -13,6 +14,7 @@
 #include "ballast/worker/v1/worker_service.pb.h"
 #include "server/api/call.h"
 #include "server/api/sample_broker.h"
+#include "server/api/sample_relay.h"
 #include "server/core/control_plane.h"
 
 namespace ballast::server {
@@ -25,12 +27,15 @@ class HeldCalls {
   // How long a call is held at most.
   static constexpr absl::Duration kHold = absl::Seconds(20);
 
-  // Both must outlive the object.
-  HeldCalls(ControlPlane& plane, SampleBroker& broker) : plane_(plane), broker_(broker) {}
+  // All must outlive the object; `relay` may be null.
+  HeldCalls(ControlPlane& plane, SampleBroker& broker, SampleRelay* relay = nullptr)
+      : plane_(plane), broker_(broker), relay_(relay) {}
 
-  // Answers one exchange from the control plane, with sampling orders put in.
+  // Answers one exchange from the control plane, with sampling orders put in: those of other
+  // servers where there are none here.
+  // `held`: as ControlPlane::Synchronize has it.
   absl::StatusOr<worker::v1::SynchronizeResponse> Answer(
-      absl::Time now, const worker::v1::SynchronizeRequest& request);
+      absl::Time now, const worker::v1::SynchronizeRequest& request, bool held = false);
 
   // Takes a call that has nothing to do. An older one of the same worker is answered: it is lost,
   // or the worker would not have called again.
@@ -51,8 +56,12 @@ class HeldCalls {
  private:
   // Digest of the base model that the worker has to do with after `response`; empty when it is
   // free. Failures of the store, FAILED_PRECONDITION (LEASE_LOST).
-  absl::StatusOr<std::string> BaseInUse(const worker::v1::SynchronizeRequest& request,
+  absl::StatusOr<std::string> BaseInUse(absl::Time now,
+                                        const worker::v1::SynchronizeRequest& request,
                                         const worker::v1::SynchronizeResponse& response);
+  // Offers of other servers, and late ones of this; none where they cannot be looked up.
+  std::vector<worker::v1::SampleOrder> TakeOffers(absl::Time now, const std::string& worker_id,
+                                                  size_t most, const std::string& base_digest);
 
   struct Held {
     SynchronizeCall* call;
@@ -62,6 +71,7 @@ class HeldCalls {
 
   ControlPlane& plane_;
   SampleBroker& broker_;
+  SampleRelay* const relay_;
   std::atomic<int64_t> dispatches_ = 0;
   std::atomic<int64_t> replaced_ = 0;  // calls answered for a newer one of the same worker
   absl::Mutex dispatch_mutex_;         // one Dispatch at a time

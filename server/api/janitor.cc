@@ -9,17 +9,19 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "server/api/platform_fault.h"
+#include "server/core/blob_hold.h"
 
 namespace ballast::server {
 namespace {
 // Few: what is written anew under one of these names waits for it.
-constexpr size_t kAtOnce = 20;
+constexpr int kAtOnce = 20;
 // Of the object store, before a round ends: one object may be locked, more are a network that is
 // cut.
 constexpr int kMostFailures = 3;
 }  // namespace
 
 void Janitor::Clean() {
+  absl::MutexLock lock(&cleaning_mutex_);
   bool more = true;
   while (more) {
     const auto cleaned = CleanSome();
@@ -31,58 +33,91 @@ void Janitor::Clean() {
     more = *cleaned;
   }
   // Where the store was given up, the next round begins with what this one has not come to.
-  if (!unreachable_) skipped_.clear();
+  if (!unreachable_) after_.clear();
 }
 
-absl::StatusOr<std::vector<std::string>> Janitor::Garbage(size_t most) {
-  std::vector<std::string> garbage;
+absl::StatusOr<std::vector<std::string>> Janitor::Listed() {
+  std::vector<std::string> listed;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(garbage, tx.ListGarbage(static_cast<int>(most)));
+    BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListGarbage(after_, kAtOnce));
+    for (const GarbageRow& row : rows) listed.push_back(row.blob_prefix);
     return absl::OkStatus();
   }));
-  return garbage;
+  return listed;
+}
+
+absl::StatusOr<std::vector<std::string>> Janitor::Hold(const std::set<std::string>& prefixes) {
+  std::vector<std::string> held;
+  if (prefixes.empty()) return held;
+  const auto hold = [&](Transaction& tx) -> absl::Status {
+    held.clear();
+    for (const std::string& prefix : prefixes) {
+      BALLAST_ASSIGN_OR_RETURN(const auto garbage, tx.GetGarbage(prefix));
+      if (!garbage.has_value()) continue;
+      BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsHeldElsewhere(tx, *garbage));
+      if (elsewhere) continue;
+      if (store_.shared()) BALLAST_RETURN_IF_ERROR(tx.AddGarbage(prefix, tx.owner()));
+      held.push_back(prefix);
+    }
+    return absl::OkStatus();
+  };
+  BALLAST_RETURN_IF_ERROR(store_.shared() ? store_.Update(hold) : store_.Read(hold));
+  return held;
+}
+
+absl::Status Janitor::EndHold(const std::vector<std::string>& deleted,
+                              const std::vector<std::string>& failed) {
+  if (deleted.empty() && (failed.empty() || !store_.shared())) return absl::OkStatus();
+  return store_.Update([&](Transaction& tx) -> absl::Status {
+    // Another server that took this one for gone may be writing there by now.
+    const auto is_own = [&](const std::string& prefix) -> absl::StatusOr<bool> {
+      BALLAST_ASSIGN_OR_RETURN(const auto garbage, tx.GetGarbage(prefix));
+      return garbage.has_value() && (!store_.shared() || garbage->holder == tx.owner());
+    };
+    for (const std::string& prefix : deleted) {
+      BALLAST_ASSIGN_OR_RETURN(const bool own, is_own(prefix));
+      if (own) BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(prefix));
+    }
+    for (const std::string& prefix : failed) {
+      BALLAST_ASSIGN_OR_RETURN(const bool own, is_own(prefix));
+      if (!own) continue;
+      BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(prefix));
+      BALLAST_RETURN_IF_ERROR(tx.AddGarbage(prefix));
+    }
+    return absl::OkStatus();
+  });
 }
 
 absl::StatusOr<bool> Janitor::CleanSome() {
   unreachable_ = false;
-  // What was skipped is still listed, before what has not been looked at.
-  const size_t most = skipped_.size() + kAtOnce;
-  BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> listed, Garbage(most));
-  std::vector<std::string> wanted;
-  for (const std::string& prefix : listed) {
-    if (skipped_.count(prefix) == 0) wanted.push_back(prefix);
-  }
-  const std::set<std::string> free = unnamed_.BeginDeleting(wanted);
+  BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> listed, Listed());
+  if (listed.empty()) return false;
+  const std::set<std::string> free = unnamed_.BeginDeleting(listed);
   const absl::Cleanup end = [this] { unnamed_.EndDeleting(); };
-  for (const std::string& prefix : wanted) {
-    if (free.count(prefix) == 0) skipped_.insert(prefix);
-  }
-  BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> still, Garbage(most));
-  std::vector<std::string> deleted;
+  BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> held, Hold(free));
+  after_ = listed.back();
+  std::vector<std::string> deleted, failed;
   int failures = 0;
-  for (const std::string& prefix : still) {
-    if (free.count(prefix) == 0 || unreachable_) continue;
+  for (const std::string& prefix : held) {
+    if (unreachable_ || !is_sure_()) {
+      failed.push_back(prefix);
+      continue;
+    }
     const absl::Status status = blobs_.DeletePrefix(prefix);
     if (status.ok()) {
       PassKillPoint("server.garbage.deleted");
       spdlog::info("deleted: the bytes of {}", prefix);
       deleted.push_back(prefix);
-    } else {
-      spdlog::warn("old blobs cannot be deleted, it is tried again: {}", ForLog(status));
-      skipped_.insert(prefix);
-      // The rest would wait for the same network, one after the other.
-      unreachable_ = ErrorReason(status) == "OBJECT_STORE" && ++failures == kMostFailures;
+      continue;
     }
+    spdlog::warn("old blobs cannot be deleted, it is tried again: {}", ForLog(status));
+    failed.push_back(prefix);
+    // The rest would wait for the same network, one after the other.
+    unreachable_ = ErrorReason(status) == "OBJECT_STORE" && ++failures == kMostFailures;
+    if (unreachable_) after_ = prefix;
   }
-  if (!deleted.empty()) {
-    BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-      for (const std::string& prefix : deleted) {
-        BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(prefix));
-      }
-      return absl::OkStatus();
-    }));
-  }
-  return !unreachable_ && listed.size() == most;
+  BALLAST_RETURN_IF_ERROR(EndHold(deleted, failed));
+  return !unreachable_ && listed.size() == kAtOnce;
 }
 
 }  // namespace ballast::server

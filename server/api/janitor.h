@@ -2,11 +2,14 @@
 #ifndef BALLAST_SERVER_API_JANITOR_H_
 #define BALLAST_SERVER_API_JANITOR_H_
 
+#include <functional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "server/api/background_loop.h"
 #include "server/api/unnamed_blobs.h"
 #include "server/core/blob_store.h"
@@ -20,9 +23,12 @@ namespace ballast::server {
 // next time, and keeps nothing else from being deleted.
 class Janitor {
  public:
-  // All must outlive the object.
-  Janitor(JobStore& store, BlobStore& blobs, UnnamedBlobs& unnamed)
-      : store_(store), blobs_(blobs), unnamed_(unnamed) {}
+  // All must outlive the object. `is_sure`: whether other servers cannot take this one for gone,
+  // and write to what it deletes.
+  Janitor(
+      JobStore& store, BlobStore& blobs, UnnamedBlobs& unnamed,
+      std::function<bool()> is_sure = [] { return true; })
+      : store_(store), blobs_(blobs), unnamed_(unnamed), is_sure_(std::move(is_sure)) {}
 
   void Start() {
     loop_.Start([this] { Clean(); }, absl::Seconds(60));
@@ -34,17 +40,23 @@ class Janitor {
   void Clean();
 
  private:
-  // The first `most` prefixes that are written down.
-  absl::StatusOr<std::vector<std::string>> Garbage(size_t most);
-  // Deletes the next few, those in `skipped_` aside; whether there may be more. What it cannot or
-  // must not delete goes there.
+  // The next few prefixes that are written down.
+  absl::StatusOr<std::vector<std::string>> Listed();
+  // Those of them that are still written down and that no other server is at: they are this one's.
+  absl::StatusOr<std::vector<std::string>> Hold(const std::set<std::string>& prefixes);
+  // Strikes off what was deleted, and leaves to other servers what could not be.
+  absl::Status EndHold(const std::vector<std::string>& deleted,
+                       const std::vector<std::string>& failed);
+  // Deletes the next few; whether there may be more.
   absl::StatusOr<bool> CleanSome();
 
   JobStore& store_;
   BlobStore& blobs_;
   UnnamedBlobs& unnamed_;
-  std::set<std::string> skipped_;  // in this round, and where it was given up in those before
-  bool unreachable_ = false;       // the store of blobs: this round was given up
+  const std::function<bool()> is_sure_;
+  absl::Mutex cleaning_mutex_;  // one round at a time
+  std::string after_;           // how far this round has come
+  bool unreachable_ = false;    // the store of blobs: this round was given up
   BackgroundLoop loop_;
 };
 

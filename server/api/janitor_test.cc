@@ -67,7 +67,8 @@ class JanitorTest : public ::testing::Test {
   std::vector<std::string> Garbage() {
     std::vector<std::string> garbage;
     EXPECT_OK(store_.Read([&](Transaction& tx) -> absl::Status {
-      BALLAST_ASSIGN_OR_RETURN(garbage, tx.ListGarbage(1000));
+      BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListGarbage("", 1000));
+      for (const GarbageRow& row : rows) garbage.push_back(row.blob_prefix);
       return absl::OkStatus();
     }));
     return garbage;

@@ -4,13 +4,16 @@
 
 #include "ballast/v1/fine_tuning_job.pb.h"
 #include "server/core/control_plane.h"
+#include "server/core/job_state.h"
 
 namespace ballast::server {
 
 // Puts newer steps and the time left, which live in memory only, over the stored progress of a job.
 inline void AddLiveProgress(ControlPlane& plane, v1::FineTuningJob& job) {
+  // What is known of a worker of another server's may be a few seconds older than the record.
+  if (!IsLeased(job.state())) return;
   const auto live = plane.LiveProgress(job.name());
-  if (!live.has_value()) return;
+  if (!live.has_value() || live->step() < job.progress().step()) return;
   v1::JobProgress& progress = *job.mutable_progress();
   progress.set_step(live->step());
   progress.set_total_steps(live->total_steps());

@@ -209,8 +209,7 @@ TEST_F(JobsTest, AResultWhoseFilesAreNotStoredIsRefused) {
 TEST_F(JobsTest, AStaleWorkerChangesNothing) {
   const std::string name = NewJob();
   const auto stale = Take("w1").lease();
-  clock_.Advance(absl::Seconds(31));
-  server_->TickForTest();
+  LetLeasesEnd();
   const auto fresh = Take("w2").lease();
   EXPECT_EQ(fresh.epoch(), stale.epoch() + 1);
   worker::v1::WriteBlobRequest kind;
@@ -237,8 +236,7 @@ TEST_F(JobsTest, ALeaseThatEndsDuringAWriteStoresNothing) {
   first.set_delta_path("manifest.json");
   first.set_data("half of it, ");
   ASSERT_TRUE(stream->Write(first));
-  clock_.Advance(absl::Seconds(31));
-  server_->TickForTest();
+  LetLeasesEnd();
   worker::v1::WriteBlobRequest last;
   last.set_data("and the rest");
   last.set_finish(true);
@@ -503,8 +501,7 @@ TEST_F(JobsTest, ARestartLosesNothing) {
   EXPECT_TRUE(GetDataset(dataset_)->has_report());
   // The worker goes on as if nothing had happened.
   EXPECT_TRUE(Busy("w2", lease, 5)->has_proceed());
-  clock_.Advance(absl::Seconds(31));
-  server_->TickForTest();
+  LetLeasesEnd();
   const auto next = Take("w3");
   EXPECT_EQ(next.lease().resource(), running);
   EXPECT_EQ(ReadBlob("w3", next.lease(), next.fine_tune().checkpoint_blob()).value(),

@@ -12,13 +12,11 @@ namespace {
 
 // Named one by one: FILE_MISSING, FILE_TOO_LARGE and their like are about what a caller sent.
 constexpr const char* kFaults[] = {
-    "BLOB_REPLACED",     "COMMIT_UNKNOWN",  "DISK_FULL",
-    "FILE_IO",           "FILE_NOT_FOUND",  "FILE_PERMISSION_DENIED",
-    "OBJECT_STORE",      "RECORD_EXISTS",   "RECORD_NOT_FOUND",
-    "ROW_NOT_HELD",      "STORE_BUSY",      "STORE_CORRUPT",
-    "STORE_IN_USE",      "STORE_IO",        "STORE_NOT_ALLOWED",
-    "STORE_NOT_DURABLE", "STORE_READ_ONLY", "STORE_STATEMENT",
-    "STORE_TOO_OLD",
+    "BLOB_REPLACED",    "COMMIT_UNKNOWN",         "DISK_FULL",         "FILE_IO",
+    "FILE_NOT_FOUND",   "FILE_PERMISSION_DENIED", "OBJECT_STORE",      "RECORD_EXISTS",
+    "RECORD_NOT_FOUND", "ROW_NOT_HELD",           "STORE_BUSY",        "STORE_CORRUPT",
+    "STORE_IO",         "STORE_NOT_ALLOWED",      "STORE_NOT_DURABLE", "STORE_READ_ONLY",
+    "STORE_STATEMENT",  "STORE_TOO_OLD",
 };
 constexpr absl::Duration kRetry = absl::Seconds(1);
 

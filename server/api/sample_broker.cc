@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/utf8.h"
+#include "common/rpc/grpc_status.h"
+#include "server/core/records.h"
 
 namespace ballast::server {
 namespace {
@@ -14,6 +16,9 @@ namespace {
 // Bounds what a worker can make a slow customer's connection hold in memory.
 constexpr int64_t kMaxReplyBytes = int64_t{1} << 20;
 constexpr int64_t kMaxReplyPieces = 8192;
+// How much later than an order's own server the one that has adopted it gives up a worker without a
+// sign of life: the order may wait once more, which is not for this one to say.
+constexpr absl::Duration kAdoptedLonger = absl::Seconds(10);
 
 absl::Status Gone() {
   return MakeError(absl::StatusCode::kCancelled, "SAMPLE_GONE",
@@ -41,13 +46,27 @@ absl::Status StatusOf(const v1::JobError& error) {
 
 }  // namespace
 
+SampleBroker::Entry SampleBroker::MakeEntry(worker::v1::SampleOrder order,
+                                            std::shared_ptr<SampleSink> sink) {
+  Entry entry;
+  for (const auto& file : order.base_model().files()) entry.blobs.insert(file.blob());
+  if (!order.adapter_blob().empty()) entry.blobs.insert(order.adapter_blob());
+  entry.sink = std::move(sink);
+  entry.order = std::move(order);
+  return entry;
+}
+
 absl::Status SampleBroker::Submit(absl::Time now, worker::v1::SampleOrder order,
                                   std::shared_ptr<SampleSink> sink) {
   absl::MutexLock lock(&mutex_);
-  const auto of_tenant = std::count_if(entries_.begin(), entries_.end(), [&](const auto& entry) {
-    return entry.second.order.request().parent() == order.request().parent();
-  });
-  if (static_cast<size_t>(of_tenant) >= kMaxOpenOfTenant) {
+  size_t open = 0;
+  size_t of_tenant = 0;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.adopted) continue;
+    ++open;
+    if (entry.order.request().parent() == order.request().parent()) ++of_tenant;
+  }
+  if (of_tenant >= kMaxOpenOfTenant) {
     return WithRetry(
         MakeError(absl::StatusCode::kResourceExhausted, "TOO_MANY_SAMPLES",
                   absl::StrCat("you wait for ", of_tenant,
@@ -55,19 +74,15 @@ absl::Status SampleBroker::Submit(absl::Time now, worker::v1::SampleOrder order,
                   {{"limit", absl::StrCat(kMaxOpenOfTenant)}}),
         absl::Seconds(5));
   }
-  if (entries_.size() >= kMaxOpen) {
+  if (open >= kMaxOpen) {
     return WithRetry(MakeError(absl::StatusCode::kResourceExhausted, "SAMPLE_QUEUE_FULL",
                                "too many replies are being waited for; ask again later"),
                      absl::Seconds(10));
   }
-  Entry entry;
+  const std::string id = order.sample_id();
+  Entry entry = MakeEntry(std::move(order), std::move(sink));
   entry.number = next_number_++;
   entry.deadline = now + kTakeTimeout;
-  entry.sink = std::move(sink);
-  for (const auto& file : order.base_model().files()) entry.blobs.insert(file.blob());
-  if (!order.adapter_blob().empty()) entry.blobs.insert(order.adapter_blob());
-  const std::string id = order.sample_id();
-  entry.order = std::move(order);
   entries_[id] = std::move(entry);
   return absl::OkStatus();
 }
@@ -87,7 +102,7 @@ std::vector<worker::v1::SampleOrder> SampleBroker::Take(absl::Time now,
   std::vector<Entry*> waiting;
   for (auto& [id, entry] : entries_) {
     const bool fits = base_digest.empty() || entry.order.base_model().digest() == base_digest;
-    if (entry.worker_id.empty() && fits) waiting.push_back(&entry);
+    if (entry.waits() && fits) waiting.push_back(&entry);
   }
   std::sort(waiting.begin(), waiting.end(),
             [](const Entry* a, const Entry* b) { return a->number < b->number; });
@@ -105,7 +120,7 @@ std::vector<worker::v1::SampleOrder> SampleBroker::Take(absl::Time now,
 bool SampleBroker::HasWaiting() const {
   absl::MutexLock lock(&mutex_);
   return std::any_of(entries_.begin(), entries_.end(),
-                     [](const auto& entry) { return entry.second.worker_id.empty(); });
+                     [](const auto& entry) { return entry.second.waits(); });
 }
 
 SampleBroker::Entry* SampleBroker::FindTaken(absl::Time now, const std::string& sample_id,
@@ -116,6 +131,7 @@ SampleBroker::Entry* SampleBroker::FindTaken(absl::Time now, const std::string& 
   }
   it->second.alive = true;
   it->second.deadline = now + kPieceTimeout;
+  it->second.sink->Sign();
   return &it->second;
 }
 
@@ -177,19 +193,20 @@ bool SampleBroker::Sweep(absl::Time now) {
       ++it;
       continue;
     }
-    if (!entry.worker_id.empty() && !entry.alive && !entry.requeued) {
+    const bool taken = !entry.worker_id.empty() || entry.elsewhere;
+    if (taken && !entry.alive && !entry.requeued && !entry.adopted) {
       entry.worker_id.clear();
+      entry.Withdraw();
       entry.requeued = true;
       entry.deadline = now + kTakeTimeout;
       waits_again = true;
       ++it;
       continue;
     }
-    entry.sink->End(entry.worker_id.empty()
-                        ? WithRetry(MakeError(absl::StatusCode::kUnavailable, "NO_WORKER",
-                                              "no worker took the request in time; ask again"),
-                                    absl::Seconds(10))
-                        : WorkerLost());
+    entry.sink->End(taken ? WorkerLost()
+                          : WithRetry(MakeError(absl::StatusCode::kUnavailable, "NO_WORKER",
+                                                "no worker took the request in time; ask again"),
+                                      absl::Seconds(10)));
     it = entries_.erase(it);
   }
   return waits_again;
@@ -203,6 +220,98 @@ void SampleBroker::EndAll() {
         absl::Seconds(2)));
   }
   entries_.clear();
+}
+
+bool SampleBroker::Offer(absl::Time now, absl::Duration waited) {
+  absl::MutexLock lock(&mutex_);
+  bool any = false;
+  for (auto& [id, entry] : entries_) {
+    // As exact as a record's time.
+    if (entry.waits() && entry.deadline - kTakeTimeout + waited <= now) {
+      entry.offered = FromTimestamp(ToTimestamp(now));
+    }
+    any = any || entry.offered.has_value();
+  }
+  return any;
+}
+
+std::vector<SampleOffer> SampleBroker::OffersWithout(const std::set<std::string>& ids) {
+  absl::MutexLock lock(&mutex_);
+  std::vector<SampleOffer> offers;
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    Entry& entry = it->second;
+    const bool missing = entry.offered.has_value() && ids.count(it->first) == 0;
+    if (missing && entry.elsewhere) {
+      entry.sink->End(WorkerLost());
+      it = entries_.erase(it);
+      continue;
+    }
+    if (missing) offers.push_back({entry.order, *entry.offered});
+    ++it;
+  }
+  return offers;
+}
+
+std::optional<worker::v1::SampleOrder> SampleBroker::TakeBack(absl::Time now,
+                                                              const std::string& sample_id,
+                                                              const std::string& worker_id) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = entries_.find(sample_id);
+  if (it == entries_.end() || !it->second.offered.has_value() || it->second.elsewhere) {
+    return std::nullopt;
+  }
+  Entry& entry = it->second;
+  entry.Withdraw();
+  entry.worker_id = worker_id;
+  entry.alive = false;
+  entry.deadline = now + kFirstSignTimeout;
+  return entry.order;
+}
+
+bool SampleBroker::Follow(absl::Time now, const SampleRecord& record) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = entries_.find(record.order().sample_id());
+  // One of an earlier offer of the order is of no use either.
+  if (it == entries_.end() || it->second.offered != FromTimestamp(record.create_time())) {
+    return false;
+  }
+  Entry& entry = it->second;
+  if (record.taken_by().empty()) return true;
+  if (record.sign() > entry.sign) {
+    // The first was given by the server that has taken it, not by its worker.
+    entry.alive = record.sign() > 1;
+    entry.deadline = now + (entry.alive ? kPieceTimeout : kFirstSignTimeout);
+    entry.sign = record.sign();
+  }
+  entry.elsewhere = true;
+  for (; entry.pieces < record.pieces_size(); ++entry.pieces) {
+    entry.sink->Piece(record.pieces(static_cast<int>(entry.pieces)));
+  }
+  if (!record.has_end()) return true;
+  entry.sink->End(FromRpcStatus(record.end()));
+  entries_.erase(it);
+  return false;
+}
+
+void SampleBroker::Adopt(absl::Time now, worker::v1::SampleOrder order,
+                         std::shared_ptr<SampleSink> sink, const std::string& worker_id) {
+  absl::MutexLock lock(&mutex_);
+  const std::string id = order.sample_id();
+  const auto it = entries_.find(id);
+  if (it != entries_.end()) it->second.sink->End(Gone());
+  Entry entry = MakeEntry(std::move(order), std::move(sink));
+  entry.adopted = true;
+  entry.worker_id = worker_id;
+  entry.deadline = now + kFirstSignTimeout + kAdoptedLonger;
+  entries_[id] = std::move(entry);
+}
+
+void SampleBroker::Drop(const std::string& sample_id, const SampleSink& sink) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = entries_.find(sample_id);
+  if (it == entries_.end() || it->second.sink.get() != &sink) return;
+  it->second.sink->End(Gone());
+  entries_.erase(it);
 }
 
 }  // namespace ballast::server

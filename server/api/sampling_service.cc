@@ -14,8 +14,8 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "server/api/own_tenant.h"
-#include "server/core/hand_out.h"
 #include "server/core/resource_name.h"
+#include "server/core/work_of.h"
 
 namespace ballast::server {
 namespace {

@@ -12,11 +12,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/version.h"
 #include "server/api/admin_service.h"
 #include "server/api/background_loop.h"
 #include "server/api/base_model_service.h"
@@ -31,12 +33,14 @@
 #include "server/api/listen_address.h"
 #include "server/api/safety_rows_service.h"
 #include "server/api/sample_broker.h"
+#include "server/api/sample_relay.h"
 #include "server/api/sampling_service.h"
 #include "server/api/screen_service.h"
 #include "server/api/unnamed_blobs.h"
 #include "server/api/usage_service.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_service.h"
+#include "server/core/live_servers.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 #include "server/core/serving_vector.h"
@@ -48,6 +52,8 @@ constexpr absl::Duration kTick = absl::Milliseconds(200);
 // How often watchers are shown progress, and gauges are counted.
 constexpr absl::Duration kLookPeriod = absl::Seconds(1);
 constexpr absl::Duration kStreamIdle = absl::Seconds(60);
+// A second after each: as long as it takes to find out that another server is gone.
+constexpr int kMostJoins = 40;
 // A message is at most a chunk with its names around it.
 constexpr int kMaxMessageBytes = static_cast<int>(kMaxChunkBytes) + (64 << 10);
 
@@ -62,11 +68,12 @@ class RandomIds : public IdSource {
 
 }  // namespace
 
-class Server::Impl : public ChangeListener {
+class Server::Impl : public ChangeListener, public NoticeReader {
  public:
   Impl(const ServerParts& parts, const ServerOptions& options)
       : parts_(parts),
         options_(options),
+        servers_(parts.store, options.blobs_identity, std::string(Version())),
         api_{parts.authenticator, parts.clock, executor_, transfers_, idle_streams_, metrics_},
         serving_(parts.signer, options.allow_unprotected_base_models),
         jobs_(parts.store, ids_, *this, serving_, options_.quotas,
@@ -81,8 +88,10 @@ class Server::Impl : public ChangeListener {
         screens_(parts.store, *this),
         withheld_(parts.store, *this, options.withheld_expiry),
         standings_(parts.store, *this, options_.quotas, options.withheld_budget),
+        relay_(parts.store, broker_, parts.clock, parts.bulletin),
         validator_(datasets_, parts.blobs, parts.row_checks, parts.clock),
-        janitor_(parts.store, parts.blobs, unnamed_) {}
+        janitor_(parts.store, parts.blobs, unnamed_,
+                 [this] { return servers_.IsSure(parts_.clock.Now()); }) {}
 
   absl::Status Start() {
     const bool tls = !options_.tls_certificate.empty();
@@ -90,6 +99,7 @@ class Server::Impl : public ChangeListener {
     std::error_code ignored;
     std::filesystem::remove_all(options_.scratch_dir, ignored);
     BALLAST_RETURN_IF_ERROR(MakeDirectories(options_.scratch_dir, 0700));
+    BALLAST_RETURN_IF_ERROR(Join());
     ControlPlane::Options plane_options;
     plane_options.lease = options_.lease;
     plane_options.heartbeat = std::min(absl::Seconds(2), options_.lease / 3);
@@ -100,39 +110,49 @@ class Server::Impl : public ChangeListener {
         plane_, ControlPlane::Create(parts_.store, ids_, *this, serving_, options_.quotas,
                                      plane_options, parts_.clock.Now()));
     BALLAST_RETURN_IF_ERROR(WarnOfVectors());
-    held_ = std::make_unique<HeldCalls>(*plane_, broker_);
+    held_ = std::make_unique<HeldCalls>(*plane_, broker_, &relay_);
     MakeServices();
     if (options_.metrics_address != "off") {
       BALLAST_RETURN_IF_ERROR(metrics_.Serve(options_.metrics_address));
     }
     executor_.Start(options_.executor_threads);
     transfers_.Start(options_.transfer_threads);
+    relay_.Start();
     BALLAST_RETURN_IF_ERROR(Listen(tls));
     validator_.Start();
     validator_.Wake();
     janitor_.Start();
     janitor_.Wake();
     ticker_.Start([this] { Tick(); }, kTick);
+    presence_.Start([this] { GiveSign(); }, kLookPeriod);
+    if (parts_.bulletin != nullptr) parts_.bulletin->Start(*this);
     server_->GetHealthCheckService()->SetServingStatus(true);
     return absl::OkStatus();
   }
 
   void Stop(absl::Duration grace) {
     if (std::exchange(stopped_, true)) return;
+    if (parts_.bulletin != nullptr) parts_.bulletin->Stop();
     if (server_ != nullptr) {
       server_->GetHealthCheckService()->SetServingStatus(false);
       held_->Drain();
       watches_.Drain();
+      relay_.Drain();
       broker_.EndAll();
       server_->Shutdown(std::chrono::system_clock::now() +
                         std::chrono::milliseconds(absl::ToInt64Milliseconds(grace)));
       server_->Wait();
     }
+    relay_.Stop();
     validator_.Stop();
     janitor_.Stop();
     ticker_.Stop();
+    presence_.Stop();
     transfers_.Stop();
     executor_.Stop();
+    // The others need not wait until it is taken for gone.
+    const absl::Status left = servers_.Leave();
+    if (!left.ok()) spdlog::warn("signing off at the other servers failed: {}", ErrorReason(left));
   }
 
   void Tick() {
@@ -143,6 +163,7 @@ class Server::Impl : public ChangeListener {
       spdlog::error("ending leases failed, it is tried again: {}", ErrorReason(status));
     held_->Sweep(now);
     if (broker_.Sweep(now)) held_->Dispatch(now);
+    if (relay_.Enter(now, held_->count() > 0)) held_->Dispatch(now);
     idle_streams_.Sweep(now, kStreamIdle);
     if (now >= next_look_) {
       next_look_ = now + kLookPeriod;
@@ -152,29 +173,84 @@ class Server::Impl : public ChangeListener {
                       ErrorReason(expired));
       }
       watches_.PokeAll();
+      // Where a notice was missed.
+      if (parts_.store.shared() && held_->count() > 0) held_->Dispatch(now);
       UpdateGauges(now);
     }
   }
 
   void Settle() {
+    GiveSign();
     validator_.CheckAll();
     janitor_.Clean();
     Tick();
   }
 
   void JobChanged(const std::string& tenant, const std::string& id) override {
-    watches_.Changed(JobName(tenant, id));
+    const std::string job = JobName(tenant, id);
+    watches_.Changed(job);
+    Post({Notice::Kind::kJobChanged, job});
   }
   void WorkAdded() override {
-    executor_.Run([this] { held_->Dispatch(parts_.clock.Now()); });
+    DispatchSoon();
+    Post({Notice::Kind::kWorkAdded, ""});
   }
   void DatasetUploaded() override { validator_.Wake(); }
   void GarbageAdded() override { janitor_.Wake(); }
 
+  void Heard(const Notice& notice) override {
+    switch (notice.kind) {
+      case Notice::Kind::kJobChanged:
+        watches_.Changed(notice.name);
+        return;
+      case Notice::Kind::kAnything:
+        watches_.PokeAll();
+        [[fallthrough]];
+      case Notice::Kind::kSampleOffered:
+        relay_.Heard();
+        [[fallthrough]];
+      case Notice::Kind::kWorkAdded:
+        DispatchSoon();
+    }
+  }
+
   const std::string& address() const { return address_; }
   int metrics_port() const { return metrics_.port(); }
+  absl::Status fault() const {
+    absl::MutexLock lock(&fault_mutex_);
+    return fault_;
+  }
 
  private:
+  // Waits for a server that keeps its blobs elsewhere, until it is known to be gone.
+  absl::Status Join() {
+    absl::Status joined = servers_.Join(parts_.clock.Now());
+    for (int waited = 0; ErrorReason(joined) == "BLOB_STORE_DIFFERS" && waited < kMostJoins;
+         ++waited) {
+      if (waited == 0) spdlog::warn("{}; waiting for it to go", std::string(joined.message()));
+      absl::SleepFor(absl::Seconds(1));
+      joined = servers_.Join(parts_.clock.Now());
+    }
+    return joined;
+  }
+  void GiveSign() {
+    const absl::Status given = servers_.Enter(parts_.clock.Now());
+    if (ErrorReason(given) == "SERVER_ID_TAKEN") {
+      absl::MutexLock lock(&fault_mutex_);
+      fault_ = given;
+    } else if (!given.ok()) {
+      spdlog::error("no sign of life could be given, it is tried again: {}", ErrorReason(given));
+    }
+    dataset_service_->EndLeftUploads();
+  }
+
+  void DispatchSoon() {
+    executor_.Run([this] { held_->Dispatch(parts_.clock.Now()); });
+  }
+  void Post(const Notice& notice) {
+    if (parts_.bulletin != nullptr) parts_.bulletin->Post(notice);
+  }
+
   // Vectors that an operator takes to serve and that do not.
   absl::Status WarnOfVectors() {
     return parts_.store.Read([&](Transaction& tx) {
@@ -285,6 +361,7 @@ class Server::Impl : public ChangeListener {
 
   const ServerParts parts_;
   const ServerOptions options_;
+  LiveServers servers_;
   RandomIds ids_;
   Metrics metrics_;
   IdleStreams idle_streams_;
@@ -304,6 +381,7 @@ class Server::Impl : public ChangeListener {
   TenantStandings standings_;
   WatchHub watches_;
   SampleBroker broker_;
+  SampleRelay relay_;
   DatasetValidator validator_;
   UnnamedBlobs unnamed_;
   Janitor janitor_;
@@ -321,7 +399,9 @@ class Server::Impl : public ChangeListener {
   std::unique_ptr<SafetyRowsService> safety_rows_service_;
   std::unique_ptr<ScreenService> screen_service_;
   std::unique_ptr<grpc::Server> server_;
-  BackgroundLoop ticker_;
+  BackgroundLoop ticker_, presence_;
+  mutable absl::Mutex fault_mutex_;
+  absl::Status fault_ ABSL_GUARDED_BY(fault_mutex_);
   absl::Mutex tick_mutex_;
   absl::Time next_look_ ABSL_GUARDED_BY(tick_mutex_) = absl::InfinitePast();
   std::string address_;
@@ -345,6 +425,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerParts& parts,
 
 const std::string& Server::address() const { return impl_->address(); }
 int Server::metrics_port() const { return impl_->metrics_port(); }
+absl::Status Server::Fault() const { return impl_->fault(); }
 void Server::Stop(absl::Duration grace) { impl_->Stop(grace); }
 void Server::TickForTest() { impl_->Tick(); }
 void Server::SettleForTest() { impl_->Settle(); }

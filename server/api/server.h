@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "server/core/authenticator.h"
 #include "server/core/blob_store.h"
+#include "server/core/bulletin.h"
 #include "server/core/collaborators.h"
 #include "server/core/job_store.h"
 #include "server/core/quotas.h"
@@ -23,7 +24,9 @@ namespace ballast::server {
 struct ServerOptions {
   std::string listen_address = "127.0.0.1:7070";   // port 0 takes a free one
   std::string metrics_address = "127.0.0.1:7071";  // "off" for none
-  std::string scratch_dir;      // local folder for what is not stored yet; emptied
+  std::string scratch_dir;  // local folder for what is not stored yet; emptied
+  // Where blobs are kept, the same for all servers that share a store of jobs.
+  std::string blobs_identity;
   std::string tls_certificate;  // PEM; empty: plain, on loopback only
   std::string tls_private_key;  // PEM
   absl::Duration lease = absl::Seconds(30);
@@ -52,6 +55,8 @@ struct ServerParts {
   Clock& clock;
   // Null: no vector can be certified, and certified ones do not serve.
   const Signer* signer = nullptr;
+  // To tell other servers of the same store; null: there are none, or they find out by themselves.
+  Bulletin* bulletin = nullptr;
 };
 
 // The gRPC server with everything behind it. Thread safety: thread-safe.
@@ -67,6 +72,9 @@ class Server {
   // host:port that it listens on.
   const std::string& address() const;
   int metrics_port() const;
+
+  // OK, or why it cannot go on: stop it then. FAILED_PRECONDITION (SERVER_ID_TAKEN).
+  absl::Status Fault() const;
 
   // Health says NOT_SERVING, held calls are answered, watches end, running calls get up to `grace`,
   // then everything is stopped. Idempotent.

@@ -13,8 +13,8 @@ namespace ballast::server {
 
 // Blobs that a running call writes before the record that will name them is there. The call writes
 // their prefix down as garbage first, and the transaction that adds the record strikes it off: what
-// a crash leaves in between is deleted after the next start. Meanwhile this keeps the janitor, of
-// which there is one, away.
+// a crash leaves in between is deleted after the next start. Meanwhile this keeps this server's
+// janitor away, and HoldBlobs (blob_hold.h) those of others.
 // Thread safety: thread-safe.
 class UnnamedBlobs {
  public:

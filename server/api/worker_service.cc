@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "common/base/log.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::server {
@@ -15,6 +16,9 @@ namespace {
 
 using worker::v1::ReturnSampleRequest;
 using worker::v1::WriteBlobRequest;
+
+// Of a result that is read back.
+constexpr int64_t kBytesBetweenRenewals = int64_t{64} << 20;
 
 // One call of WriteBlob. Nothing is stored before its last message has come and its lease still
 // holds.
@@ -111,6 +115,12 @@ absl::Status ResultInvalid(const BlobFile& file, const std::string& what) {
 absl::Status WorkerService::CheckResult(absl::Time now,
                                         const worker::v1::SynchronizeRequest& request) {
   BALLAST_ASSIGN_OR_RETURN(const auto files, plane_.ResultBlobs(now, request));
+  // Large files may take longer to read than a lease lasts.
+  const auto renew = [&] {
+    const absl::Status renewed =
+        plane_.Renew(api_.clock.Now(), request.worker_id(), request.finished().lease());
+    if (!renewed.ok()) spdlog::warn("a lease was not renewed: {}", ErrorReason(renewed));
+  };
   for (const BlobFile& file : files) {
     const auto reader = blobs_.Open(file.blob());
     if (absl::IsNotFound(reader.status())) return ResultInvalid(file, "was not written");
@@ -121,6 +131,7 @@ absl::Status WorkerService::CheckResult(absl::Time now,
     }
     Sha256 sha;
     for (int64_t offset = 0; offset < size; offset += kMaxChunkBytes) {
+      if (offset % kBytesBetweenRenewals == 0) renew();
       BALLAST_ASSIGN_OR_RETURN(const std::string bytes, (*reader)->Read(offset, kMaxChunkBytes));
       sha.Update(bytes);
     }

@@ -7,11 +7,26 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/core/blob_hold.h"
 #include "server/core/job_catalog.h"
 #include "server/core/paging.h"
 #include "server/core/records.h"
 
 namespace ballast::server {
+namespace {
+
+// Whether a base model has these files.
+absl::StatusOr<bool> IsNamed(Transaction& tx, const std::string& digest) {
+  bool named = false;
+  BALLAST_RETURN_IF_ERROR(ForEachInState<BaseModelRecord>(
+      tx, 0, [&](const BaseModelRecord& record) -> absl::StatusOr<bool> {
+        named = record.model().digest() == digest;
+        return !named;
+      }));
+  return named;
+}
+
+}  // namespace
 
 absl::StatusOr<v1::BaseModel> BaseModelCatalog::ToModel(Transaction& tx,
                                                         const BaseModelRecord& record) const {
@@ -71,14 +86,9 @@ absl::StatusOr<v1::ListBaseModelsResponse> BaseModelCatalog::List(
 
 absl::Status BaseModelCatalog::Expect(const std::string& digest) {
   return store_.Update([&](Transaction& tx) -> absl::Status {
-    bool named = false;
     // First, so that it waits for an Add of the same files and sees its record.
-    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(BaseModelBlobs(digest)));
-    BALLAST_RETURN_IF_ERROR(ForEachInState<BaseModelRecord>(
-        tx, 0, [&](const BaseModelRecord& record) -> absl::StatusOr<bool> {
-          named = record.model().digest() == digest;
-          return !named;
-        }));
+    BALLAST_RETURN_IF_ERROR(HoldBlobs(tx, BaseModelBlobs(digest)));
+    BALLAST_ASSIGN_OR_RETURN(const bool named, IsNamed(tx, digest));
     return named ? tx.RemoveGarbage(BaseModelBlobs(digest)) : absl::OkStatus();
   });
 }
@@ -113,8 +123,10 @@ absl::StatusOr<v1::BaseModel> BaseModelCatalog::Add(const BaseModelRecord& recor
                                     "another id"));
     }
     // Added first, so that it waits for an Expect of the same files.
-    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(BaseModelBlobs(record.model().digest())));
-    BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(BaseModelBlobs(record.model().digest())));
+    const std::string blobs = BaseModelBlobs(record.model().digest());
+    BALLAST_RETURN_IF_ERROR(tx.AddGarbage(blobs));
+    BALLAST_ASSIGN_OR_RETURN(const bool named, IsNamed(tx, record.model().digest()));
+    BALLAST_RETURN_IF_ERROR(named ? tx.RemoveGarbage(blobs) : NameBlobs(tx, blobs));
     BaseModelRecord kept = existing.value_or(record);
     if (!existing.has_value()) {
       if (record.vector_policy() == admin::v1::VECTOR_POLICY_UNSPECIFIED) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/kill_point.h"
@@ -28,32 +29,18 @@ struct ControlPlane::Notices {
 
 namespace {
 
-using admin::v1::Vector;
+using admin::v1::WorkerInfo;
 using worker::v1::SynchronizeRequest;
 using worker::v1::SynchronizeResponse;
 
-constexpr absl::Duration kWorkerMemory = absl::Hours(1);
-
-absl::Status LeaseLost(const worker::v1::Lease& lease) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "LEASE_LOST",
-                   absl::StrCat("the lease on ", lease.resource(), " with epoch ", lease.epoch(),
-                                " is not held by this worker any more; drop the work"),
-                   {{"resource", lease.resource()}});
-}
+// Workers that get work in one transaction.
+constexpr ptrdiff_t kMostAtOnce = 16;
 
 worker::v1::Lease ToWire(const std::string& resource, int64_t epoch) {
   worker::v1::Lease wire;
   wire.set_resource(resource);
   wire.set_epoch(epoch);
   return wire;
-}
-
-// What the worker holds the lease on. FAILED_PRECONDITION (LEASE_LOST).
-absl::StatusOr<std::unique_ptr<LeasedWork>> HeldBy(Transaction& tx, const worker::v1::Lease& lease,
-                                                   const std::string& worker_id) {
-  BALLAST_ASSIGN_OR_RETURN(auto work, LeasedWork::LoadHeld(tx, lease, worker_id));
-  if (work == nullptr) return LeaseLost(lease);
-  return work;
 }
 
 absl::Status CheckWorkerId(const std::string& id) {
@@ -99,38 +86,8 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Create(
   std::unique_ptr<ControlPlane> plane(
       new ControlPlane(store, ids, listener, serving, quotas, options));
   absl::MutexLock lock(&plane->mutex_);
-  BALLAST_RETURN_IF_ERROR(plane->RestoreLocked(now));
+  BALLAST_RETURN_IF_ERROR(plane->TakeOverLocked(now));
   return plane;
-}
-
-absl::Status ControlPlane::RestoreLocked(absl::Time now) {
-  const auto restore = [&](const std::string& resource, const LeaseRecord& record, bool coarse) {
-    const LiveLease* known = leases_.FindResource(resource);
-    if (known != nullptr && known->epoch == record.epoch()) return;
-    LiveLease lease;
-    lease.epoch = record.epoch();
-    lease.worker_id = record.worker_id();
-    lease.expires = now + options_.lease;
-    lease.coarse = coarse;
-    leases_.Put(resource, lease);
-  };
-  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    for (const auto state : kLeasedStates) {
-      BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(
-          tx, state, [&](const JobRecord& record) -> absl::StatusOr<bool> {
-            BALLAST_ASSIGN_OR_RETURN(const bool coarse, LeasedJob(tx, record).IsCoarse());
-            restore(record.job().name(), record.lease(), coarse);
-            return true;
-          }));
-    }
-    return ForEachInState<VectorRecord>(tx, Vector::TRAINING,
-                                        [&](const VectorRecord& record) -> absl::StatusOr<bool> {
-                                          restore(record.vector().name(), record.lease(), false);
-                                          return true;
-                                        });
-  }));
-  doubtful_ = false;
-  return absl::OkStatus();
 }
 
 void ControlPlane::Tell(const Notices& notices) {
@@ -151,15 +108,13 @@ absl::Status ControlPlane::Enter(absl::Time now) {
     status = EnterLocked(now, notices);
   }
   Tell(notices);
+  if (status.ok()) BALLAST_RETURN_IF_ERROR(WriteSigns());
   return status;
 }
 
 absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
-  if (doubtful_) BALLAST_RETURN_IF_ERROR(RestoreLocked(now));
-  for (auto it = workers_.begin(); it != workers_.end();) {
-    const bool gone = FromTimestamp(it->second.last_seen_time()) + kWorkerMemory < now;
-    it = gone ? workers_.erase(it) : std::next(it);
-  }
+  if (now >= next_take_over_) BALLAST_RETURN_IF_ERROR(TakeOverLocked(now));
+  if (now >= next_forgetting_) BALLAST_RETURN_IF_ERROR(ForgetLocked(now));
   while (!retries_.empty() && *retries_.begin() <= now) {
     retries_.erase(retries_.begin());
     front_ = QueueFront();
@@ -167,24 +122,38 @@ absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
   }
   for (const std::string& resource : leases_.Due(now)) {
     if (committing_.count(resource) != 0) continue;
-    const LiveLease lease = *leases_.FindResource(resource);
-    BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, lease, notices));
+    BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, Why::kSilent, notices));
   }
   return absl::OkStatus();
 }
 
-absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resource,
-                                        const LiveLease& lease, Notices& notices) {
+absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resource, Why why,
+                                        Notices& notices) {
+  const LiveLease lease = *leases_.FindResource(resource);
+  const worker::v1::Lease wire = ToWire(resource, lease.epoch);
   bool held = false;
+  int64_t sign = lease.sign;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(
-        auto work, LeasedWork::LoadHeld(tx, ToWire(resource, lease.epoch), lease.worker_id));
+    BALLAST_ASSIGN_OR_RETURN(auto work, LeasedWork::LoadHeld(tx, wire, lease.worker_id));
     held = work != nullptr;
     if (!held) return absl::OkStatus();
+    if (store_.shared() && why == Why::kSilent) {
+      BALLAST_ASSIGN_OR_RETURN(sign, SignUnder(tx, lease.worker_id, wire));
+      if (sign != 0 && sign != lease.sign) return absl::OkStatus();
+    }
     return work->Move(EventOfExpiry(work->lease(), options_.max_attempts), {}, now);
   }));
-  if (held) PassKillPoint("server.lease.ended");
+  if (held && sign != 0 && sign != lease.sign) {
+    LiveLease heard = lease;
+    heard.sign = sign;
+    heard.expires = now + options_.lease;
+    leases_.Put(resource, heard);
+    return absl::OkStatus();
+  }
   leases_.Erase(resource);
+  // Another server may have ended it already.
+  if (!held && store_.shared()) return absl::OkStatus();
+  if (held) PassKillPoint("server.lease.ended");
   front_ = QueueFront();
   ++leases_lost_;
   notices.work_added = notices.garbage_added = true;
@@ -193,15 +162,28 @@ absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resou
 }
 
 absl::StatusOr<SynchronizeResponse> ControlPlane::Synchronize(absl::Time now,
-                                                              const SynchronizeRequest& request) {
+                                                              const SynchronizeRequest& request,
+                                                              bool held) {
   BALLAST_RETURN_IF_ERROR(CheckWorkerId(request.worker_id()));
   Notices notices;
   absl::StatusOr<SynchronizeResponse> response;
+  std::optional<GivenLease> last;
+  if (request.has_idle() && store_.shared()) {
+    BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+      BALLAST_ASSIGN_OR_RETURN(last, FindLastLease(tx, request.worker_id()));
+      return absl::OkStatus();
+    }));
+  }
   {
     absl::MutexLock lock(&mutex_);
+    // Got at another server, and forgotten: what follows finds it.
+    if (last.has_value() && leases_.Find(last->wire, request.worker_id()) == nullptr) {
+      last->live.expires = now + options_.lease;
+      leases_.Put(last->wire.resource(), last->live);
+    }
     // It may end its leases.
     if (!request.has_busy()) WaitForCommitsLocked(request.worker_id());
-    response = SynchronizeLocked(now, request, notices);
+    response = SynchronizeLocked(now, request, held, notices);
   }
   Tell(notices);
   return response;
@@ -223,17 +205,16 @@ void ControlPlane::WaitForCommitsLocked(const std::string& worker_id) {
 }
 
 absl::StatusOr<SynchronizeResponse> ControlPlane::SynchronizeLocked(
-    absl::Time now, const SynchronizeRequest& request, Notices& notices) {
+    absl::Time now, const SynchronizeRequest& request, bool held, Notices& notices) {
   // The caller's own lease is renewed by this very call, so it must not be found due first.
   const worker::v1::Lease& own =
       request.has_busy() ? request.busy().lease() : request.finished().lease();
-  if (LiveLease* lease = leases_.Find(own, request.worker_id()); lease != nullptr) {
-    lease->expires = now + options_.lease;
-  }
+  BALLAST_ASSIGN_OR_RETURN(LiveLease* const renewed, FindLocked(now, own, request.worker_id()));
+  if (renewed != nullptr) renewed->expires = std::max(renewed->expires, now + options_.lease);
   BALLAST_RETURN_IF_ERROR(EnterLocked(now, notices));
 
-  admin::v1::WorkerInfo& info = workers_[request.worker_id()];
-  info.set_name(absl::StrCat("workers/", request.worker_id()));
+  WorkerInfo& info = workers_[request.worker_id()];
+  info.set_name(WorkerName(request.worker_id()));
   info.set_device(ValidUtf8(request.device(), 200));
   info.set_version(ValidUtf8(request.version(), 100));
   *info.mutable_last_seen_time() = ToTimestamp(now);
@@ -251,20 +232,24 @@ absl::StatusOr<SynchronizeResponse> ControlPlane::SynchronizeLocked(
   }
   response.mutable_idle();
   if (!request.draining()) {
-    BALLAST_RETURN_IF_ERROR(HandOutLocked(now, request.worker_id(), response, notices));
-    if (response.has_work()) info.set_current_work(response.work().lease().resource());
+    BALLAST_RETURN_IF_ERROR(FindWorkLocked(now, request.worker_id(), held, response, notices));
+    if (response.has_work()) {
+      workers_[request.worker_id()].set_current_work(response.work().lease().resource());
+    }
   }
+  if (!response.has_work()) ShowIdleLocked(now, request.worker_id());
   return response;
 }
 
 absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequest& request,
                                            SynchronizeResponse& response, Notices& notices) {
   const SynchronizeRequest::Busy& busy = request.busy();
-  LiveLease* lease = leases_.Find(busy.lease(), request.worker_id());
+  LiveLease* const lease = leases_.Find(busy.lease(), request.worker_id());
   if (lease == nullptr) {
     response.mutable_stop()->set_lease_lost(true);
     return absl::OkStatus();
   }
+  const bool is_first = !lease->heard;
   lease->Hear(busy, now);
   response.mutable_proceed();
   bool news = false;
@@ -276,13 +261,25 @@ absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequ
     news = work->HasNews(busy);
     return absl::OkStatus();
   }));
-  if (news) {
+  const bool sign_is_due = RenewLocked(now, *lease);
+  // The first one tells other servers that the worker knows of its work.
+  if (sign_is_due && !is_first) signs_due_[request.worker_id()] = busy.lease();
+  if (news || (sign_is_due && is_first)) {
+    WorkerInfo info = workers_[request.worker_id()];
+    info.set_current_work(busy.lease().resource());
+    int64_t sign = lease->sign;
     BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
       BALLAST_ASSIGN_OR_RETURN(const auto work, HeldBy(tx, busy.lease(), request.worker_id()));
-      BALLAST_RETURN_IF_ERROR(work->TakeProgress(busy, now));
-      return work->Store();
+      if (news) {
+        BALLAST_RETURN_IF_ERROR(work->TakeProgress(busy, now));
+        BALLAST_RETURN_IF_ERROR(work->Store());
+      }
+      if (!sign_is_due || !is_first) return absl::OkStatus();
+      BALLAST_ASSIGN_OR_RETURN(sign, WriteSign(tx, info, &busy.lease(), lease));
+      return absl::OkStatus();
     }));
-    PassKillPoint("server.progress.recorded");
+    lease->sign = sign;
+    if (news) PassKillPoint("server.progress.recorded");
   }
   notices.changed.push_back(busy.lease().resource());
   return absl::OkStatus();
@@ -335,14 +332,26 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
   return absl::OkStatus();
 }
 
-absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& worker_id,
-                                         SynchronizeResponse& response, Notices& notices) {
+absl::Status ControlPlane::FindWorkLocked(absl::Time now, const std::string& worker_id, bool held,
+                                          SynchronizeResponse& response, Notices& notices) {
+  // Another call of the same worker's, whose answer is lost, may be getting it work.
+  const auto asks_once = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return finding_work_.count(worker_id) == 0;
+  };
+  mutex_.Await(absl::Condition(&asks_once));
+  finding_work_.insert(worker_id);
+  const absl::Cleanup done = [&]()
+                                 ABSL_NO_THREAD_SAFETY_ANALYSIS { finding_work_.erase(worker_id); };
   // A worker that holds a lease and says it is idle has either not got our answer, and gets it
   // again, or has forgotten its work, which is then lost.
   for (const std::string& resource : leases_.HeldBy(worker_id)) {
     const LiveLease lease = *leases_.FindResource(resource);
+    if (lease.heard && held) {
+      return MakeError(absl::StatusCode::kAborted, "CALL_STALE",
+                       "the worker has got work by a later call; this one is of no use any more");
+    }
     if (lease.heard) {
-      BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, lease, notices));
+      BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, Why::kForgotten, notices));
       continue;
     }
     BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
@@ -356,140 +365,85 @@ absl::Status ControlPlane::HandOutLocked(absl::Time now, const std::string& work
     // It was taken back (its vector was rejected): it is nobody's now.
     leases_.Erase(resource);
   }
-  bool waits = false;
-  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(waits, AnythingWaits(tx, now, front_));
-    return absl::OkStatus();
-  }));
-  if (!waits) return absl::OkStatus();
-  std::optional<worker::v1::Work> work;
+  BALLAST_ASSIGN_OR_RETURN(auto work, AskForWorkLocked(now, worker_id, notices));
+  if (work.has_value()) *response.mutable_work() = *std::move(work);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<worker::v1::Work>> ControlPlane::AskForWorkLocked(
+    absl::Time now, const std::string& worker_id, Notices& notices) {
+  Asking own{worker_id, std::nullopt};
+  asking_.push_back(&own);
+  const auto may_go_on = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return own.answer.has_value() || !handing_out_;
+  };
+  mutex_.Await(absl::Condition(&may_go_on));
+  if (!own.answer.has_value()) HandOutLocked(now, notices);
+  return *std::move(own.answer);
+}
+
+void ControlPlane::HandOutLocked(absl::Time now, Notices& notices) {
+  handing_out_ = true;
+  const std::vector<Asking*> asking(
+      asking_.begin(), asking_.begin() + std::min<ptrdiff_t>(asking_.size(), kMostAtOnce));
+  asking_.erase(asking_.begin(), asking_.begin() + asking.size());
+  std::vector<std::string> worker_ids;
+  for (const Asking* one : asking) worker_ids.push_back(one->worker_id);
+  QueueFront front = front_;
+  std::vector<WorkerInfo> infos;
+  for (const std::string& id : worker_ids) infos.push_back(workers_[id]);
+
+  // Heartbeats go on meanwhile.
+  mutex_.Unlock();
+  std::vector<worker::v1::Work> given;
+  std::vector<LiveLease> leases;
   std::vector<std::string> changed;
-  LiveLease lease;
-  const absl::Status given = store_.Update([&](Transaction& tx) -> absl::Status {
+  const absl::Status status = store_.Update([&](Transaction& tx) -> absl::Status {
     changed.clear();
+    leases.clear();
     BALLAST_ASSIGN_OR_RETURN(
-        work, TakeNext(tx, worker_id, now, ids_, serving_, quotas_, front_, changed));
-    if (!work.has_value()) return absl::OkStatus();
-    BALLAST_ASSIGN_OR_RETURN(const auto taken, LeasedWork::Load(tx, work->lease().resource()));
-    BALLAST_ASSIGN_OR_RETURN(lease.coarse, taken->IsCoarse());
+        given, TakeNext(tx, worker_ids, now, ids_, serving_, quotas_, front, changed));
+    if (store_.shared()) BALLAST_RETURN_IF_ERROR(PrefetchSigns(tx, worker_ids, given.size()));
+    for (size_t i = 0; i < given.size(); ++i) {
+      BALLAST_ASSIGN_OR_RETURN(const auto taken, LeasedWork::Load(tx, given[i].lease().resource()));
+      LiveLease& lease = leases.emplace_back();
+      lease.epoch = given[i].lease().epoch();
+      lease.worker_id = worker_ids[i];
+      lease.expires = now + options_.lease;
+      BALLAST_ASSIGN_OR_RETURN(lease.coarse, taken->IsCoarse());
+      lease.measured = given[i].fine_tune().checkpoint_blob().empty();
+      lease.measured_from = now;
+      if (!store_.shared()) continue;
+      infos[i].set_current_work(given[i].lease().resource());
+      BALLAST_ASSIGN_OR_RETURN(lease.sign, WriteSign(tx, infos[i], &given[i].lease(), &lease));
+    }
     return absl::OkStatus();
   });
-  if (!given.ok()) {
-    doubtful_ = doubtful_ || ErrorReason(given) == "COMMIT_UNKNOWN";
-    return given;
+  if (status.ok() && !given.empty()) PassKillPoint("server.work.taken");
+  mutex_.Lock();
+
+  handing_out_ = false;
+  if (!status.ok()) {
+    if (ErrorReason(status) == "COMMIT_UNKNOWN") next_take_over_ = now;
+    for (Asking* one : asking) one->answer = status;
+    return;
   }
+  front_ = front;
   notices.changed.insert(notices.changed.end(), changed.begin(), changed.end());
-  if (!work.has_value()) return absl::OkStatus();
-  PassKillPoint("server.work.taken");
-  lease.epoch = work->lease().epoch();
-  lease.worker_id = worker_id;
-  lease.expires = now + options_.lease;
-  lease.measured = work->fine_tune().checkpoint_blob().empty();
-  lease.measured_from = now;
-  leases_.Put(work->lease().resource(), lease);
-  *response.mutable_work() = *std::move(work);
-  return absl::OkStatus();
-}
-
-absl::StatusOr<worker::v1::Work> ControlPlane::LeasedWorkLocked(const std::string& worker_id,
-                                                                const worker::v1::Lease& wire) {
-  if (leases_.Find(wire, worker_id) == nullptr) return LeaseLost(wire);
-  worker::v1::Work work;
-  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto held, HeldBy(tx, wire, worker_id));
-    BALLAST_ASSIGN_OR_RETURN(work, held->ToWork());
-    return absl::OkStatus();
-  }));
-  return work;
-}
-
-absl::StatusOr<std::string> ControlPlane::BaseDigestOf(const std::string& worker_id,
-                                                       const worker::v1::Lease& lease) {
-  absl::MutexLock lock(&mutex_);
-  BALLAST_ASSIGN_OR_RETURN(const worker::v1::Work work, LeasedWorkLocked(worker_id, lease));
-  return work.base_model().digest();
-}
-
-absl::Status ControlPlane::CheckReadable(absl::Time now, const std::string& worker_id,
-                                         const worker::v1::Lease& wire, const std::string& blob) {
-  BALLAST_RETURN_IF_ERROR(Enter(now));
-  absl::MutexLock lock(&mutex_);
-  BALLAST_ASSIGN_OR_RETURN(const worker::v1::Work work, LeasedWorkLocked(worker_id, wire));
-  if (BlobsOf(work).count(blob) == 0) {
-    return MakeError(absl::StatusCode::kPermissionDenied, "BLOB_NOT_IN_LEASE",
-                     "the lease does not need this blob; read only those that the work names");
+  for (size_t i = 0; i < asking.size(); ++i) {
+    if (i >= given.size()) {
+      asking[i]->answer = std::optional<worker::v1::Work>();
+      continue;
+    }
+    leases_.Put(given[i].lease().resource(), leases[i]);
+    asking[i]->answer = std::move(given[i]);
   }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::string> ControlPlane::BlobToWrite(absl::Time now,
-                                                      const worker::v1::WriteBlobRequest& first) {
-  BALLAST_RETURN_IF_ERROR(Enter(now));
-  absl::MutexLock lock(&mutex_);
-  if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
-  std::string blob;
-  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto work, HeldBy(tx, first.lease(), first.worker_id()));
-    BALLAST_ASSIGN_OR_RETURN(blob, work->BlobOfWrite(first));
-    return absl::OkStatus();
-  }));
-  return blob;
-}
-
-absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlobRequest& first,
-                                      const std::string& blob,
-                                      const std::function<absl::Status()>& commit) {
-  BALLAST_RETURN_IF_ERROR(Enter(now));
-  const std::string& resource = first.lease().resource();
-  {
-    absl::MutexLock lock(&mutex_);
-    if (leases_.Find(first.lease(), first.worker_id()) == nullptr) return LeaseLost(first.lease());
-    ++committing_[resource];
-  }
-  // It may wait for a network, so nothing is locked; and the lease does not end meanwhile, or a
-  // stale write would leave a file behind.
-  const absl::Status committed = commit();
-  absl::MutexLock lock(&mutex_);
-  if (--committing_[resource] == 0) committing_.erase(resource);
-  BALLAST_RETURN_IF_ERROR(committed);
-  if (!first.has_checkpoint_step()) {
-    PassKillPoint("server.result_file.written");
-    return absl::OkStatus();
-  }
-  PassKillPoint("server.checkpoint.written");
-  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto work, HeldBy(tx, first.lease(), first.worker_id()));
-    BALLAST_RETURN_IF_ERROR(work->TakeCheckpoint(blob, first.checkpoint_step()));
-    return work->Store();
-  }));
-  PassKillPoint("server.checkpoint.recorded");
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<BlobFile>> ControlPlane::ResultBlobs(absl::Time now,
-                                                                const SynchronizeRequest& request) {
-  absl::MutexLock lock(&mutex_);
-  const worker::v1::Lease& wire = request.finished().lease();
-  LiveLease* lease = leases_.Find(wire, request.worker_id());
-  std::vector<BlobFile> files;
-  // A stale or repeated report has no files to check: Synchronize answers it.
-  if (lease == nullptr) return files;
-  // Renewed before the files are read, which may take longer than what is left of it.
-  lease->expires = now + options_.lease;
-  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto work, LeasedWork::LoadHeld(tx, wire, request.worker_id()));
-    if (work == nullptr) return absl::OkStatus();
-    BALLAST_ASSIGN_OR_RETURN(files, work->FilesOfResult(request.finished()));
-    return absl::OkStatus();
-  }));
-  return files;
 }
 
 std::optional<v1::JobProgress> ControlPlane::LiveProgress(const std::string& resource) {
   absl::MutexLock lock(&mutex_);
   const LiveLease* lease = leases_.FindResource(resource);
-  if (lease == nullptr || !lease->heard) return std::nullopt;
-  if (lease->coarse && lease->evaluations == 0) return std::nullopt;
+  if (lease == nullptr || !lease->shown) return std::nullopt;
   return lease->progress;
 }
 
@@ -497,7 +451,7 @@ std::vector<admin::v1::WorkerInfo> ControlPlane::ListWorkers(absl::Time now) {
   absl::MutexLock lock(&mutex_);
   std::vector<admin::v1::WorkerInfo> workers;
   for (const auto& [id, info] : workers_) {
-    if (FromTimestamp(info.last_seen_time()) + kWorkerMemory >= now) workers.push_back(info);
+    if (FromTimestamp(info.last_seen_time()) + kMemory >= now) workers.push_back(info);
   }
   return workers;
 }

@@ -2,6 +2,7 @@
 #ifndef BALLAST_SERVER_CORE_CONTROL_PLANE_H_
 #define BALLAST_SERVER_CORE_CONTROL_PLANE_H_
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -24,15 +25,17 @@
 #include "server/core/quotas.h"
 #include "server/core/record.pb.h"
 #include "server/core/serving_vector.h"
+#include "server/core/worker_sign.h"
 
 namespace ballast::server {
 
 // Gives work to workers and takes its results. Every entry takes the time as an argument: it first
 // ends the leases that are due, then acts. It has no clock, no thread and no files.
 //
-// Fencing (R1): epochs are in the store; who holds which epoch, until when, and how far the work is
-// are kept in memory. A new ControlPlane on the same store gives every lease that it finds a full
-// term. Thread safety: thread-safe. The listener is called without locks held.
+// Fencing (R1): epochs and who holds them are in the store; until when, and how far the work is, is
+// kept in memory. A new ControlPlane on the same store gives every lease that it finds a full term.
+// Several may share a store, and a worker may turn to any of them at any time: see worker_sign.h.
+// Thread safety: thread-safe. The listener is called without locks held.
 class ControlPlane {
  public:
   struct Options {
@@ -48,15 +51,18 @@ class ControlPlane {
       JobStore& store, IdSource& ids, ChangeListener& listener, const ServingVectors& serving,
       const Quotas& quotas, const Options& options, absl::Time now);
 
-  // Ends the leases that are due: their work waits again, or fails for good. Call it now and then.
+  // Ends the leases that are due: their work waits again, or fails for good. Call it several times
+  // a second.
   absl::Status Enter(absl::Time now);
 
   // One exchange with a worker, answered at once; holding an idle worker's call is up to the
   // caller. A Busy with a stale lease is answered with stop. A repeated Finished is answered like
   // the first. INVALID_ARGUMENT (WORKER_ID_INVALID, RESULT_INVALID), FAILED_PRECONDITION
   // (LEASE_LOST). Results must have been checked against the blob store by the caller.
+  // `held`: it was made a while ago, so that its worker may have turned to another server since:
+  // ABORTED (CALL_STALE) where it has got work there.
   absl::StatusOr<worker::v1::SynchronizeResponse> Synchronize(
-      absl::Time now, const worker::v1::SynchronizeRequest& request);
+      absl::Time now, const worker::v1::SynchronizeRequest& request, bool held = false);
 
   // OK when the worker holds the lease and its work needs `blob`. FAILED_PRECONDITION (LEASE_LOST),
   // PERMISSION_DENIED (BLOB_NOT_IN_LEASE).
@@ -64,7 +70,7 @@ class ControlPlane {
                              const worker::v1::Lease& lease, const std::string& blob);
 
   // Digest of the base model of a lease's work. FAILED_PRECONDITION (LEASE_LOST).
-  absl::StatusOr<std::string> BaseDigestOf(const std::string& worker_id,
+  absl::StatusOr<std::string> BaseDigestOf(absl::Time now, const std::string& worker_id,
                                            const worker::v1::Lease& lease);
 
   // Name of the blob that `first`, the first message of a write, is about. FAILED_PRECONDITION
@@ -72,23 +78,27 @@ class ControlPlane {
   absl::StatusOr<std::string> BlobToWrite(absl::Time now,
                                           const worker::v1::WriteBlobRequest& first);
 
-  // Runs `commit` while the lease is certain to hold, and remembers a checkpoint that it has
-  // written. `first` and `blob` as in BlobToWrite. FAILED_PRECONDITION (LEASE_LOST): `commit` has
-  // not run. Meanwhile the lease does not end, however long it takes, and its worker's word that it
-  // has finished waits.
+  // Runs `commit` under the lease, and remembers a checkpoint that it has written. `first` and
+  // `blob` as in BlobToWrite. Meanwhile this server does not end the lease, however long it takes,
+  // and its worker's word that it has finished waits; where another server has ended it, the blob
+  // is garbage. FAILED_PRECONDITION (LEASE_LOST).
   absl::Status CommitBlob(absl::Time now, const worker::v1::WriteBlobRequest& first,
                           const std::string& blob, const std::function<absl::Status()>& commit);
 
   // Returns once no CommitBlob of this worker's runs.
   void WaitForCommits(const std::string& worker_id);
 
-  // Blobs of the files of a result, in its order; the caller checks size and digest. Renews the
-  // lease.
+  // Blobs of the files of a result, in its order; the caller checks size and digest, and renews the
+  // lease meanwhile.
   absl::StatusOr<std::vector<BlobFile>> ResultBlobs(absl::Time now,
                                                     const worker::v1::SynchronizeRequest& request);
 
-  // Progress of a leased job or vector that is newer than the store's; empty without a lease. Under
-  // VECTOR_POLICY_BY_ROW that of the newest evaluation, with the time left in whole minutes (S2).
+  // Gives a lease that the worker holds a full term.
+  absl::Status Renew(absl::Time now, const std::string& worker_id, const worker::v1::Lease& lease);
+
+  // Progress of a leased job or vector that is newer than the record's; empty without a lease.
+  // Under VECTOR_POLICY_BY_ROW that of the newest evaluation, with the time left in whole minutes
+  // (S2). That of a worker of another server's is a few seconds old.
   std::optional<v1::JobProgress> LiveProgress(const std::string& resource);
 
   // Workers seen in the hour before `now`, by name.
@@ -98,6 +108,7 @@ class ControlPlane {
 
  private:
   struct Notices;
+  static constexpr absl::Duration kMemory = absl::Hours(1);  // of workers
 
   ControlPlane(JobStore& store, IdSource& ids, ChangeListener& listener,
                const ServingVectors& serving, const Quotas& quotas, const Options& options)
@@ -108,26 +119,53 @@ class ControlPlane {
         quotas_(quotas),
         options_(options) {}
 
-  // Takes leases over that the store has and memory has not.
-  absl::Status RestoreLocked(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<worker::v1::Work> LeasedWorkLocked(const std::string& worker_id,
+  // How often signs of life are written, and leases taken over: so that a worker that is alive is
+  // never taken for silent.
+  absl::Duration BetweenSigns() const { return options_.lease / 6; }
+  // Brings memory up to the leases that the store has.
+  absl::Status TakeOverLocked(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The lease, also where another server has given it; null when the worker does not hold it.
+  absl::StatusOr<LiveLease*> FindLocked(absl::Time now, const worker::v1::Lease& lease,
+                                        const std::string& worker_id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives it a full term; whether a sign of life is due with it.
+  bool RenewLocked(absl::Time now, LiveLease& lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Has a sign of life written of a worker that works under no lease, now and then.
+  void ShowIdleLocked(absl::Time now, const std::string& worker_id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Writes the signs that are due, in one transaction.
+  absl::Status WriteSigns();
+  // Forgets workers that were not seen for long.
+  absl::Status ForgetLocked(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<worker::v1::Work> LeasedWorkLocked(absl::Time now, const std::string& worker_id,
                                                     const worker::v1::Lease& lease)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell(const Notices& notices);
   absl::Status EnterLocked(absl::Time now, Notices& notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status ExpireLocked(absl::Time now, const std::string& resource, const LiveLease& lease,
-                            Notices& notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Ends a lease, whose worker is silent or has said that it has nothing to do. One that was silent
+  // here only, by the store, goes on.
+  enum class Why { kSilent, kForgotten };
+  absl::Status ExpireLocked(absl::Time now, const std::string& resource, Why why, Notices& notices)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<worker::v1::SynchronizeResponse> SynchronizeLocked(
-      absl::Time now, const worker::v1::SynchronizeRequest& request, Notices& notices)
+      absl::Time now, const worker::v1::SynchronizeRequest& request, bool held, Notices& notices)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status HeartbeatLocked(absl::Time now, const worker::v1::SynchronizeRequest& request,
                                worker::v1::SynchronizeResponse& response, Notices& notices)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status FinishLocked(absl::Time now, const worker::v1::SynchronizeRequest& request,
                             Notices& notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status HandOutLocked(absl::Time now, const std::string& worker_id,
-                             worker::v1::SynchronizeResponse& response, Notices& notices)
+  // Of a worker that has said that it is idle.
+  absl::Status FindWorkLocked(absl::Time now, const std::string& worker_id, bool held,
+                              worker::v1::SynchronizeResponse& response, Notices& notices)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The next thing for a worker. Of calls that ask at the same time one gets it for all, in one
+  // transaction, without the lock; the others wait.
+  absl::StatusOr<std::optional<worker::v1::Work>> AskForWorkLocked(absl::Time now,
+                                                                   const std::string& worker_id,
+                                                                   Notices& notices)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void HandOutLocked(absl::Time now, Notices& notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   JobStore& store_;
   IdSource& ids_;
@@ -140,11 +178,25 @@ class ControlPlane {
   void WaitForCommitsLocked(const std::string& worker_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   LeaseTable leases_ ABSL_GUARDED_BY(mutex_);
+  // A call that asks for work.
+  struct Asking {
+    const std::string& worker_id;
+    std::optional<absl::StatusOr<std::optional<worker::v1::Work>>> answer;
+  };
+  std::deque<Asking*> asking_ ABSL_GUARDED_BY(mutex_);
+  bool handing_out_ ABSL_GUARDED_BY(mutex_) = false;
+  std::set<std::string> finding_work_ ABSL_GUARDED_BY(mutex_);  // workers
   QueueFront front_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int> committing_ ABSL_GUARDED_BY(mutex_);  // resource -> blobs just now
-  // Whether the store may have leases that memory has not.
-  bool doubtful_ ABSL_GUARDED_BY(mutex_) = true;
-  std::map<std::string, admin::v1::WorkerInfo> workers_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_take_over_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  // When the store may have leases that memory has not.
+  absl::Time next_take_over_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time next_forgetting_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  WorkersById workers_ ABSL_GUARDED_BY(mutex_);
+  SignsSeen seen_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, absl::Time> next_idle_sign_ ABSL_GUARDED_BY(mutex_);  // by worker
+  // Workers of which signs are due, under leases or none.
+  std::map<std::string, worker::v1::Lease> signs_due_ ABSL_GUARDED_BY(mutex_);
   // When work that waits after an error is to be tried again.
   std::set<absl::Time> retries_ ABSL_GUARDED_BY(mutex_);
   int64_t leases_lost_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -511,12 +511,13 @@ TEST_F(ControlPlaneTest, NoSpeedIsLearntFromALeaseThatOnlyItsEndIsKnownOf) {
   EXPECT_FALSE(Job(CreateJob()).estimate().has_running_time());
 }
 
-TEST_F(ControlPlaneTest, ReadingAResultsFilesRenewsTheLease) {
+TEST_F(ControlPlaneTest, ALeaseIsRenewedWhileAResultsFilesAreRead) {
   const std::string name = CreateJob();
   const auto lease = Idle("w1").work().lease();
   now_ += absl::Seconds(29);
   ASSERT_OK_AND_ASSIGN(const auto files, plane_->ResultBlobs(now_, FinishedDelta("w1", lease)));
   EXPECT_EQ(files.size(), 2u);
+  ASSERT_OK(plane_->Renew(now_, "w1", lease));
   now_ += absl::Seconds(29);
   ASSERT_OK(plane_->Enter(now_));
   EXPECT_EQ(Job(name).state(), FineTuningJob::RUNNING);

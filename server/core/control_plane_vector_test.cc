@@ -11,8 +11,8 @@
 #include "gtest/gtest.h"
 #include "server/core/base_model_catalog.h"
 #include "server/core/control_plane.h"
-#include "server/core/hand_out.h"
 #include "server/core/records.h"
+#include "server/core/work_of.h"
 #include "server/testing/core_fixture.h"
 
 namespace ballast::server {

@@ -8,11 +8,21 @@
 #include "server/core/admission.h"
 #include "server/core/job_catalog.h"
 #include "server/core/job_state.h"
+#include "server/core/live_servers.h"
 #include "server/core/paging.h"
 #include "server/core/records.h"
 #include "server/core/request_id.h"
 
 namespace ballast::server {
+
+absl::Status UploadInProgress(const std::string& name) {
+  return WithRetry(
+      MakeError(absl::StatusCode::kAborted, "UPLOAD_IN_PROGRESS",
+                absl::StrCat("another upload is writing to ", name,
+                             "; let it finish or end it, then go on from GetUploadStatus")),
+      absl::Seconds(1));
+}
+
 namespace {
 
 using v1::Dataset;
@@ -55,6 +65,19 @@ absl::StatusOr<std::string> JobThatReads(Transaction& tx, const DatasetRecord& r
         }));
   }
   return found;
+}
+
+absl::Status UploadFinished(const DatasetRecord& record) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
+                   absl::StrCat(record.dataset().name(),
+                                " has its bytes already; create another data set for other rows"));
+}
+
+// OK when the upload is at this server.
+absl::Status CheckUploadIsHere(const Transaction& tx, const JobStore& store,
+                               const DatasetRecord& record) {
+  if (!store.shared() || record.written_at() == tx.owner()) return absl::OkStatus();
+  return UploadInProgress(record.dataset().name());
 }
 
 // Bytes of a tenant's data sets, and the blobs of those whose upload has not ended.
@@ -184,6 +207,8 @@ absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName&
           absl::StrCat(record.dataset().name(),
                        " has changed since it was read; read it again and decide anew"));
     }
+    BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsAtAnotherServer(tx, record.written_at()));
+    if (elsewhere) return UploadInProgress(record.dataset().name());
     BALLAST_ASSIGN_OR_RETURN(const std::string job, JobThatReads(tx, record));
     if (!job.empty()) {
       return MakeError(
@@ -216,18 +241,51 @@ absl::Status DatasetCatalog::CheckRoom(
   return CheckQuotaOfBytes(stored.bytes, size_bytes, quota);
 }
 
+absl::StatusOr<DatasetRecord> DatasetCatalog::BeginUpload(const std::string& tenant,
+                                                          const TenantName& name) {
+  DatasetRecord record;
+  const auto begin = [&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name, Hold::kExclusive));
+    if (record.dataset().state() != Dataset::AWAITING_UPLOAD) return UploadFinished(record);
+    if (!store_.shared()) return absl::OkStatus();
+    BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsAtAnotherServer(tx, record.written_at()));
+    if (elsewhere) return UploadInProgress(record.dataset().name());
+    record.set_written_at(store_.owner());
+    return ReplaceRecord(tx, record);
+  };
+  BALLAST_RETURN_IF_ERROR(store_.shared() ? store_.Update(begin) : store_.Read(begin));
+  return record;
+}
+
+absl::Status DatasetCatalog::EndUpload(const TenantName& name) {
+  if (!store_.shared()) return absl::OkStatus();
+  return store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(auto record,
+                             GetRecord<DatasetRecord>(tx, name.tenant, name.id, Hold::kExclusive));
+    if (!record.has_value() || record->written_at() != store_.owner()) return absl::OkStatus();
+    record->clear_written_at();
+    return ReplaceRecord(tx, *record);
+  });
+}
+
+absl::Status DatasetCatalog::CheckUpload(const TenantName& name) {
+  if (!store_.shared()) return absl::OkStatus();
+  return store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<DatasetRecord>(tx, name.tenant, name.id));
+    if (!record.has_value()) return DatasetNotFound(name);
+    return CheckUploadIsHere(tx, store_, *record);
+  });
+}
+
 absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
                                                      const TenantName& name, int64_t size_bytes,
                                                      const std::string& digest) {
   DatasetRecord record;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name, Hold::kExclusive));
-    if (record.dataset().state() != Dataset::AWAITING_UPLOAD) {
-      return MakeError(
-          absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
-          absl::StrCat(record.dataset().name(),
-                       " has its bytes already; create another data set for other rows"));
-    }
+    if (record.dataset().state() != Dataset::AWAITING_UPLOAD) return UploadFinished(record);
+    BALLAST_RETURN_IF_ERROR(CheckUploadIsHere(tx, store_, record));
+    record.clear_written_at();
     if (const TenantQuota& quota = quotas_.Of(tenant); quota.max_dataset_bytes != 0) {
       BALLAST_ASSIGN_OR_RETURN(const StoredDatasets stored, DatasetsOf(tx, tenant));
       BALLAST_RETURN_IF_ERROR(CheckQuotaOfBytes(stored.bytes, size_bytes, quota));
@@ -242,13 +300,16 @@ absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
   return record.dataset();
 }
 
-absl::StatusOr<std::optional<DatasetCatalog::ToValidate>> DatasetCatalog::NextToValidate(
+absl::StatusOr<std::optional<DatasetCatalog::ToValidate>> DatasetCatalog::FindToValidate(
     const std::set<std::string>& except) {
   std::optional<ToValidate> next;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     return ForEachInState<DatasetRecord>(
         tx, Dataset::VALIDATING, [&](DatasetRecord record) -> absl::StatusOr<bool> {
           if (except.count(record.dataset().name()) != 0) return true;
+          BALLAST_ASSIGN_OR_RETURN(const bool elsewhere,
+                                   IsAtAnotherServer(tx, record.checked_at()));
+          if (elsewhere) return true;
           BALLAST_ASSIGN_OR_RETURN(const std::string base_id,
                                    ParseBaseModelName(record.dataset().base_model(), "base_model"));
           BALLAST_ASSIGN_OR_RETURN(auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
@@ -260,6 +321,42 @@ absl::StatusOr<std::optional<DatasetCatalog::ToValidate>> DatasetCatalog::NextTo
   return next;
 }
 
+absl::StatusOr<std::optional<DatasetCatalog::ToValidate>> DatasetCatalog::NextToValidate(
+    const std::set<std::string>& except) {
+  while (true) {
+    BALLAST_ASSIGN_OR_RETURN(auto next, FindToValidate(except));
+    if (!next.has_value() || !store_.shared()) return next;
+    bool taken = false;
+    BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
+      taken = false;
+      BALLAST_ASSIGN_OR_RETURN(
+          auto record, GetRecord<DatasetRecord>(tx, next->dataset.tenant(), next->dataset.id(),
+                                                Hold::kExclusive));
+      if (!record.has_value() || record->dataset().state() != Dataset::VALIDATING) {
+        return absl::OkStatus();
+      }
+      BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsAtAnotherServer(tx, record->checked_at()));
+      if (elsewhere) return absl::OkStatus();
+      taken = true;
+      record->set_checked_at(store_.owner());
+      return ReplaceRecord(tx, *record);
+    }));
+    if (taken) return next;
+  }
+}
+
+absl::Status DatasetCatalog::GiveUpValidation(const ToValidate& taken) {
+  if (!store_.shared()) return absl::OkStatus();
+  return store_.Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(
+        auto record,
+        GetRecord<DatasetRecord>(tx, taken.dataset.tenant(), taken.dataset.id(), Hold::kExclusive));
+    if (!record.has_value() || record->checked_at() != store_.owner()) return absl::OkStatus();
+    record->clear_checked_at();
+    return ReplaceRecord(tx, *record);
+  });
+}
+
 absl::Status DatasetCatalog::StoreReport(const ToValidate& checked,
                                          const v1::ValidationReport& report) {
   return store_.Update([&](Transaction& tx) -> absl::Status {
@@ -269,6 +366,9 @@ absl::Status DatasetCatalog::StoreReport(const ToValidate& checked,
     if (!record.has_value() || record->dataset().state() != Dataset::VALIDATING) {
       return absl::OkStatus();
     }
+    // Another server checks it, which took this one for gone.
+    if (store_.shared() && record->checked_at() != store_.owner()) return absl::OkStatus();
+    record->clear_checked_at();
     *record->mutable_dataset()->mutable_report() = report;
     record->mutable_dataset()->set_tokenizer_digest(checked.base.model().tokenizer_digest());
     record->mutable_dataset()->set_template_digest(checked.base.model().template_digest());

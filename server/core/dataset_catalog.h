@@ -19,6 +19,9 @@
 
 namespace ballast::server {
 
+// ABORTED (UPLOAD_IN_PROGRESS).
+absl::Status UploadInProgress(const std::string& name);
+
 // A tenant's data sets, without their bytes: states and reports. A data set of somebody else and
 // none answer alike, NOT_FOUND (DATASET_NOT_FOUND). Other failures are those of
 // ballast.v1.DatasetService. Thread safety: thread-safe.
@@ -42,8 +45,17 @@ class DatasetCatalog {
   absl::Status CheckRoom(
       const std::string& tenant, int64_t size_bytes,
       const std::function<absl::StatusOr<int64_t>(const std::string& blob)>& unfinished);
+  // Keeps other servers from writing to the data set until EndUpload or FinishUpload; this one's
+  // calls the caller keeps apart. ABORTED (UPLOAD_IN_PROGRESS), FAILED_PRECONDITION
+  // (UPLOAD_FINISHED).
+  absl::StatusOr<DatasetRecord> BeginUpload(const std::string& tenant, const TenantName& name);
+  absl::Status EndUpload(const TenantName& name);
+  // OK when the upload that has begun here still is: ABORTED (UPLOAD_IN_PROGRESS) when the others
+  // took this server for gone.
+  absl::Status CheckUpload(const TenantName& name);
   // All bytes are durable under the record's blob: VALIDATING. FAILED_PRECONDITION
-  // (UPLOAD_FINISHED) unless it was AWAITING_UPLOAD. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
+  // (UPLOAD_FINISHED) unless it was AWAITING_UPLOAD, ABORTED (UPLOAD_IN_PROGRESS) when another
+  // server has it meanwhile. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
   absl::StatusOr<v1::Dataset> FinishUpload(const std::string& tenant, const TenantName& name,
                                            int64_t size_bytes, const std::string& digest);
 
@@ -51,13 +63,19 @@ class DatasetCatalog {
     DatasetRecord dataset;
     BaseModelRecord base;
   };
-  // The data set that has waited longest for its row checks, those named in `except` aside.
+  // The data set that has waited longest for its row checks, those named in `except` aside, and
+  // those that another server checks. It is this server's to check.
   absl::StatusOr<std::optional<ToValidate>> NextToValidate(
       const std::set<std::string>& except = {});
+  // Others may check it.
+  absl::Status GiveUpValidation(const ToValidate& taken);
   // The result of the row checks: READY or INVALID. OK and nothing when the data set is gone.
   absl::Status StoreReport(const ToValidate& checked, const v1::ValidationReport& report);
 
  private:
+  // The first of those, not taken yet.
+  absl::StatusOr<std::optional<ToValidate>> FindToValidate(const std::set<std::string>& except);
+
   JobStore& store_;
   IdSource& ids_;
   ChangeListener& listener_;

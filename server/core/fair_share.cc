@@ -40,7 +40,7 @@ absl::Status StoreVirtualTime(Transaction& tx, int64_t time, bool there) {
   row.scope = kQueueScope;
   row.id = kVirtualTime;
   row.queue_key = time;
-  return there ? tx.Replace(Kind::kTenant, row) : tx.Insert(Kind::kTenant, row).status();
+  return there ? tx.Replace(Kind::kTenant, row) : tx.Add(Kind::kTenant, row);
 }
 
 // Begins, once, behind all jobs of before, so that those go first.
@@ -132,13 +132,13 @@ absl::Status CheckMayQueue(Transaction& tx, const std::string& tenant, const Ten
                    absl::Minutes(1));
 }
 
-absl::StatusOr<bool> RunsAsManyAsItMay(Transaction& tx, const std::string& tenant,
-                                       const TenantQuota& quota) {
-  if (quota.max_running_jobs == 0) return false;
+absl::StatusOr<bool> MayRun(Transaction& tx, const std::string& tenant, const TenantQuota& quota,
+                            int64_t more) {
+  if (quota.max_running_jobs == 0) return true;
   BALLAST_ASSIGN_OR_RETURN(
       const int64_t running,
       tx.CountOfScope(Kind::kJob, tenant, {std::begin(kLeasedStates), std::end(kLeasedStates)}));
-  return running >= quota.max_running_jobs;
+  return running + more <= quota.max_running_jobs;
 }
 
 }  // namespace ballast::server

@@ -40,9 +40,9 @@ absl::Status LineUpAnew(Transaction& tx, const std::string& tenant, double weigh
 // OK when `tenant` may have one more job. RESOURCE_EXHAUSTED (QUOTA_QUEUED_JOBS).
 absl::Status CheckMayQueue(Transaction& tx, const std::string& tenant, const TenantQuota& quota);
 
-// Whether workers hold as many jobs of `tenant` as it may have running.
-absl::StatusOr<bool> RunsAsManyAsItMay(Transaction& tx, const std::string& tenant,
-                                       const TenantQuota& quota);
+// Whether workers may hold `more` jobs of `tenant` than they do.
+absl::StatusOr<bool> MayRun(Transaction& tx, const std::string& tenant, const TenantQuota& quota,
+                            int64_t more);
 
 }  // namespace ballast::server
 

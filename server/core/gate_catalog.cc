@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/core/blob_hold.h"
 #include "server/core/job_catalog.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
@@ -113,7 +114,7 @@ absl::Status GateCatalog::Expect(const std::string& base_id, const behaviour::Be
     BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
     if (!base.has_value()) return BaseModelNotFound(base_id);
     BALLAST_RETURN_IF_ERROR(CheckLengths(base_id, set, limits, base->model().context_tokens()));
-    return tx.AddGarbage(blob);
+    return HoldBlobs(tx, blob);
   });
 }
 
@@ -137,7 +138,7 @@ absl::StatusOr<Gate> GateCatalog::Set(absl::Time now, const std::string& base_id
     BALLAST_ASSIGN_OR_RETURN(auto base,
                              GetRecord<BaseModelRecord>(tx, "", base_id, Hold::kExclusive));
     if (!base.has_value()) return BaseModelNotFound(base_id);
-    BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(blob));
+    BALLAST_RETURN_IF_ERROR(NameBlobs(tx, blob));
     if (!base->gate_blob().empty()) BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base->gate_blob()));
     *base->mutable_gate() = gate;
     base->set_gate_blob(blob);

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What goes next to a worker, and what it needs for it. Functions over a transaction.
+// What goes next to workers. Functions over a transaction.
 #ifndef BALLAST_SERVER_CORE_HAND_OUT_H_
 #define BALLAST_SERVER_CORE_HAND_OUT_H_
 
 #include <cstdint>
 #include <limits>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -46,32 +45,18 @@ class QueueFront {
   absl::Time looked_over_ = absl::InfinitePast();  // from the beginning
 };
 
-// Gives the next thing to `worker_id` under a new epoch: vectors first, oldest first, then jobs by
-// fair share. A job whose tenant has as many running as it may is passed over. A job whose tenant
-// is frozen, whose base has no vector that serves, or that lies outside the envelope of the one
-// that serves by now, is passed over, stays QUEUED, and says so once in an event; so does one that
-// failed a moment ago, without a word. Empty when there is nothing. `changed_jobs` gets the names
-// of jobs with new events.
-absl::StatusOr<std::optional<worker::v1::Work>> TakeNext(Transaction& tx,
-                                                         const std::string& worker_id,
-                                                         absl::Time now, IdSource& ids,
-                                                         const ServingVectors& serving,
-                                                         const Quotas& quotas, QueueFront& front,
-                                                         std::vector<std::string>& changed_jobs);
-
-// Whether TakeNext has anything to look at: so a worker that asks in vain costs no transaction that
-// writes.
-absl::StatusOr<bool> AnythingWaits(Transaction& tx, absl::Time now, const QueueFront& front);
-
-// The work of a leased job or vector, as it was handed out.
-absl::StatusOr<worker::v1::Work> WorkOf(Transaction& tx, const JobRecord& record);
-absl::StatusOr<worker::v1::Work> WorkOf(Transaction& tx, const VectorRecord& record);
-
-// A base model's files as workers see them.
-worker::v1::BaseModelFiles FilesOf(const BaseModelRecord& base);
-
-// The blobs that a worker needs for `work`.
-std::set<std::string> BlobsOf(const worker::v1::Work& work);
+// Gives each of these workers the next thing, under a new epoch, as long as there are such: vectors
+// first, oldest first, then jobs by fair share. A job whose tenant has as many running as it may is
+// passed over. A job whose tenant is frozen, whose base has no vector that serves, or that lies
+// outside the envelope of the one that serves by now, is passed over, stays QUEUED, and says so
+// once in an event; so does one that failed a moment ago, without a word. What the first workers
+// get; nothing for the rest. `changed_jobs` gets the names of jobs with new events.
+absl::StatusOr<std::vector<worker::v1::Work>> TakeNext(Transaction& tx,
+                                                       const std::vector<std::string>& worker_ids,
+                                                       absl::Time now, IdSource& ids,
+                                                       const ServingVectors& serving,
+                                                       const Quotas& quotas, QueueFront& front,
+                                                       std::vector<std::string>& changed_jobs);
 
 }  // namespace ballast::server
 

@@ -15,9 +15,10 @@
 namespace ballast::server {
 
 // What is kept, one table each. server/core/records.h has the typed view.
-enum class Kind { kBaseModel, kDataset, kJob, kVector, kTenant, kUsage };
+enum class Kind { kBaseModel, kDataset, kJob, kVector, kTenant, kUsage, kWorker, kServer, kSample };
 inline constexpr Kind kAllKinds[] = {Kind::kBaseModel, Kind::kDataset, Kind::kJob,
-                                     Kind::kVector,    Kind::kTenant,  Kind::kUsage};
+                                     Kind::kVector,    Kind::kTenant,  Kind::kUsage,
+                                     Kind::kWorker,    Kind::kServer,  Kind::kSample};
 
 // One record as the store sees it: keys to find it by, and bytes.
 struct Row {
@@ -41,6 +42,8 @@ enum class Hold {
   kNone,
   kShared,     // changing or deleting it
   kExclusive,  // that, and holding it themselves
+  // The same, and a row that another transaction holds is taken for none, so that nobody waits.
+  kExclusiveOrNone,
 };
 
 // Names a row, and how it will be held.
@@ -54,6 +57,13 @@ struct RowKey {
 struct EventRow {
   int64_t sequence = 0;
   std::string bytes;
+};
+
+// A prefix of blobs to be deleted. `holder`: the server (Transaction::owner) that keeps the others
+// from it while it writes or deletes them; empty for none.
+struct GarbageRow {
+  std::string blob_prefix;
+  std::string holder;
 };
 
 // What an earlier request with the same request_id was and made.
@@ -86,6 +96,8 @@ class Transaction {
   // Adds a row, giving it the next sequence of its scope, which is returned. ALREADY_EXISTS
   // (RECORD_EXISTS).
   virtual absl::StatusOr<int64_t> Insert(Kind kind, const Row& row) = 0;
+  // The same without the sequence. A failure may be told by a later call, or by Update.
+  virtual absl::Status Add(Kind kind, const Row& row) { return Insert(kind, row).status(); }
   // Replaces state, queue_key and bytes of a row that is held exclusively or was inserted in this
   // transaction. NOT_FOUND (RECORD_NOT_FOUND).
   virtual absl::Status Replace(Kind kind, const Row& row) = 0;
@@ -111,24 +123,33 @@ class Transaction {
   virtual absl::StatusOr<int64_t> CountState(Kind kind, int state) = 0;
 
   // Events of a job. ALREADY_EXISTS (RECORD_EXISTS) when the sequence is taken, NOT_FOUND
-  // (RECORD_NOT_FOUND) without the job.
+  // (RECORD_NOT_FOUND) without the job; told as those of Add.
   virtual absl::Status AppendEvent(std::string_view scope, std::string_view job,
                                    const EventRow& event) = 0;
   virtual absl::StatusOr<std::vector<EventRow>> ListEvents(std::string_view scope,
                                                            std::string_view job,
                                                            int64_t after_sequence, int limit) = 0;
 
-  // Requests by tenant and request_id. Put: ALREADY_EXISTS (RECORD_EXISTS).
+  // Requests by tenant and request_id. Put: ALREADY_EXISTS (RECORD_EXISTS), told as those of Add.
   virtual absl::StatusOr<std::optional<RequestRow>> GetRequest(std::string_view scope,
                                                                std::string_view request_id) = 0;
   virtual absl::Status PutRequest(std::string_view scope, std::string_view request_id,
                                   const RequestRow& request) = 0;
 
   // Prefixes of blobs that no record names any more, or none yet, to be deleted after the commit.
-  // Adding one twice is harmless.
-  virtual absl::Status AddGarbage(std::string_view blob_prefix) = 0;
-  virtual absl::StatusOr<std::vector<std::string>> ListGarbage(int limit) = 0;
+  // Adding one twice is harmless: `holder` is put over the one before, unless it is empty. Of core
+  // only blob_hold.h gives or asks for one.
+  virtual absl::Status AddGarbage(std::string_view blob_prefix, std::string_view holder) = 0;
+  absl::Status AddGarbage(std::string_view blob_prefix) { return AddGarbage(blob_prefix, ""); }
+  // By prefix, from the one after `after`.
+  virtual absl::StatusOr<std::vector<GarbageRow>> ListGarbage(std::string_view after,
+                                                              int limit) = 0;
+  // The row, held exclusively; empty where there is none.
+  virtual absl::StatusOr<std::optional<GarbageRow>> GetGarbage(std::string_view blob_prefix) = 0;
   virtual absl::Status RemoveGarbage(std::string_view blob_prefix) = 0;
+
+  // As JobStore::owner.
+  virtual const std::string& owner() const = 0;
 };
 
 // Durable records with transactions: what the API has acknowledged is here (R3).
@@ -148,6 +169,12 @@ class JobStore {
 
   // Runs `body` once, on one consistent state; writing in it fails (INTERNAL, STORE_READ_ONLY).
   virtual absl::Status Read(const Body& body) = 0;
+
+  // Whether other servers may use the same records. What these must know of this server's workers
+  // and calls is then to be kept here, too.
+  virtual bool shared() const { return false; }
+  // Id of the server that uses this object: its own where `shared`, else always the same.
+  virtual const std::string& owner() const = 0;
 };
 
 }  // namespace ballast::server

@@ -24,6 +24,7 @@ void LiveLease::Hear(const worker::v1::SynchronizeRequest::Busy& busy, absl::Tim
   }
   if (coarse && busy.evaluations_size() <= evaluations) return;
   evaluations = busy.evaluations_size();
+  shown = true;
   progress.set_step(busy.step());
   progress.set_total_steps(busy.total_steps());
   progress.set_trained_tokens(busy.trained_tokens());

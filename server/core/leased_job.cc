@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/core/leased_job.h"
 
+#include <algorithm>
 #include <cctype>
 #include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "server/core/gate_result.h"
-#include "server/core/hand_out.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
+#include "server/core/serving_vector.h"
 #include "server/core/transitions.h"
+#include "server/core/work_of.h"
 
 namespace ballast::server {
 namespace {
@@ -121,12 +124,21 @@ absl::Status LeasedJob::TakeProgress(const SynchronizeRequest::Busy& busy, absl:
 }
 
 absl::Status LeasedJob::TakeCheckpoint(const std::string& blob, int64_t step) {
+  const bool same_attempt = absl::StartsWith(record_.checkpoint_blob(),
+                                             AttemptBlobs(record_, record_.lease().epoch()) + "/");
+  if (same_attempt && step < record_.checkpoint_step()) return tx_.AddGarbage(blob);
   if (!record_.checkpoint_blob().empty() && record_.checkpoint_blob() != blob) {
     BALLAST_RETURN_IF_ERROR(tx_.AddGarbage(record_.checkpoint_blob()));
   }
   record_.set_checkpoint_blob(blob);
   record_.set_checkpoint_step(step);
   return absl::OkStatus();
+}
+
+bool LeasedJob::NamesBlob(const std::string& blob) const {
+  return record_.checkpoint_blob() == blob ||
+         std::any_of(record_.delta_files().begin(), record_.delta_files().end(),
+                     [&](const BlobFile& file) { return file.blob() == blob; });
 }
 
 absl::StatusOr<std::string> LeasedJob::BlobOfWrite(

@@ -4,9 +4,9 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
-#include "server/core/hand_out.h"
 #include "server/core/records.h"
 #include "server/core/transitions.h"
+#include "server/core/work_of.h"
 
 namespace ballast::server {
 

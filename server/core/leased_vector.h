@@ -24,6 +24,7 @@ class LeasedVector : public LeasedWork {
   absl::Status TakeProgress(const worker::v1::SynchronizeRequest::Busy& busy,
                             absl::Time now) override;
   absl::Status TakeCheckpoint(const std::string& blob, int64_t step) override;
+  bool NamesBlob(const std::string& blob) const override { return record_.sealed_blob() == blob; }
   absl::StatusOr<std::string> BlobOfWrite(const worker::v1::WriteBlobRequest& first) const override;
   absl::StatusOr<WorkEvent> TakeResult(const worker::v1::SynchronizeRequest::Finished& finished,
                                        const std::vector<BlobFile>& files, const LiveLease& live,

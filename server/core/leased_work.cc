@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "server/core/leased_job.h"
@@ -59,6 +60,20 @@ absl::StatusOr<std::vector<BlobFile>> LeasedWork::FilesOfResult(
   }
   return MakeError(absl::StatusCode::kInvalidArgument, "RESULT_INVALID",
                    "Finished must say how the lease ended");
+}
+
+absl::Status LeaseLost(const worker::v1::Lease& lease) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "LEASE_LOST",
+                   absl::StrCat("the lease on ", lease.resource(), " with epoch ", lease.epoch(),
+                                " is not held by this worker any more; drop the work"),
+                   {{"resource", lease.resource()}});
+}
+
+absl::StatusOr<std::unique_ptr<LeasedWork>> HeldBy(Transaction& tx, const worker::v1::Lease& lease,
+                                                   const std::string& worker_id) {
+  BALLAST_ASSIGN_OR_RETURN(auto work, LeasedWork::LoadHeld(tx, lease, worker_id));
+  if (work == nullptr) return LeaseLost(lease);
+  return work;
 }
 
 }  // namespace ballast::server

@@ -48,13 +48,16 @@ class LeasedWork {
   // Takes steps, screening and new evaluations over, one event for each that was not told yet.
   virtual absl::Status TakeProgress(const worker::v1::SynchronizeRequest::Busy& busy,
                                     absl::Time now) = 0;
-  // The newest checkpoint is `blob`; the one before it becomes garbage.
+  // The newest checkpoint is `blob`; the one before it becomes garbage. One that comes late, after
+  // a newer one of the same attempt, does at once.
   virtual absl::Status TakeCheckpoint(const std::string& blob, int64_t step) = 0;
 
   // Blob that the first message of a WriteBlob is about. INVALID_ARGUMENT (BLOB_KIND_INVALID) for a
   // kind that the work does not make or a path that is not relative and plain.
   virtual absl::StatusOr<std::string> BlobOfWrite(
       const worker::v1::WriteBlobRequest& first) const = 0;
+  // Whether the record names a blob that an attempt has written.
+  virtual bool NamesBlob(const std::string& blob) const = 0;
   // Files of a result, with their blobs; empty for outcomes without files. INVALID_ARGUMENT
   // (RESULT_INVALID) when the outcome does not fit the work, or paths repeat or are not plain, or
   // manifest.json is missing or has another digest than the result says. A vector's size is
@@ -78,6 +81,13 @@ class LeasedWork {
   virtual absl::StatusOr<std::vector<BlobFile>> ResultFiles(
       const worker::v1::SynchronizeRequest::Finished& finished) const = 0;
 };
+
+// FAILED_PRECONDITION (LEASE_LOST).
+absl::Status LeaseLost(const worker::v1::Lease& lease);
+
+// As LeasedWork::LoadHeld, and LeaseLost where that is null.
+absl::StatusOr<std::unique_ptr<LeasedWork>> HeldBy(Transaction& tx, const worker::v1::Lease& lease,
+                                                   const std::string& worker_id);
 
 }  // namespace ballast::server
 

@@ -83,6 +83,30 @@ Row ToRow(const UsageRecord& record) {
   return row;
 }
 
+Row ToRow(const WorkerRecord& record) {
+  Row row;
+  row.id = record.id();
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
+Row ToRow(const ServerRecord& record) {
+  Row row;
+  row.id = record.id();
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
+Row ToRow(const SampleRecord& record) {
+  Row row;
+  row.scope = record.server();
+  row.id = record.order().sample_id();
+  row.state = record.taken_by().empty() ? 0 : 1;
+  row.queue_key = Micros(record.create_time());
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
 EventRow NextEvent(JobRecord& record, v1::JobEvent event, absl::Time now) {
   event.set_sequence(record.last_event() + 1);
   *event.mutable_time() = ToTimestamp(now);

@@ -29,6 +29,9 @@ inline Kind KindOf(const JobRecord&) { return Kind::kJob; }
 inline Kind KindOf(const VectorRecord&) { return Kind::kVector; }
 inline Kind KindOf(const TenantRecord&) { return Kind::kTenant; }
 inline Kind KindOf(const UsageRecord&) { return Kind::kUsage; }
+inline Kind KindOf(const WorkerRecord&) { return Kind::kWorker; }
+inline Kind KindOf(const ServerRecord&) { return Kind::kServer; }
+inline Kind KindOf(const SampleRecord&) { return Kind::kSample; }
 
 // Keys and bytes of a record; `sequence` is left 0.
 Row ToRow(const BaseModelRecord& record);
@@ -37,6 +40,9 @@ Row ToRow(const JobRecord& record);
 Row ToRow(const VectorRecord& record);
 Row ToRow(const TenantRecord& record);
 Row ToRow(const UsageRecord& record);
+Row ToRow(const WorkerRecord& record);
+Row ToRow(const ServerRecord& record);
+Row ToRow(const SampleRecord& record);
 
 // DATA_LOSS (STORE_CORRUPT) when the bytes are no such record.
 template <typename Record>
@@ -60,7 +66,7 @@ absl::StatusOr<std::optional<Record>> GetRecord(Transaction& tx, std::string_vie
 
 template <typename Record>
 absl::Status InsertRecord(Transaction& tx, const Record& record) {
-  return tx.Insert(KindOf(record), ToRow(record)).status();
+  return tx.Add(KindOf(record), ToRow(record));
 }
 
 template <typename Record>

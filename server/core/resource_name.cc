@@ -98,6 +98,7 @@ std::string ScreenName(std::string_view base_model_id) {
   return absl::StrCat(BaseModelName(base_model_id), "/screen");
 }
 std::string VectorName(std::string_view id) { return absl::StrCat("vectors/", View(id)); }
+std::string WorkerName(std::string_view id) { return absl::StrCat("workers/", View(id)); }
 std::string DatasetName(std::string_view tenant, std::string_view id) {
   return absl::StrCat("tenants/", View(tenant), "/datasets/", View(id));
 }

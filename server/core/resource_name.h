@@ -44,6 +44,7 @@ std::string GateName(std::string_view base_model_id);
 std::string SafetyRowsName(std::string_view base_model_id);
 std::string ScreenName(std::string_view base_model_id);
 std::string VectorName(std::string_view id);
+std::string WorkerName(std::string_view id);
 std::string DatasetName(std::string_view tenant, std::string_view id);
 std::string JobName(std::string_view tenant, std::string_view id);
 std::string DeltaName(std::string_view tenant, std::string_view id);

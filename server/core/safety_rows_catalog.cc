@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/core/blob_hold.h"
 #include "server/core/job_catalog.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
@@ -32,7 +33,7 @@ absl::StatusOr<double> CompleteSafetyShare(double asked) {
 }
 
 absl::Status SafetyRowsCatalog::Expect(const std::string& blob) {
-  return store_.Update([&](Transaction& tx) { return tx.AddGarbage(blob); });
+  return store_.Update([&](Transaction& tx) { return HoldBlobs(tx, blob); });
 }
 
 absl::StatusOr<SafetyRows> SafetyRowsCatalog::Set(absl::Time now, const std::string& base_id,
@@ -41,7 +42,7 @@ absl::StatusOr<SafetyRows> SafetyRowsCatalog::Set(absl::Time now, const std::str
   *rows.mutable_set_time() = ToTimestamp(now);
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id, Hold::kExclusive));
-    BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(blob));
+    BALLAST_RETURN_IF_ERROR(NameBlobs(tx, blob));
     if (!base.safety_rows_blob().empty()) {
       BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.safety_rows_blob()));
     }

@@ -7,6 +7,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/envelope/screen_digest.h"
+#include "server/core/blob_hold.h"
 #include "server/core/job_catalog.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
@@ -36,7 +37,7 @@ absl::StatusOr<admin::v1::ScreenAction> CompleteScreenAction(admin::v1::ScreenAc
 }
 
 absl::Status ScreenCatalog::Expect(const std::string& prefix) {
-  return store_.Update([&](Transaction& tx) { return tx.AddGarbage(prefix); });
+  return store_.Update([&](Transaction& tx) { return HoldBlobs(tx, prefix); });
 }
 
 absl::StatusOr<Screen> ScreenCatalog::Set(absl::Time now, const std::string& base_id, Screen screen,
@@ -46,7 +47,7 @@ absl::StatusOr<Screen> ScreenCatalog::Set(absl::Time now, const std::string& bas
   *screen.mutable_set_time() = ToTimestamp(now);
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(BaseModelRecord base, FindBaseModel(tx, base_id, Hold::kExclusive));
-    BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(prefix));
+    BALLAST_RETURN_IF_ERROR(NameBlobs(tx, prefix));
     if (!base.screen_blobs().empty()) {
       BALLAST_RETURN_IF_ERROR(tx.AddGarbage(base.screen_blobs()));
     }

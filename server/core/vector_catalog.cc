@@ -6,6 +6,7 @@
 #include "common/base/error.h"
 #include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
+#include "server/core/blob_hold.h"
 #include "server/core/job_catalog.h"
 #include "server/core/paging.h"
 #include "server/core/records.h"
@@ -95,7 +96,7 @@ absl::Status VectorCatalog::CompleteOptions(admin::v1::VectorOptions* options) {
 }
 
 absl::Status VectorCatalog::Expect(const std::string& id) {
-  return store_.Update([&](Transaction& tx) { return tx.AddGarbage(VectorBlobs(id)); });
+  return store_.Update([&](Transaction& tx) { return HoldBlobs(tx, VectorBlobs(id)); });
 }
 
 absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& id,
@@ -122,7 +123,7 @@ absl::StatusOr<Vector> VectorCatalog::Create(absl::Time now, const std::string& 
     vector.set_version(base->last_vector_version());
     vector.set_state(Vector::DRAFT);
     *vector.mutable_create_time() = ToTimestamp(now);
-    BALLAST_RETURN_IF_ERROR(tx.RemoveGarbage(VectorBlobs(id)));
+    BALLAST_RETURN_IF_ERROR(NameBlobs(tx, VectorBlobs(id)));
     return InsertRecord(tx, record);
   }));
   listener_.WorkAdded();

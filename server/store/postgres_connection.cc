@@ -34,7 +34,7 @@ constexpr char kSession[] =
     // Every statement goes by an index, whatever its values are: none needs a plan of its own.
     "SET plan_cache_mode = 'force_generic_plan'; SET enable_seqscan = off";
 
-constexpr char kBegin[] = "BEGIN ISOLATION LEVEL READ COMMITTED";
+constexpr char kCommit[] = "COMMIT";
 
 void LogNotice(void*, const char* message) {
   spdlog::debug("PostgreSQL says: {}", std::string(absl::StripTrailingAsciiWhitespace(message)));
@@ -105,6 +105,10 @@ int64_t PostgresRows::IntAt(int row, int column) const {
     std::memcpy(&value, PQgetvalue(result_, row, column), sizeof(value));
   }
   return static_cast<int64_t>(be64toh(value));
+}
+
+bool PostgresRows::has_committed() const {
+  return std::string_view(PQcmdStatus(result_)) == "COMMIT";
 }
 
 PostgresConnection::PostgresConnection(PGconn* connection)
@@ -213,18 +217,23 @@ absl::StatusOr<std::vector<PostgresRows>> PostgresConnection::RunAll(
     const std::vector<PostgresStatement>& statements) {
   std::vector<std::string> names;
   for (const PostgresStatement& one : statements) {
-    BALLAST_ASSIGN_OR_RETURN(std::string name,
-                             Prepared(one.sql, one.values.data(), one.values.size()));
+    std::string name;  // empty for what takes longer to prepare than to read
+    if (one.sql != kCommit) {
+      BALLAST_ASSIGN_OR_RETURN(name, Prepared(one.sql, one.values.data(), one.values.size()));
+    }
     names.push_back(std::move(name));
   }
   if (PQenterPipelineMode(connection_) == 0) return Fail(nullptr);
   for (size_t i = 0; i < statements.size(); ++i) {
     const std::vector<PostgresValue>& values = statements[i].values;
     const Parameters parameters(values.data(), values.size());
-    if (PQsendQueryPrepared(connection_, names[i].c_str(), parameters.count(), parameters.data(),
-                            parameters.lengths(), parameters.formats(), kBinary) == 0) {
-      return Fail(nullptr);
-    }
+    const int sent = names[i].empty()
+                         ? PQsendQueryParams(connection_, statements[i].sql, 0, nullptr, nullptr,
+                                             nullptr, nullptr, kBinary)
+                         : PQsendQueryPrepared(connection_, names[i].c_str(), parameters.count(),
+                                               parameters.data(), parameters.lengths(),
+                                               parameters.formats(), kBinary);
+    if (sent == 0) return Fail(nullptr);
   }
   if (PQpipelineSync(connection_) == 0) return Fail(nullptr);
   // Of each statement a result and a null, which ends it; then the sync's, alone. All are read, so
@@ -249,34 +258,53 @@ absl::StatusOr<std::vector<PostgresRows>> PostgresConnection::RunAll(
   return rows;
 }
 
-absl::Status PostgresConnection::Begin(const PostgresStatement& first) {
-  sqlstate_.clear();
-  return RunAll({{kBegin, {}}, first}).status();
+absl::Status PostgresConnection::Send(const char* sql,
+                                      std::initializer_list<PostgresValue> values) {
+  std::vector<Oid> types;
+  for (const PostgresValue& value : values) types.push_back(OidOf(value.type()));
+  const Parameters parameters(values.begin(), values.size());
+  if (PQsendQueryParams(connection_, sql, parameters.count(), types.data(), parameters.data(),
+                        parameters.lengths(), parameters.formats(), kBinary) == 0) {
+    return Fail(nullptr);
+  }
+  return absl::OkStatus();
 }
 
-absl::Status PostgresConnection::BeginReadOnly() {
-  sqlstate_.clear();
-  return Execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-}
-
-absl::Status PostgresConnection::Commit() {
-  PassKillPoint("server.postgres.committing");
-  PGresult* result = PQexec(connection_, "COMMIT");
-  if (Succeeded(result)) {
-    // A transaction in which a statement has failed is rolled back by COMMIT, without an error.
-    const bool committed = std::string_view(PQcmdStatus(result)) == "COMMIT";
+absl::StatusOr<bool> PostgresConnection::Receive(std::vector<PostgresNotification>& notifications) {
+  if (PQconsumeInput(connection_) == 0) return Fail(nullptr);
+  bool ended = false;
+  while (!ended && PQisBusy(connection_) == 0) {
+    PGresult* const result = PQgetResult(connection_);
+    if (result != nullptr && !Succeeded(result)) return Fail(result);
+    ended = result == nullptr;
     PQclear(result);
-    if (committed) return absl::OkStatus();
+  }
+  // Last, since those that have come with a result are found in reading that.
+  while (PGnotify* const one = PQnotifies(connection_)) {
+    notifications.push_back({one->be_pid, one->extra});
+    PQfreemem(one);
+  }
+  return ended;
+}
+
+int PostgresConnection::socket() const { return PQsocket(connection_); }
+
+absl::Status PostgresConnection::Commit(std::vector<PostgresStatement> last) {
+  PassKillPoint("server.postgres.committing");
+  last.push_back({kCommit, {}});
+  const auto rows = RunAll(last);
+  if (rows.ok()) {
+    // A transaction in which a statement has failed is rolled back by COMMIT, without an error.
+    if (rows->back().has_committed()) return absl::OkStatus();
     return MakeError(absl::StatusCode::kInternal, "STORE_STATEMENT",
                      "a statement of the transaction has failed, so nothing of it was kept");
   }
-  const absl::Status failure = Fail(result);
   // 57P..: the server goes down, or ends the session, perhaps after the commit.
-  if (alive() && !sqlstate_.empty() && sqlstate_.substr(0, 3) != "57P") return failure;
+  if (alive() && !sqlstate_.empty() && sqlstate_.substr(0, 3) != "57P") return rows.status();
   return MakeError(absl::StatusCode::kUnavailable, "COMMIT_UNKNOWN",
                    absl::StrCat("the connection was lost at the commit, so it is not known whether "
                                 "the change was made; look, or try again: ",
-                                failure.message()));
+                                rows.status().message()));
 }
 
 bool PostgresConnection::alive() const { return PQstatus(connection_) == CONNECTION_OK; }

@@ -57,9 +57,17 @@ class PostgresRows {
   int count() const;
   std::string TextAt(int row, int column) const;  // text or bytea
   int64_t IntAt(int row, int column) const;       // bigint
+  // Whether the statement was a COMMIT that has committed.
+  bool has_committed() const;
 
  private:
   pg_result* result_;
+};
+
+// What a session has sent with NOTIFY on a channel that the connection listens to.
+struct PostgresNotification {
+  int64_t sender;  // pg_backend_pid() of that session
+  std::string payload;
 };
 
 // A connection to a PostgreSQL database. Thread safety: not thread-safe.
@@ -90,12 +98,21 @@ class PostgresConnection {
   absl::StatusOr<std::vector<PostgresRows>> RunAll(
       const std::vector<PostgresStatement>& statements);
 
-  // Begins a transaction that sees what others commit meanwhile, and runs a statement in it.
-  absl::Status Begin(const PostgresStatement& first);
-  // Begins one on a consistent state, in which writing fails.
-  absl::Status BeginReadOnly();
-  // Commits. An error that leaves open whether it did is UNAVAILABLE (COMMIT_UNKNOWN).
-  absl::Status Commit();
+  // For who waits for other things, too. Send begins a statement, and Receive, to be called when
+  // socket() can be read, reads what has come without waiting for more: notifications, which are
+  // added to `notifications`, and the end of the statement. It says whether no statement runs any
+  // more; until then no other may begin. Close the connection when one of them has failed.
+  absl::Status Send(const char* sql, std::initializer_list<PostgresValue> values);
+  absl::StatusOr<bool> Receive(std::vector<PostgresNotification>& notifications);
+  int socket() const;
+
+  // To be run first in a transaction that sees what others commit meanwhile, and in one on a
+  // consistent state, in which writing fails.
+  static constexpr char kBegin[] = "BEGIN ISOLATION LEVEL READ COMMITTED";
+  static constexpr char kBeginReadOnly[] = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+  // Runs the `last` statements of a transaction and commits it, in one round trip. An error that
+  // leaves open whether it did is UNAVAILABLE (COMMIT_UNKNOWN).
+  absl::Status Commit(std::vector<PostgresStatement> last);
 
   // Random: no other connection has it.
   const std::string& id() const { return id_; }
@@ -106,9 +123,10 @@ class PostgresConnection {
   bool alive() const;
   // Whether it is alive and in no transaction.
   bool idle() const;
-  // SQLSTATE of the last failure since the transaction began; empty without one, or for one that
-  // has none, as that of a lost connection.
+  // SQLSTATE of the last failure since ForgetFailure; empty without one, or for one that has none,
+  // as that of a lost connection.
   const std::string& sqlstate() const { return sqlstate_; }
+  void ForgetFailure() { sqlstate_.clear(); }
 
  private:
   explicit PostgresConnection(pg_conn* connection);

@@ -65,11 +65,12 @@ bool MayWork(const PostgresConnection& connection) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PostgresJobStore>> PostgresJobStore::Open(
-    const std::string& conninfo, int connections, Clock& clock) {
+    const std::string& conninfo, int connections, Clock& clock, const std::string& owner) {
   BALLAST_ASSIGN_OR_RETURN(const auto connection, PostgresConnection::Open(conninfo));
   BALLAST_RETURN_IF_ERROR(MigratePostgresSchema(*connection));
   BALLAST_RETURN_IF_ERROR(connection->Execute(kForgetOld));
-  return std::unique_ptr<PostgresJobStore>(new PostgresJobStore(conninfo, connections, clock));
+  return std::unique_ptr<PostgresJobStore>(
+      new PostgresJobStore(conninfo, connections, clock, owner));
 }
 
 absl::Status PostgresJobStore::Update(const Body& body) {
@@ -82,19 +83,17 @@ absl::Status PostgresJobStore::TryUpdate(const Body& body, bool& again) {
   {
     BALLAST_ASSIGN_OR_RETURN(const PostgresPool::Lease connection, pool_.Take());
     stamp = {connection->id(), connection->NextSerial()};
-    absl::Status status = connection->Begin(
+    PostgresTransaction transaction(
+        *connection, owner_,
         {kStampCommit, {PostgresValue::Text(stamp.connection), PostgresValue::Int(stamp.serial)}});
+    absl::Status status = body(transaction);
     if (status.ok()) {
-      PostgresTransaction transaction(*connection, /*writes=*/true);
-      status = body(transaction);
+      status = transaction.Commit();
       if (status.ok()) {
-        status = connection->Commit();
-        if (status.ok()) {
-          if (stamp.serial % kForgetEvery == 0) ForgetOwn(*connection, stamp);
-          return status;
-        }
-        if (ErrorReason(status) == "COMMIT_UNKNOWN") lost = status;
+        if (stamp.serial % kForgetEvery == 0) ForgetOwn(*connection, stamp);
+        return status;
       }
+      if (ErrorReason(status) == "COMMIT_UNKNOWN") lost = status;
     }
     if (lost.ok()) {
       again = MayWork(*connection);
@@ -136,13 +135,10 @@ absl::Status PostgresJobStore::Read(const Body& body) {
 
 absl::Status PostgresJobStore::TryRead(const Body& body, bool& again) {
   BALLAST_ASSIGN_OR_RETURN(const PostgresPool::Lease connection, pool_.Take());
-  absl::Status status = connection->BeginReadOnly();
-  if (!status.ok()) {
-    again = MayWork(*connection);  // one of before PostgreSQL's restart
-    return status;
-  }
-  PostgresTransaction transaction(*connection, /*writes=*/false);
-  status = body(transaction);
+  PostgresTransaction transaction(*connection, owner_);
+  const absl::Status status = body(transaction);
+  // A connection of before PostgreSQL's restart: the body has seen nothing yet.
+  again = !status.ok() && !transaction.has_begun() && MayWork(*connection);
   if (connection->alive() && !connection->idle()) connection->Execute("ROLLBACK").IgnoreError();
   return status;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -21,12 +22,16 @@ namespace ballast::server {
 class PostgresJobStore : public JobStore {
  public:
   // Brings the schema up to date. `conninfo` as PostgresConnection::Open has it; at most
-  // `connections` are open at once. Failures: those of Open and of MigratePostgresSchema.
+  // `connections` are open at once. `owner`: what owner() is; no other process may have the same.
+  // Failures: those of PostgresConnection::Open and of MigratePostgresSchema.
   static absl::StatusOr<std::unique_ptr<PostgresJobStore>> Open(const std::string& conninfo,
-                                                                int connections, Clock& clock);
+                                                                int connections, Clock& clock,
+                                                                const std::string& owner);
 
   absl::Status Update(const Body& body) override;
   absl::Status Read(const Body& body) override;
+  bool shared() const override { return true; }
+  const std::string& owner() const override { return owner_; }
 
  private:
   // What a transaction leaves behind, and nothing else does.
@@ -35,8 +40,8 @@ class PostgresJobStore : public JobStore {
     int64_t serial = 0;
   };
 
-  PostgresJobStore(const std::string& conninfo, int connections, Clock& clock)
-      : clock_(clock), pool_(conninfo, connections) {}
+  PostgresJobStore(const std::string& conninfo, int connections, Clock& clock, std::string owner)
+      : clock_(clock), owner_(std::move(owner)), pool_(conninfo, connections) {}
 
   // One run of `body`. `again`: what stopped it is no fault of its own, and nothing was changed.
   absl::Status TryUpdate(const Body& body, bool& again);
@@ -48,6 +53,7 @@ class PostgresJobStore : public JobStore {
   absl::StatusOr<bool> WasCommitted(const Stamp& stamp, const absl::Status& lost);
 
   Clock& clock_;
+  const std::string owner_;
   PostgresPool pool_;
 };
 

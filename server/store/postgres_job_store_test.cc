@@ -13,10 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/barrier.h"
 #include "common/base/clock.h"
+#include "common/base/status_macros.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "server/store/postgres_schema.h"
-#include "server/store/postgres_server_lock.h"
 #include "server/testing/dropping_proxy.h"
 #include "server/testing/job_store_suite.h"
 #include "server/testing/postgres_test_schema.h"
@@ -35,13 +35,12 @@ class StoreInSchema : public JobStore {
  public:
   absl::Status Update(const Body& body) override { return store_->Update(body); }
   absl::Status Read(const Body& body) override { return store_->Read(body); }
+  const std::string& owner() const override { return store_->owner(); }
 
  private:
   PostgresTestSchema schema_;
   std::unique_ptr<PostgresJobStore> store_ = schema_.Open();
 };
-
-bool GiveUp() { return false; }
 
 Row JobRow(const std::string& id) {
   Row row;
@@ -145,9 +144,9 @@ TEST(PostgresJobStoreTest, ConnectionsOfBeforeARestartAreNotInTheWay) {
 void ExpectMadeOnce(DroppingProxy::When when, int runs_each) {
   PostgresTestSchema schema;
   DroppingProxy proxy(PostgresTestSchema::ServerSocket());
-  ASSERT_OK_AND_ASSIGN(
-      const auto store,
-      PostgresJobStore::Open(schema.ConninfoThrough(proxy.folder()), 2, Clock::System()));
+  ASSERT_OK_AND_ASSIGN(const auto store,
+                       PostgresJobStore::Open(schema.ConninfoThrough(proxy.folder()), 2,
+                                              Clock::System(), "a-server"));
   int runs = 0;
   proxy.DropNextCommit(when);
   ASSERT_OK(store->Update([&](Transaction& tx) {
@@ -178,7 +177,7 @@ TEST(PostgresJobStoreTest, ACommitThatIsLostIsMadeAgain) {
 TEST(PostgresJobStoreTest, ABodyThatGivesUpLeavesItsConnectionUsable) {
   PostgresTestSchema schema;
   ASSERT_OK_AND_ASSIGN(const auto store,
-                       PostgresJobStore::Open(schema.Conninfo(), 1, Clock::System()));
+                       PostgresJobStore::Open(schema.Conninfo(), 1, Clock::System(), "a-server"));
   for (int i = 0; i < 3; ++i) {
     EXPECT_THAT(store->Update([](Transaction& tx) -> absl::Status {
       EXPECT_OK(tx.Insert(Kind::kJob, JobRow("a")).status());
@@ -195,11 +194,56 @@ TEST(PostgresJobStoreTest, ATransactionWithAFailedStatementIsNotCommitted) {
   const auto store = schema.Open();
   EXPECT_THAT(store->Update([](Transaction& tx) -> absl::Status {
     EXPECT_OK(tx.Insert(Kind::kJob, JobRow("a")).status());
-    EXPECT_FALSE(tx.AppendEvent("t", "none", {1, "e"}).ok());
+    EXPECT_FALSE(tx.Insert(Kind::kJob, JobRow("a")).ok());
     return absl::OkStatus();  // as if nothing had happened
   }),
               StatusIs(absl::StatusCode::kInternal, "STORE_STATEMENT"));
   EXPECT_EQ(BytesOf(*store, "a"), "");
+}
+
+TEST(PostgresJobStoreTest, WhatWasPutOffFailsTheTransactionAtItsEnd) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  EXPECT_THAT(store->Update([](Transaction& tx) -> absl::Status {
+    EXPECT_OK(tx.Add(Kind::kJob, JobRow("a")));
+    EXPECT_OK(tx.AppendEvent("t", "none", {1, "e"}));
+    return absl::OkStatus();
+  }),
+              StatusIs(absl::StatusCode::kNotFound, "RECORD_NOT_FOUND"));
+  EXPECT_EQ(BytesOf(*store, "a"), "");
+}
+
+TEST(PostgresJobStoreTest, WhatWasPutOffIsSeenByWhatComesAfter) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  ASSERT_OK(store->Update([](Transaction& tx) -> absl::Status {
+    EXPECT_OK(tx.Add(Kind::kJob, JobRow("a")));
+    EXPECT_OK(tx.AppendEvent("t", "a", {1, "e"}));
+    EXPECT_EQ(tx.ListEvents("t", "a", 0, 10).value().size(), 1u);
+    auto row = tx.Get(Kind::kJob, "t", "a", Hold::kExclusive).value();
+    EXPECT_EQ(row->sequence, 1);
+    row->bytes = "other";
+    EXPECT_OK(tx.Replace(Kind::kJob, *row));
+    EXPECT_EQ(tx.Get(Kind::kJob, "t", "a", Hold::kExclusive).value()->bytes, "other");
+    EXPECT_EQ(tx.ListByScope(Kind::kJob, "t", 0, 10).value().at(0).bytes, "other");
+    EXPECT_OK(tx.Delete(Kind::kJob, "t", "a"));
+    EXPECT_FALSE(tx.Get(Kind::kJob, "t", "a", Hold::kNone).value().has_value());
+    return tx.Add(Kind::kJob, JobRow("b"));
+  }));
+  EXPECT_EQ(BytesOf(*store, "a"), "");
+  EXPECT_EQ(BytesOf(*store, "b"), "0");
+}
+
+TEST(PostgresJobStoreTest, AnUpdateThatWritesNothingLeavesNothingBehind) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  ASSERT_OK(store->Update([](Transaction& tx) -> absl::Status {
+    EXPECT_FALSE(tx.Get(Kind::kJob, "t", "a", Hold::kExclusive).value().has_value());
+    return absl::OkStatus();
+  }));
+  ASSERT_OK(store->Update([](Transaction&) { return absl::OkStatus(); }));
+  ASSERT_OK_AND_ASSIGN(const auto connection, PostgresConnection::Open(schema.Conninfo()));
+  EXPECT_EQ(connection->Run("SELECT count(*) FROM commits", {}).value().IntAt(0, 0), 0);
 }
 
 TEST(PostgresJobStoreTest, TwinsThatInsertTheSameFindEachOther) {
@@ -230,7 +274,7 @@ TEST(PostgresJobStoreTest, RefusesANewerSchemaAndLeavesItAlone) {
   ASSERT_OK_AND_ASSIGN(const auto connection, PostgresConnection::Open(schema.Conninfo()));
   ASSERT_OK(connection->Execute(
       absl::StrCat("UPDATE schema_version SET version = ", PostgresSchemaVersion() + 1)));
-  EXPECT_THAT(PostgresJobStore::Open(schema.Conninfo(), 2, Clock::System()),
+  EXPECT_THAT(PostgresJobStore::Open(schema.Conninfo(), 2, Clock::System(), "a-server"),
               StatusIs(absl::StatusCode::kFailedPrecondition, "SCHEMA_TOO_NEW"));
   ASSERT_OK(connection->Execute(
       absl::StrCat("UPDATE schema_version SET version = ", PostgresSchemaVersion())));
@@ -241,41 +285,46 @@ TEST(PostgresJobStoreTest, ManyServersMayStartAtOnce) {
   PostgresTestSchema schema;
   std::vector<std::thread> threads;
   for (int i = 0; i < 6; ++i) {
-    threads.emplace_back(
-        [&] { EXPECT_OK(PostgresJobStore::Open(schema.Conninfo(), 1, Clock::System()).status()); });
+    threads.emplace_back([&, i] {
+      EXPECT_OK(
+          PostgresJobStore::Open(schema.Conninfo(), 1, Clock::System(), absl::StrCat(i)).status());
+    });
   }
   for (std::thread& thread : threads) thread.join();
   ASSERT_OK(InsertJob(*schema.Open(), "a"));
 }
 
-TEST(PostgresServerLockTest, KeepsASecondServerOffUntilTheFirstHasEnded) {
-  PostgresTestSchema schema, other;
-  ASSERT_OK_AND_ASSIGN(auto first, PostgresServerLock::Acquire(schema.Conninfo(), GiveUp));
-  EXPECT_OK(PostgresServerLock::Acquire(other.Conninfo(), GiveUp).status());
-  EXPECT_THAT(PostgresServerLock::Acquire(schema.Conninfo(), GiveUp),
-              StatusIs(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
-  EXPECT_OK(first->Check());
-  // It waits for one that goes.
-  const auto wait = [&] {
-    first.reset();
-    return true;
+TEST(PostgresJobStoreTest, ARowThatAnotherHoldsIsTakenForNone) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  ASSERT_OK(InsertJob(*store, "a"));
+  ASSERT_OK(InsertJob(*store, "b"));
+  const auto is_there = [](Transaction& tx, const std::string& id) {
+    return tx.Get(Kind::kJob, "t", id, Hold::kExclusiveOrNone).value().has_value();
   };
-  EXPECT_OK(PostgresServerLock::Acquire(schema.Conninfo(), wait).status());
+  ASSERT_OK(store->Update([&](Transaction& tx) -> absl::Status {
+    EXPECT_TRUE(tx.Get(Kind::kJob, "t", "a", Hold::kExclusive).value().has_value());
+    EXPECT_TRUE(is_there(tx, "a"));
+    std::thread other([&] {
+      EXPECT_OK(store->Update([&](Transaction& claim) -> absl::Status {
+        BALLAST_RETURN_IF_ERROR(claim.Prefetch({{Kind::kJob, "t", "a", Hold::kExclusiveOrNone},
+                                                {Kind::kJob, "t", "b", Hold::kExclusiveOrNone}}));
+        EXPECT_FALSE(is_there(claim, "a"));
+        EXPECT_TRUE(is_there(claim, "b"));
+        EXPECT_TRUE(claim.Get(Kind::kJob, "t", "a", Hold::kNone).value().has_value());
+        return absl::OkStatus();
+      }));
+    });
+    other.join();
+    return absl::OkStatus();
+  }));
 }
 
-TEST(PostgresServerLockTest, IsTakenAgainAfterACutUnlessAnotherWasQuicker) {
+TEST(PostgresJobStoreTest, EachServerHasAnIdOfItsOwn) {
   PostgresTestSchema schema;
-  ASSERT_OK_AND_ASSIGN(const auto lock, PostgresServerLock::Acquire(schema.Conninfo(), GiveUp));
-  schema.CutConnections();
-  EXPECT_OK(lock->Check());
-  EXPECT_THAT(PostgresServerLock::Acquire(schema.Conninfo(), GiveUp),
-              StatusIs(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
-  schema.CutConnections();
-  ASSERT_OK_AND_ASSIGN(auto quicker, PostgresServerLock::Acquire(schema.Conninfo(), GiveUp));
-  EXPECT_THAT(lock->Check(), StatusIs(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
-  // Nor when that one has gone again: it may have given work away.
-  quicker.reset();
-  EXPECT_THAT(lock->Check(), StatusIs(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE"));
+  const auto one = schema.Open(), other = schema.Open();
+  EXPECT_TRUE(one->shared());
+  EXPECT_NE(one->owner(), other->owner());
 }
 
 TEST(PostgresConnectionTest, OfStatementsInOneRoundTripTheRestIsNotRunAfterAFailure) {
@@ -284,15 +333,15 @@ TEST(PostgresConnectionTest, OfStatementsInOneRoundTripTheRestIsNotRunAfterAFail
   ASSERT_OK(connection->Execute("CREATE TABLE numbers (n bigint)"));
   constexpr char kAdd[] = "INSERT INTO numbers VALUES ($1) RETURNING n";
   constexpr char kDivide[] = "SELECT 1 / $1";
-  ASSERT_OK(connection->Begin({"SELECT 1", {}}));
+  ASSERT_OK(connection->Execute(PostgresConnection::kBegin));
   ASSERT_OK_AND_ASSIGN(const auto rows, connection->RunAll({{kAdd, {PostgresValue::Int(5)}},
                                                             {kAdd, {PostgresValue::Int(7)}}}));
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_EQ(rows[0].IntAt(0, 0), 5);
   EXPECT_EQ(rows[1].IntAt(0, 0), 7);
-  ASSERT_OK(connection->Commit());
+  ASSERT_OK(connection->Commit({}));
 
-  ASSERT_OK(connection->Begin({"SELECT 1", {}}));
+  ASSERT_OK(connection->Execute(PostgresConnection::kBegin));
   EXPECT_THAT(connection->RunAll({{kAdd, {PostgresValue::Int(1)}},
                                   {kDivide, {PostgresValue::Int(0)}},
                                   {kAdd, {PostgresValue::Int(2)}}}),
@@ -316,7 +365,8 @@ TEST(PostgresConnectionTest, WhatCannotBeReadIsNotQuoted) {
 }
 
 TEST(PostgresJobStoreTest, AServerThatIsNotThereIsUnavailable) {
-  const auto store = PostgresJobStore::Open("host=/nowhere dbname=x", 1, Clock::System());
+  const auto store =
+      PostgresJobStore::Open("host=/nowhere dbname=x", 1, Clock::System(), "a-server");
   EXPECT_THAT(store, StatusIs(absl::StatusCode::kUnavailable, "STORE_IO"));
   EXPECT_THAT(std::string(store.status().message()), HasSubstr("connecting to PostgreSQL"));
 }

@@ -52,11 +52,24 @@ ALTER TABLE commits DROP CONSTRAINT commits_pkey;
 ALTER TABLE commits ADD PRIMARY KEY (connection, serial);
 ALTER TABLE commits RESET (fillfactor);
 )sql",
+    // Several servers. Prompts and replies in `samples` are for as long as a call lasts: they are
+    // in no write-ahead log, and so in no backup.
+    BALLAST_RECORDS("workers") BALLAST_RECORDS("servers") BALLAST_RECORDS("samples")
+        R"sql(
+ALTER TABLE samples SET UNLOGGED;
+ALTER TABLE garbage ADD COLUMN holder text COLLATE "C" NOT NULL DEFAULT '';
+DROP TABLE IF EXISTS server_generation;
+)sql",
 };
 #undef BALLAST_RECORDS
 
 // One for each schema: two keys of 32 bits, the first any number, the same in all versions.
 constexpr char kLock[] = "SELECT pg_advisory_lock(716192601, hashtext(current_schema()))";
+// Of the version from which on several servers may share a schema; one of before has it to itself,
+// by a lock of its session.
+constexpr int kFirstShared = 4;
+constexpr char kTryLockOfOldServers[] =
+    "SELECT pg_try_advisory_lock(716192602, hashtext(current_schema()))::int::bigint";
 constexpr char kUnlock[] = "SELECT pg_advisory_unlock(716192601, hashtext(current_schema()))";
 
 absl::Status MigrateLocked(PostgresConnection& connection) {
@@ -67,6 +80,13 @@ absl::Status MigrateLocked(PostgresConnection& connection) {
       connection.Run("SELECT coalesce(max(version), 0) FROM schema_version", {}));
   int version = static_cast<int>(rows.IntAt(0, 0));
   BALLAST_RETURN_IF_ERROR(CheckSchemaVersion(version, PostgresSchemaVersion()));
+  if (version > 0 && version < kFirstShared) {
+    BALLAST_ASSIGN_OR_RETURN(const PostgresRows alone, connection.Run(kTryLockOfOldServers, {}));
+    if (alone.IntAt(0, 0) == 0) {
+      return MakeError(absl::StatusCode::kFailedPrecondition, "STORE_IN_USE",
+                       "an older ballast-server uses this PostgreSQL database; stop it first");
+    }
+  }
   for (; version < PostgresSchemaVersion(); ++version) {
     const absl::Status status = connection.Execute(
         absl::StrCat("BEGIN;", kMigrations[version], "DELETE FROM schema_version;",

@@ -2,8 +2,10 @@
 #ifndef BALLAST_SERVER_STORE_POSTGRES_TRANSACTION_H_
 #define BALLAST_SERVER_STORE_POSTGRES_TRANSACTION_H_
 
+#include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -14,18 +16,27 @@
 
 namespace ballast::server {
 
-// The statements of a transaction that its owner has begun and will end. Thread safety: not
-// thread-safe.
+// The statements of a transaction. They are sent as late as possible, many in one round trip: that
+// it begins, with the first one whose rows are waited for; what writes, and cannot fail but by a
+// fault of the caller's, with the next one, or with the commit. Thread safety: not thread-safe.
 class PostgresTransaction : public Transaction {
  public:
-  // `writes`: false for one that only reads.
-  PostgresTransaction(PostgresConnection& connection, bool writes)
-      : connection_(connection), writes_(writes) {}
+  // One that only reads. `owner`: as JobStore::owner. All must outlive the object.
+  PostgresTransaction(PostgresConnection& connection, const std::string& owner);
+  // One that may write. `stamp` is run before its first write.
+  PostgresTransaction(PostgresConnection& connection, const std::string& owner,
+                      PostgresStatement stamp);
+
+  // Commits, unless nothing was asked or written. As PostgresConnection::Commit.
+  absl::Status Commit();
+  // Whether PostgreSQL has answered anything.
+  bool has_begun() const { return begun_; }
 
   absl::Status Prefetch(const std::vector<RowKey>& keys) override;
   absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope, std::string_view id,
                                          Hold hold) override;
   absl::StatusOr<int64_t> Insert(Kind kind, const Row& row) override;
+  absl::Status Add(Kind kind, const Row& row) override;
   absl::Status Replace(Kind kind, const Row& row) override;
   absl::Status Delete(Kind kind, std::string_view scope, std::string_view id) override;
   absl::StatusOr<std::vector<Row>> ListByScope(Kind kind, std::string_view scope,
@@ -45,9 +56,12 @@ class PostgresTransaction : public Transaction {
                                                        std::string_view request_id) override;
   absl::Status PutRequest(std::string_view scope, std::string_view request_id,
                           const RequestRow& request) override;
-  absl::Status AddGarbage(std::string_view blob_prefix) override;
-  absl::StatusOr<std::vector<std::string>> ListGarbage(int limit) override;
+  using Transaction::AddGarbage;
+  absl::Status AddGarbage(std::string_view blob_prefix, std::string_view holder) override;
+  absl::StatusOr<std::vector<GarbageRow>> ListGarbage(std::string_view after, int limit) override;
+  absl::StatusOr<std::optional<GarbageRow>> GetGarbage(std::string_view blob_prefix) override;
   absl::Status RemoveGarbage(std::string_view blob_prefix) override;
+  const std::string& owner() const override { return owner_; }
 
  private:
   using Key = std::tuple<Kind, std::string, std::string>;  // with scope and id
@@ -57,6 +71,14 @@ class PostgresTransaction : public Transaction {
   };
 
   const char* GetStatement(Kind kind, Hold hold) const;
+  // Runs what was put off, and then `statements`, whose rows it gives.
+  absl::StatusOr<std::vector<PostgresRows>> RunAll(std::vector<PostgresStatement> statements);
+  absl::StatusOr<PostgresRows> Run(const char* sql, std::vector<PostgresValue> values);
+  // The same with one that writes.
+  absl::StatusOr<PostgresRows> Write(const char* sql, std::vector<PostgresValue> values);
+  // Puts one that writes off. Copies what it views. INTERNAL (STORE_READ_ONLY).
+  absl::Status WriteLater(const char* sql, const std::vector<PostgresValue>& values);
+  void Stamp();
   // The row is about to come or go.
   void Forget(Kind kind, std::string_view scope, std::string_view id) {
     known_.erase({kind, std::string(scope), std::string(id)});
@@ -64,7 +86,13 @@ class PostgresTransaction : public Transaction {
 
   PostgresConnection& connection_;
   const bool writes_;
+  const std::string& owner_;
+  std::optional<PostgresStatement> stamp_;  // until it was run or put off
+  std::vector<PostgresStatement> later_;    // what was put off
+  std::deque<std::string> texts_;           // that it views
+  bool begun_ = false;
   std::map<Key, Known> known_;  // rows that were prefetched or are held, as they are now
+  std::set<Key> skipped_;       // rows that were prefetched and that others hold
 };
 
 }  // namespace ballast::server

@@ -12,6 +12,7 @@ namespace {
 #define BALLAST_STATEMENTS(table)                                                          \
   {                                                                                        \
     BALLAST_GET(table), BALLAST_GET(table) " FOR SHARE", BALLAST_GET(table) " FOR UPDATE", \
+        BALLAST_GET(table) " FOR UPDATE SKIP LOCKED",                                      \
         "INSERT INTO " table " (" BALLAST_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6)",     \
         "WITH next AS (INSERT INTO sequences AS s (kind, scope, last) VALUES ($3, $1, 1)"  \
         " ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last)"       \
@@ -35,8 +36,11 @@ namespace {
   }
 
 constexpr RecordStatements kStatements[] = {
-    BALLAST_STATEMENTS("base_models"), BALLAST_STATEMENTS("datasets"), BALLAST_STATEMENTS("jobs"),
-    BALLAST_STATEMENTS("vectors"),     BALLAST_STATEMENTS("tenants"),  BALLAST_STATEMENTS("usage"),
+    BALLAST_STATEMENTS("base_models"), BALLAST_STATEMENTS("datasets"),
+    BALLAST_STATEMENTS("jobs"),        BALLAST_STATEMENTS("vectors"),
+    BALLAST_STATEMENTS("tenants"),     BALLAST_STATEMENTS("usage"),
+    BALLAST_STATEMENTS("workers"),     BALLAST_STATEMENTS("servers"),
+    BALLAST_STATEMENTS("samples"),
 };
 
 #undef BALLAST_STATEMENTS

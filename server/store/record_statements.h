@@ -14,10 +14,11 @@ namespace ballast::server {
 // and connections keep prepared statements by the address of their text.
 struct RecordStatements {
   const char* get;
-  const char* get_shared;     // PostgreSQL only
-  const char* get_exclusive;  // PostgreSQL only
-  const char* insert;         // SQLite only
-  const char* insert_next;    // PostgreSQL only: with the next sequence, $3 being the kind
+  const char* get_shared;       // PostgreSQL only
+  const char* get_exclusive;    // PostgreSQL only
+  const char* get_unless_held;  // PostgreSQL only: Hold::kExclusiveOrNone
+  const char* insert;           // SQLite only
+  const char* insert_next;      // PostgreSQL only: with the next sequence, $3 being the kind
   const char* replace;
   const char* erase;
   const char* list_by_scope;

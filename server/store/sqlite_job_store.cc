@@ -45,7 +45,7 @@ absl::Status SqliteJobStore::RunMember(const Body& body) {
   }
   ++group_->runs;
   BALLAST_RETURN_IF_ERROR(writer_->Execute("SAVEPOINT member"));
-  SqliteTransaction transaction(*writer_);
+  SqliteTransaction transaction(*writer_, owner_);
   absl::Status status = body(transaction);
   if (status.ok() && writer_->InTransaction()) status = writer_->Execute("RELEASE member");
   if (status.ok()) return status;
@@ -67,7 +67,7 @@ void SqliteJobStore::EndGroup(const absl::Status& status) {
 absl::Status SqliteJobStore::Read(const Body& body) {
   absl::MutexLock lock(&reader_mutex_);
   BALLAST_RETURN_IF_ERROR(reader_->Execute("BEGIN"));
-  SqliteTransaction transaction(*reader_);
+  SqliteTransaction transaction(*reader_, owner_);
   const absl::Status status = body(transaction);
   reader_->Execute("ROLLBACK").IgnoreError();
   return status;

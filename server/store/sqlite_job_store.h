@@ -26,6 +26,7 @@ class SqliteJobStore : public JobStore {
 
   absl::Status Update(const Body& body) override;
   absl::Status Read(const Body& body) override;
+  const std::string& owner() const override { return owner_; }
 
  private:
   // Updates that share a commit.
@@ -42,6 +43,8 @@ class SqliteJobStore : public JobStore {
   SqliteJobStore(std::unique_ptr<SqliteConnection> writer, std::unique_ptr<SqliteConnection> reader)
       : writer_(std::move(writer)), reader_(std::move(reader)) {}
 
+  // There is no other, at no time.
+  const std::string owner_ = "the-server";
   absl::Mutex writer_mutex_;
   std::atomic<int> waiting_ = 0;  // for writer_mutex_
   // The one whose transaction is open, if any; those who wait for its end have it, too.

@@ -35,6 +35,7 @@ class StoreInTempDir : public JobStore {
   StoreInTempDir() : store_(SqliteJobStore::Open(folder_.path() + "/test.db").value()) {}
   absl::Status Update(const Body& body) override { return store_->Update(body); }
   absl::Status Read(const Body& body) override { return store_->Read(body); }
+  const std::string& owner() const override { return store_->owner(); }
 
  private:
   TempDir folder_;
@@ -170,6 +171,8 @@ TEST(SqliteJobStoreTest, BringsAnOlderDatabaseUpToDate) {
     ASSERT_OK_AND_ASSIGN(const auto connection, SqliteConnection::Open(path, false));
     ASSERT_OK(
         connection->Execute("DROP TABLE tenants; DROP TABLE usage; DROP INDEX jobs_of_a_tenant;"
+                            "DROP TABLE workers; DROP TABLE servers; DROP TABLE samples;"
+                            "ALTER TABLE garbage DROP COLUMN holder;"
                             "UPDATE schema_version SET version = 1"));
   }
   ASSERT_OK_AND_ASSIGN(const auto store, SqliteJobStore::Open(path));

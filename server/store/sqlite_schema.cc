@@ -61,6 +61,21 @@ CREATE TABLE usage (
   queue_key INTEGER NOT NULL, record BLOB NOT NULL,
   PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
 )sql",
+    R"sql(
+CREATE TABLE workers (
+  scope TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, state INTEGER NOT NULL,
+  queue_key INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
+CREATE TABLE servers (
+  scope TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, state INTEGER NOT NULL,
+  queue_key INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
+CREATE TABLE samples (
+  scope TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, state INTEGER NOT NULL,
+  queue_key INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
+ALTER TABLE garbage ADD COLUMN holder TEXT NOT NULL DEFAULT '';
+)sql",
 };
 
 }  // namespace

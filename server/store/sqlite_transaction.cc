@@ -194,19 +194,39 @@ absl::Status SqliteTransaction::PutRequest(std::string_view scope, std::string_v
   return statement->Run();
 }
 
-absl::Status SqliteTransaction::AddGarbage(std::string_view blob_prefix) {
-  BALLAST_ASSIGN_OR_RETURN(
-      SqliteStatement* const statement,
-      connection_.Prepare("INSERT INTO garbage (blob_prefix) VALUES (?) ON CONFLICT DO NOTHING"));
-  return statement->Text(blob_prefix).Run();
+absl::Status SqliteTransaction::AddGarbage(std::string_view blob_prefix, std::string_view holder) {
+  const char* const sql = holder.empty()
+                              ? "INSERT INTO garbage (blob_prefix, holder) VALUES (?, ?)"
+                                " ON CONFLICT DO NOTHING"
+                              : "INSERT INTO garbage (blob_prefix, holder) VALUES (?, ?)"
+                                " ON CONFLICT (blob_prefix) DO UPDATE SET holder = excluded.holder";
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement, connection_.Prepare(sql));
+  return statement->Text(blob_prefix).Text(holder).Run();
 }
 
-absl::StatusOr<std::vector<std::string>> SqliteTransaction::ListGarbage(int limit) {
+absl::StatusOr<std::vector<GarbageRow>> SqliteTransaction::ListGarbage(std::string_view after,
+                                                                       int limit) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
+                           connection_.Prepare("SELECT blob_prefix, holder FROM garbage"
+                                               " WHERE blob_prefix > ? ORDER BY blob_prefix"
+                                               " LIMIT ?"));
+  statement->Text(after).Int(limit);
+  return Collect<GarbageRow>(*statement, [](const SqliteStatement& s) {
+    return GarbageRow{s.TextAt(0), s.TextAt(1)};
+  });
+}
+
+absl::StatusOr<std::optional<GarbageRow>> SqliteTransaction::GetGarbage(
+    std::string_view blob_prefix) {
   BALLAST_ASSIGN_OR_RETURN(
       SqliteStatement* const statement,
-      connection_.Prepare("SELECT blob_prefix FROM garbage ORDER BY blob_prefix LIMIT ?"));
-  statement->Int(limit);
-  return Collect<std::string>(*statement, [](const SqliteStatement& s) { return s.TextAt(0); });
+      connection_.Prepare("SELECT blob_prefix, holder FROM garbage WHERE blob_prefix = ?"));
+  statement->Text(blob_prefix);
+  BALLAST_ASSIGN_OR_RETURN(const auto rows,
+                           Collect<GarbageRow>(*statement, [](const SqliteStatement& s) {
+                             return GarbageRow{s.TextAt(0), s.TextAt(1)};
+                           }));
+  return rows.empty() ? std::optional<GarbageRow>() : rows.front();
 }
 
 absl::Status SqliteTransaction::RemoveGarbage(std::string_view blob_prefix) {

@@ -16,7 +16,9 @@ namespace ballast::server {
 // thread-safe.
 class SqliteTransaction : public Transaction {
  public:
-  explicit SqliteTransaction(SqliteConnection& connection) : connection_(connection) {}
+  // `owner`: as JobStore::owner.
+  SqliteTransaction(SqliteConnection& connection, const std::string& owner)
+      : connection_(connection), owner_(owner) {}
 
   // Nothing is held: a database has one writer at a time.
   absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope, std::string_view id,
@@ -41,14 +43,18 @@ class SqliteTransaction : public Transaction {
                                                        std::string_view request_id) override;
   absl::Status PutRequest(std::string_view scope, std::string_view request_id,
                           const RequestRow& request) override;
-  absl::Status AddGarbage(std::string_view blob_prefix) override;
-  absl::StatusOr<std::vector<std::string>> ListGarbage(int limit) override;
+  using Transaction::AddGarbage;
+  absl::Status AddGarbage(std::string_view blob_prefix, std::string_view holder) override;
+  absl::StatusOr<std::vector<GarbageRow>> ListGarbage(std::string_view after, int limit) override;
+  absl::StatusOr<std::optional<GarbageRow>> GetGarbage(std::string_view blob_prefix) override;
   absl::Status RemoveGarbage(std::string_view blob_prefix) override;
+  const std::string& owner() const override { return owner_; }
 
  private:
   absl::StatusOr<int64_t> NextSequence(Kind kind, std::string_view scope);
 
   SqliteConnection& connection_;
+  const std::string& owner_;
 };
 
 }  // namespace ballast::server

@@ -180,6 +180,7 @@ std::string CoreFixture::CreateVector(const std::string& id) {
   admin::v1::VectorOptions options;
   options.set_base_model("baseModels/base");
   EXPECT_OK(VectorCatalog::CompleteOptions(&options));
+  EXPECT_OK(vectors_->Expect(id));
   const auto vector = vectors_->Create(now_, id, options,
                                        {absl::StrCat("vectors/", id, "/rows/prohibited"),
                                         absl::StrCat("vectors/", id, "/rows/benign"), ""});
@@ -221,7 +222,10 @@ admin::v1::Vector CoreFixture::Vector(const std::string& id) {
 std::vector<std::string> CoreFixture::Garbage() {
   std::vector<std::string> garbage;
   EXPECT_OK(store_.Read([&](Transaction& tx) -> absl::Status {
-    garbage = tx.ListGarbage(100).value();
+    const auto rows = tx.ListGarbage("", 100);
+    for (const GarbageRow& row : *rows) {
+      garbage.push_back(row.blob_prefix);
+    }
     return absl::OkStatus();
   }));
   return garbage;

@@ -26,12 +26,13 @@ auto OrderOf(const Row& row) { return std::tie(row.queue_key, row.scope, row.id)
 
 class FakeTransaction : public Transaction {
  public:
-  FakeTransaction(FakeJobStore::State& state, bool writable) : state_(state), writable_(writable) {}
+  FakeTransaction(FakeJobStore::State& state, bool writable, const std::string& owner)
+      : state_(state), writable_(writable), owner_(owner) {}
 
   absl::StatusOr<std::optional<Row>> Get(Kind kind, std::string_view scope, std::string_view id,
                                          Hold hold) override {
     const auto& rows = state_.rows[kind];
-    if (hold == Hold::kExclusive) held_.emplace(kind, scope, id);
+    if (hold >= Hold::kExclusive) held_.emplace(kind, scope, id);
     const auto it = rows.find({std::string(scope), std::string(id)});
     if (it == rows.end()) return std::optional<Row>();
     return std::optional<Row>(it->second);
@@ -163,16 +164,27 @@ class FakeTransaction : public Transaction {
     return added ? absl::OkStatus() : Exists();
   }
 
-  absl::Status AddGarbage(std::string_view blob_prefix) override {
+  using Transaction::AddGarbage;
+  absl::Status AddGarbage(std::string_view blob_prefix, std::string_view holder) override {
     BALLAST_RETURN_IF_ERROR(CheckWritable());
-    state_.garbage.emplace(blob_prefix);
+    std::string& known = state_.garbage[std::string(blob_prefix)];
+    if (!holder.empty()) known = holder;
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::vector<std::string>> ListGarbage(int limit) override {
-    std::vector<std::string> list(state_.garbage.begin(), state_.garbage.end());
-    if (static_cast<int>(list.size()) > limit) list.resize(static_cast<size_t>(limit));
+  absl::StatusOr<std::vector<GarbageRow>> ListGarbage(std::string_view after, int limit) override {
+    std::vector<GarbageRow> list;
+    for (auto it = state_.garbage.upper_bound(std::string(after));
+         it != state_.garbage.end() && static_cast<int>(list.size()) < limit; ++it) {
+      list.push_back({it->first, it->second});
+    }
     return list;
+  }
+
+  absl::StatusOr<std::optional<GarbageRow>> GetGarbage(std::string_view blob_prefix) override {
+    const auto it = state_.garbage.find(std::string(blob_prefix));
+    if (it == state_.garbage.end()) return std::optional<GarbageRow>();
+    return std::optional<GarbageRow>(GarbageRow{it->first, it->second});
   }
 
   absl::Status RemoveGarbage(std::string_view blob_prefix) override {
@@ -180,6 +192,8 @@ class FakeTransaction : public Transaction {
     state_.garbage.erase(std::string(blob_prefix));
     return absl::OkStatus();
   }
+
+  const std::string& owner() const override { return owner_; }
 
  private:
   absl::Status CheckWritable() const {
@@ -208,17 +222,35 @@ class FakeTransaction : public Transaction {
 
   FakeJobStore::State& state_;
   const bool writable_;
+  const std::string& owner_;
   std::set<std::tuple<Kind, std::string, std::string>> held_;
 };
 
-absl::Status FakeJobStore::Update(const Body& body) {
+class FakeJobStore::View : public JobStore {
+ public:
+  View(FakeJobStore& store, std::string owner) : store_(store), owner_(std::move(owner)) {}
+  absl::Status Update(const Body& body) override { return store_.UpdateAs(owner_, body); }
+  absl::Status Read(const Body& body) override { return store_.ReadAs(owner_, body); }
+  bool shared() const override { return store_.shared(); }
+  const std::string& owner() const override { return owner_; }
+
+ private:
+  FakeJobStore& store_;
+  const std::string owner_;
+};
+
+std::unique_ptr<JobStore> FakeJobStore::ViewAsServerForTest(const std::string& owner) {
+  return std::make_unique<View>(*this, owner);
+}
+
+absl::Status FakeJobStore::UpdateAs(const std::string& owner, const Body& body) {
   absl::MutexLock lock(&mutex_);
   // Twice, as if the first had been stopped at its end: a body must bear that.
   State stopped = state_;
-  FakeTransaction first(stopped, /*writable=*/true);
+  FakeTransaction first(stopped, /*writable=*/true, owner);
   BALLAST_RETURN_IF_ERROR(body(first));
   State changed = state_;
-  FakeTransaction transaction(changed, /*writable=*/true);
+  FakeTransaction transaction(changed, /*writable=*/true, owner);
   BALLAST_RETURN_IF_ERROR(body(transaction));
   if (!fail_next_.ok()) return std::exchange(fail_next_, absl::OkStatus());
   state_ = std::move(changed);
@@ -226,9 +258,9 @@ absl::Status FakeJobStore::Update(const Body& body) {
   return MakeError(absl::StatusCode::kUnavailable, "COMMIT_UNKNOWN", "the answer was lost");
 }
 
-absl::Status FakeJobStore::Read(const Body& body) {
+absl::Status FakeJobStore::ReadAs(const std::string& owner, const Body& body) {
   absl::MutexLock lock(&mutex_);
-  FakeTransaction transaction(state_, /*writable=*/false);
+  FakeTransaction transaction(state_, /*writable=*/false, owner);
   return body(transaction);
 }
 

@@ -53,5 +53,23 @@ TEST(FakeJobStoreTest, OnlyRowsThatAreHeldExclusivelyAreChanged) {
   }));
 }
 
+TEST(FakeJobStoreTest, AViewIsAnotherServersOfTheSameRecords) {
+  FakeJobStore store;
+  store.ShareForTest();
+  const auto view = store.ViewAsServerForTest("b");
+  EXPECT_TRUE(view->shared());
+  EXPECT_EQ(view->owner(), "b");
+  EXPECT_NE(store.owner(), "b");
+  ASSERT_OK(view->Update([](Transaction& tx) {
+    EXPECT_EQ(tx.owner(), "b");
+    return tx.Insert(Kind::kJob, JobRow()).status();
+  }));
+  ASSERT_OK(store.Read([&](Transaction& tx) -> absl::Status {
+    EXPECT_EQ(tx.owner(), store.owner());
+    EXPECT_TRUE(tx.Get(Kind::kJob, "t", "a", Hold::kNone).value().has_value());
+    return absl::OkStatus();
+  }));
+}
+
 }  // namespace
 }  // namespace ballast::server::testing

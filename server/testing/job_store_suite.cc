@@ -76,7 +76,7 @@ TEST_P(JobStoreSuite, AFailedBodyChangesNothing) {
     EXPECT_FALSE(tx.Get(Kind::kJob, "t", "a", Hold::kNone).value().has_value());
     EXPECT_THAT(tx.ListEvents("t", "a", 0, 10).value(), IsEmpty());
     EXPECT_FALSE(tx.GetRequest("t", "r").value().has_value());
-    EXPECT_THAT(tx.ListGarbage(10).value(), IsEmpty());
+    EXPECT_THAT(tx.ListGarbage("", 10).value(), IsEmpty());
     return absl::OkStatus();
   }));
   // And the next transaction is a fresh one.
@@ -286,16 +286,40 @@ TEST_P(JobStoreSuite, RequestsBelongToAScope) {
   }));
 }
 
+// "prefix holder", of all.
+std::vector<std::string> Garbage(Transaction& tx, std::string_view after = "", int limit = 10) {
+  std::vector<std::string> lines;
+  const auto rows = tx.ListGarbage(after, limit);
+  for (const GarbageRow& row : *rows) {
+    lines.push_back(row.blob_prefix + " " + row.holder);
+  }
+  return lines;
+}
+
 TEST_P(JobStoreSuite, GarbageIsASet) {
   ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
     EXPECT_OK(tx.AddGarbage("b"));
     EXPECT_OK(tx.AddGarbage("a"));
     EXPECT_OK(tx.AddGarbage("b"));
-    EXPECT_THAT(tx.ListGarbage(10).value(), ElementsAre("a", "b"));
-    EXPECT_THAT(tx.ListGarbage(1).value(), ElementsAre("a"));
+    EXPECT_THAT(Garbage(tx), ElementsAre("a ", "b "));
+    EXPECT_THAT(Garbage(tx, "", 1), ElementsAre("a "));
+    EXPECT_THAT(Garbage(tx, "a"), ElementsAre("b "));
     EXPECT_OK(tx.RemoveGarbage("a"));
     EXPECT_OK(tx.RemoveGarbage("never there"));
-    EXPECT_THAT(tx.ListGarbage(10).value(), ElementsAre("b"));
+    EXPECT_THAT(Garbage(tx), ElementsAre("b "));
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, GarbageHasAHolder) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    EXPECT_FALSE(tx.GetGarbage("a").value().has_value());
+    EXPECT_OK(tx.AddGarbage("a", "one"));
+    EXPECT_OK(tx.AddGarbage("a"));
+    EXPECT_EQ(tx.GetGarbage("a").value()->holder, "one");
+    EXPECT_OK(tx.AddGarbage("a", "two"));
+    EXPECT_THAT(Garbage(tx), ElementsAre("a two"));
+    EXPECT_EQ(tx.owner(), store_->owner());
     return absl::OkStatus();
   }));
 }

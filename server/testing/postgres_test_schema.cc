@@ -54,7 +54,7 @@ std::string PostgresTestSchema::ServerSocket() {
 }
 
 std::unique_ptr<PostgresJobStore> PostgresTestSchema::Open() const {
-  return PostgresJobStore::Open(Conninfo(), kConnections, Clock::System()).value();
+  return PostgresJobStore::Open(Conninfo(), kConnections, Clock::System(), RandomHex(64)).value();
 }
 
 std::string PostgresTestSchema::EverythingStored() {

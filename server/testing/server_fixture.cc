@@ -88,6 +88,14 @@ void ServerFixture::StartServer() {
   workers_ = worker::v1::WorkerService::NewStub(channel_);
 }
 
+void ServerFixture::LetLeasesEnd() {
+  constexpr absl::Duration kLonger = absl::Seconds(35), kStep = absl::Seconds(5);
+  for (absl::Duration passed; passed < kLonger; passed += kStep) {
+    clock_.Advance(kStep);
+    server_->TickForTest();
+  }
+}
+
 void ServerFixture::StopServer() {
   server_.reset();
   row_checks_.reset();

@@ -64,6 +64,8 @@ class ServerFixture : public ::testing::Test {
     StopServer();
     StartServer();
   }
+  // Time passes, in which the server looks at the clock as often as it does.
+  void LetLeasesEnd();
 
   // Calls, with the key of who usually makes them.
   absl::StatusOr<v1::BaseModel> ImportTiny(const std::string& id = "tiny");

@@ -1,62 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-// Calls a server as fast as it answers, from many threads, for the benchmarks of the control plane
-// (control_plane.py, claims.py, uploads.py). Prints one line of JSON.
+// Calls a server for the benchmarks of the control plane (control_plane.py, claims.py, uploads.py,
+// heartbeats.py). KEY_FILE has a line "TENANT KEY DATASET" for each tenant, or for `claim` and
+// `heartbeat` one with a worker's key.
 //
 //   call_load create|health|claim|upload ADDRESS SECONDS THREADS KEY_FILE BASE_MODEL [PER_SECOND]
-// create: jobs. health: the least that a server answers. claim: idle workers, each of which takes
-// one job and is never heard of again. upload: data sets of 32 MiB. KEY_FILE has a line "TENANT KEY
-// DATASET" for each tenant, or for `claim` one with a worker's key; calls take turns among them.
-// PER_SECOND: no more calls than so many, of all threads.
+// calls as fast as the server answers, from many threads, tenants in turn, and prints one line of
+// JSON. create: jobs. health: the least that a server answers. claim: idle workers, each of which
+// takes one job and is never heard of again. upload: data sets of 32 MiB. PER_SECOND: no more calls
+// than so many, of all threads.
+//
+//   call_load heartbeat|watch ADDRESS COUNT KEY_FILE
+// has COUNT workers each take a job and report on it (heartbeat_load.h), or COUNT watches follow
+// the jobs that run (watch_load.h), until standard input ends. Prints a line of JSON once all of
+// them do, and one for each line that it reads, of what has happened since the last one.
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "ballast/v1/fine_tuning_service.grpc.pb.h"
 #include "ballast/worker/v1/worker_service.grpc.pb.h"
 #include "common/base/digest.h"
+#include "tests/bench/heartbeat_load.h"
+#include "tests/bench/load.h"
+#include "tests/bench/watch_load.h"
 
+namespace ballast::bench {
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-struct Tenant {
-  std::string id, key, dataset;
-};
-
-struct Outcome {
-  std::vector<double> seconds;  // of each call that was answered
-  int64_t failed = 0;
-};
-
-std::vector<Tenant> ReadTenants(const std::string& path) {
-  std::vector<Tenant> tenants;
-  std::ifstream file(path);
-  for (Tenant tenant; file >> tenant.id >> tenant.key >> tenant.dataset;) tenants.push_back(tenant);
-  return tenants;
-}
-
-grpc::Status Create(ballast::v1::FineTuningService::Stub& stub, const Tenant& tenant,
+grpc::Status Create(v1::FineTuningService::Stub& stub, const Tenant& tenant,
                     const std::string& base_model, const std::string& request_id) {
   grpc::ClientContext context;
-  context.AddMetadata("authorization", absl::StrCat("Bearer ", tenant.key));
-  ballast::v1::CreateFineTuningJobRequest request;
+  Authorise(tenant, context);
+  v1::CreateFineTuningJobRequest request;
   request.set_parent(absl::StrCat("tenants/", tenant.id));
   request.set_request_id(request_id);
   request.mutable_fine_tuning_job()->set_base_model(base_model);
   request.mutable_fine_tuning_job()->set_training_dataset(tenant.dataset);
-  ballast::v1::FineTuningJob job;
+  v1::FineTuningJob job;
   return stub.CreateFineTuningJob(&context, request, &job);
 }
 
@@ -78,17 +71,17 @@ grpc::Status CheckHealth(grpc::GenericStub& stub, grpc::CompletionQueue& queue) 
 }
 
 // Takes one job with a worker that nobody has heard of. NOT_FOUND where there was none.
-grpc::Status Claim(ballast::worker::v1::WorkerService::Stub& stub, const Tenant& worker,
+grpc::Status Claim(worker::v1::WorkerService::Stub& stub, const Tenant& worker,
                    const std::string& id) {
   grpc::ClientContext context;
-  context.AddMetadata("authorization", absl::StrCat("Bearer ", worker.key));
+  Authorise(worker, context);
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
-  ballast::worker::v1::SynchronizeRequest request;
+  worker::v1::SynchronizeRequest request;
   request.set_worker_id(id);
   request.set_device("none");
   request.set_version("none");
   request.mutable_idle();
-  ballast::worker::v1::SynchronizeResponse response;
+  worker::v1::SynchronizeResponse response;
   const grpc::Status status = stub.Synchronize(&context, request, &response);
   if (!status.ok() || response.has_work()) return status;
   return {grpc::StatusCode::NOT_FOUND, "there was no job"};
@@ -108,29 +101,26 @@ const std::string& Rows() {
   return *rows;
 }
 
-grpc::Status Upload(ballast::v1::DatasetService::Stub& stub, const Tenant& tenant,
+grpc::Status Upload(v1::DatasetService::Stub& stub, const Tenant& tenant,
                     const std::string& base_model, const std::string& digest) {
   constexpr size_t kPieceBytes = size_t{256} << 10;
-  const auto authorise = [&](grpc::ClientContext& context) {
-    context.AddMetadata("authorization", absl::StrCat("Bearer ", tenant.key));
-  };
-  ballast::v1::Dataset dataset;
+  v1::Dataset dataset;
   {
     grpc::ClientContext context;
-    authorise(context);
-    ballast::v1::CreateDatasetRequest request;
+    Authorise(tenant, context);
+    v1::CreateDatasetRequest request;
     request.set_parent(absl::StrCat("tenants/", tenant.id));
     request.mutable_dataset()->set_base_model(base_model);
     const grpc::Status status = stub.CreateDataset(&context, request, &dataset);
     if (!status.ok()) return status;
   }
   grpc::ClientContext context;
-  authorise(context);
-  ballast::v1::WriteDatasetResponse response;
+  Authorise(tenant, context);
+  v1::WriteDatasetResponse response;
   const auto stream = stub.WriteDataset(&context, &response);
   const std::string& rows = Rows();
   for (size_t at = 0; at < rows.size(); at += kPieceBytes) {
-    ballast::v1::WriteDatasetRequest request;
+    v1::WriteDatasetRequest request;
     if (at == 0) request.set_name(dataset.name());
     request.set_write_offset(static_cast<int64_t>(at));
     request.set_data(rows.substr(at, kPieceBytes));
@@ -152,15 +142,28 @@ std::string RequestId(uint64_t process, uint64_t number) {
   return text;
 }
 
-}  // namespace
+int Usage() {
+  std::fprintf(stderr,
+               "usage: call_load create|health|claim|upload ADDRESS SECONDS THREADS KEY_FILE "
+               "BASE_MODEL [PER_SECOND]\n"
+               "       call_load heartbeat|watch ADDRESS COUNT KEY_FILE\n");
+  return 2;
+}
 
-int main(int argc, char** argv) {
-  if (argc != 7 && argc != 8) {
-    std::fprintf(stderr,
-                 "usage: call_load create|health|claim|upload ADDRESS SECONDS THREADS KEY_FILE "
-                 "BASE_MODEL [PER_SECOND]\n");
-    return 2;
+int StandingCalls(char** argv) {
+  const std::string mode = argv[1], address = argv[2];
+  const int count = std::atoi(argv[3]);
+  const std::vector<Tenant> tenants = ReadTenants(argv[4]);
+  if (tenants.empty() || count < 1) return Usage();
+  if (mode == "heartbeat") {
+    HeartbeatLoad load(address, tenants.front(), count);
+    return Stand(load);
   }
+  WatchLoad load(address, tenants, count);
+  return Stand(load);
+}
+
+int RepeatedCalls(int argc, char** argv) {
   const std::string mode = argv[1], address = argv[2], base_model = argv[6];
   const double seconds = std::atof(argv[3]);
   const int threads = std::atoi(argv[4]);
@@ -171,24 +174,20 @@ int main(int argc, char** argv) {
     return 2;
   }
   const auto process = static_cast<uint64_t>(SteadyClock::now().time_since_epoch().count());
-  const std::string digest = mode == "upload" ? ballast::DigestOf(Rows()) : "";
+  const std::string digest = mode == "upload" ? DigestOf(Rows()) : "";
   const auto begin = SteadyClock::now();
   const auto end = begin + std::chrono::duration<double>(seconds);
   std::atomic<uint64_t> number = 0;
-  std::vector<Outcome> outcomes(static_cast<size_t>(threads));
+  std::vector<Tally> tallies(static_cast<size_t>(threads));
   std::vector<std::thread> running;
-  for (int t = 0; t < threads; ++t) {
-    running.emplace_back([&, t] {
-      grpc::ChannelArguments arguments;
-      arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-      const auto channel =
-          grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-      const auto jobs = ballast::v1::FineTuningService::NewStub(channel);
-      const auto workers = ballast::worker::v1::WorkerService::NewStub(channel);
-      const auto datasets = ballast::v1::DatasetService::NewStub(channel);
+  for (Tally& tally : tallies) {
+    running.emplace_back([&] {
+      const auto channel = Connect(address);
+      const auto jobs = v1::FineTuningService::NewStub(channel);
+      const auto workers = worker::v1::WorkerService::NewStub(channel);
+      const auto datasets = v1::DatasetService::NewStub(channel);
       grpc::GenericStub health(channel);
       grpc::CompletionQueue queue;
-      Outcome& outcome = outcomes[static_cast<size_t>(t)];
       while (SteadyClock::now() < end) {
         const uint64_t own = ++number;
         const Tenant& tenant = tenants[own % tenants.size()];
@@ -207,30 +206,30 @@ int main(int argc, char** argv) {
         } else {
           status = CheckHealth(health, queue);
         }
-        if (!status.ok()) {
-          if (outcome.failed++ == 0) std::fprintf(stderr, "%s\n", status.error_message().c_str());
+        if (status.ok()) {
+          tally.Answered(absl::FromChrono(SteadyClock::now() - asked));
           continue;
         }
-        const std::chrono::duration<double> took = SteadyClock::now() - asked;
-        outcome.seconds.push_back(took.count());
+        if (tally.failed() == 0) std::fprintf(stderr, "%s\n", status.error_message().c_str());
+        tally.Failed(status);
       }
     });
   }
   for (std::thread& thread : running) thread.join();
   const std::chrono::duration<double> took = SteadyClock::now() - begin;
-  std::vector<double> all;
-  int64_t failed = 0;
-  for (const Outcome& outcome : outcomes) {
-    all.insert(all.end(), outcome.seconds.begin(), outcome.seconds.end());
-    failed += outcome.failed;
-  }
-  std::sort(all.begin(), all.end());
-  const auto quantile = [&](double q) {
-    return all.empty() ? 0.0 : all[static_cast<size_t>(q * static_cast<double>(all.size() - 1))];
-  };
-  std::printf(
-      "{\"calls\": %zu, \"failed\": %lld, \"seconds\": %g, \"p50_ms\": %.3f, \"p99_ms\": %.3f}\n",
-      all.size(), static_cast<long long>(failed), took.count(), 1e3 * quantile(0.5),
-      1e3 * quantile(0.99));
-  return failed == 0 && !all.empty() ? 0 : 1;
+  Tally all;
+  for (const Tally& tally : tallies) all.Add(tally);
+  std::printf("{\"seconds\": %g, %s}\n", took.count(), all.Members().c_str());
+  return all.failed() == 0 && all.answered() > 0 ? 0 : 1;
 }
+
+int Main(int argc, char** argv) {
+  const std::string mode = argc > 1 ? argv[1] : "";
+  if (mode == "heartbeat" || mode == "watch") return argc == 5 ? StandingCalls(argv) : Usage();
+  return argc == 7 || argc == 8 ? RepeatedCalls(argc, argv) : Usage();
+}
+
+}  // namespace
+}  // namespace ballast::bench
+
+int main(int argc, char** argv) { return ballast::bench::Main(argc, argv); }

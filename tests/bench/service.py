@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,10 +25,11 @@ TENANTS = 64
 
 
 class Service:
-    """A server and no worker, with TENANTS tenants, each with a data set, and one base model with a vector. `more`: lines of server.yaml."""
+    """A server and no worker, with TENANTS tenants, each with a data set, and one base model with a vector. `more`: lines of
+    server.yaml; `import_options`: of the base's import."""
 
-    def __init__(self, build, folder, more=()):
-        self.bench, self._more = Bench(build, folder), list(more)
+    def __init__(self, build, folder, more=(), import_options=()):
+        self.bench, self._more, self._import_options = Bench(build, folder), list(more), import_options
         self.keys = self.bench.folder / "keys"
 
     def make(self):
@@ -40,7 +42,7 @@ class Service:
             lines.append(f"  - {{digest: \"sha256:{hashlib.sha256(key.encode()).hexdigest()}\", role: TENANT, tenant: {tenant}}}")
         (bench.data / "server.yaml").write_text("\n".join(lines) + "\n" + bench.stores.configuration())
         dev = bench.start_dev()
-        prepared.base_with_vector(bench, MODEL, "a benchmark")
+        prepared.base_with_vector(bench, MODEL, "a benchmark", *self._import_options)
         data = rows.write(bench.folder / "rows.jsonl", rows.rows(60, seed=2))
         with open(self.keys, "w") as keys:
             for tenant, key in tenants.items():
@@ -51,8 +53,12 @@ class Service:
         bench.wait_until_free()
         self.server = bench.start_server()  # and no worker: jobs stay QUEUED
 
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.bench.port}"
+
     def load(self, mode, seconds, threads, keys=None, **more):
-        return load(self.bench.build, f"127.0.0.1:{self.bench.port}", keys or self.keys, mode, seconds, threads, **more)
+        return load(self.bench.build, self.address, keys or self.keys, mode, seconds, threads, **more)
 
     def worker_keys(self):
         """A file as `keys` with a worker's key."""
@@ -64,11 +70,18 @@ class Service:
         fields = pathlib.Path(f"/proc/{self.server.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def memory_kib(self, field):
+        return int(re.search(rf"{field}:\s+(\d+)", pathlib.Path(f"/proc/{self.server.pid}/status").read_text()).group(1))
+
+
+def call_load(build):
+    return build / "tests" / "bench" / "call_load"
+
 
 def load(build, address, keys, mode, seconds, threads, per_second=0):
     """What call_load found, which see."""
-    done = subprocess.run([build / "tests" / "bench" / "call_load", mode, address, str(seconds), str(threads), keys,
-                           f"baseModels/{MODEL}", str(per_second)], capture_output=True, text=True)
+    done = subprocess.run([call_load(build), mode, address, str(seconds), str(threads), keys, f"baseModels/{MODEL}", str(per_second)],
+                          capture_output=True, text=True)
     check(done.returncode == 0, f"call_load {mode}: {done.stdout}{done.stderr}")
     return json.loads(done.stdout)
 
@@ -131,7 +144,9 @@ def run(doc, measured, named, name, own=(), smoke=None, threads=None):
         parser.add_argument("--threads", type=int, default=threads)
         own, smoke = {"threads": None, "rounds": None, "seconds": None, **dict(own)}, {"rounds": 1, "seconds": 1, **(smoke or {})}
     for option, default in dict(own).items():
-        if default is not None:
+        if default is False:
+            parser.add_argument(f"--{option}", action="store_true")
+        elif default is not None:
             parser.add_argument(f"--{option}", type=type(default), default=default)
     parser.add_argument("--smoke", action="store_true", help="a short one, which writes nothing")
     parser.add_argument("--folder", default=str(ROOT / "docs" / "results"))

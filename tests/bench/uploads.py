@@ -11,8 +11,6 @@ what it had grown to with one, of each further stream. Writes its figures
 into docs/results/control_plane.json.
 """
 
-import pathlib
-import re
 import shutil
 import statistics
 import subprocess
@@ -23,10 +21,6 @@ sys.dont_write_bytecode = True
 from service import Service, load, run  # noqa: E402
 
 MIB_OF_A_DATASET = 32
-
-
-def memory_kib(pid, field):
-    return int(re.search(rf"{field}:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1))
 
 
 def measured(arguments, folder):
@@ -41,7 +35,7 @@ def measured(arguments, folder):
         address = bare.stdout.readline().strip()
         ratios, ours, theirs = [], [], []
         service.load("upload", arguments.seconds, 1)
-        before = memory_kib(service.server.pid, "VmHWM")
+        before = service.memory_kib("VmHWM")
         for _ in range(arguments.rounds):
             found = load(service.bench.build, address, service.keys, "upload", arguments.seconds, arguments.threads)
             theirs.append(MIB_OF_A_DATASET * found["calls"] / found["seconds"])
@@ -51,7 +45,7 @@ def measured(arguments, folder):
             ours.append(MIB_OF_A_DATASET * found["calls"] / found["seconds"])
             ratios.append(ours[-1] / theirs[-1])
             shutil.rmtree(service.bench.data / "server" / "blobs" / "blobs" / "datasets", ignore_errors=True)
-        grown = (memory_kib(service.server.pid, "VmHWM") - before) / 1024
+        grown = (service.memory_kib("VmHWM") - before) / 1024
         return {"ratio": statistics.median(ratios), "mib_per_s": statistics.median(ours), "bare_mib_per_s": statistics.median(theirs),
                 "mib_of_memory_per_stream": grown / max(1, arguments.threads - 1)}
     finally:

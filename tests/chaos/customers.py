@@ -17,6 +17,8 @@ from google.rpc import error_details_pb2, status_pb2
 ROWS = 120
 # Codes after which the same call may be made again.
 AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# Reasons after which an upload asks where it stands, and goes on; as the client library does.
+UPLOAD_AGAIN = ("WRITE_OFFSET_MISMATCH", "UPLOAD_FINISHED", "UPLOAD_IN_PROGRESS", "BLOB_BUSY")
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 SEEDS = (1, 2)
 
@@ -90,16 +92,23 @@ class Ledger:
             return [name for name in self.jobs if name not in self.ends]
 
 
+def channel_to(addresses):
+    """To one server, or to several: then each call goes to the next one that is up."""
+    options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50),
+               ("grpc.max_reconnect_backoff_ms", 250)]
+    if len(addresses) == 1:
+        return grpc.insecure_channel(addresses[0], options=options)
+    return grpc.insecure_channel("ipv4:" + ",".join(addresses), options=[*options, ("grpc.lb_policy_name", "round_robin")])
+
+
 class Customer(threading.Thread):
-    def __init__(self, address, tenant, key, base_model, ledger, seed, folder):
+    def __init__(self, addresses, tenant, key, base_model, ledger, seed, folder):
         super().__init__(daemon=True)
         self._draw = random.Random(f"customer {seed}")
         self._ledger, self._folder, self._number = ledger, folder, seed
         self._parent, self._base_model = f"tenants/{tenant}", f"baseModels/{base_model}"
         self._metadata = (("authorization", f"Bearer {key}"),)
-        self._channel = grpc.insecure_channel(address, options=[
-            ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50),
-            ("grpc.max_reconnect_backoff_ms", 250)])
+        self._channel = channel_to(addresses)
         self._messages = {name: protos.load(f"ballast.v1.{name}_pb2") for name in
                           ("dataset_service", "fine_tuning_job", "fine_tuning_service", "delta_service")}
         stub = lambda name, service: getattr(protos.load(f"ballast.v1.{name}_pb2_grpc"), f"{service}Stub")(self._channel)  # noqa: E731
@@ -185,7 +194,7 @@ class Customer(threading.Thread):
             except grpc.RpcError as error:
                 if self._abandon.is_set():
                     raise Stop from error
-                if error.code() not in AGAIN and reason_of(error) not in ("WRITE_OFFSET_MISMATCH", "UPLOAD_FINISHED", "UPLOAD_IN_PROGRESS"):
+                if error.code() not in AGAIN and reason_of(error) not in UPLOAD_AGAIN:
                     raise
                 time.sleep(0.05)
         self._ledger.dataset(created.name, digest)

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 
+from google.rpc import status_pb2
 from grpc_tools import protoc
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -17,9 +18,10 @@ PROTO = ROOT / "proto"
 @functools.cache
 def _generate():
     folder = tempfile.mkdtemp(prefix="ballast-chaos-protos-")
-    files = [str(path.relative_to(PROTO)) for version in ("v1", "admin/v1") for path in (PROTO / "ballast" / version).glob("*.proto")]
+    files = [str(path.relative_to(PROTO)) for version in ("v1", "admin/v1", "worker/v1") for path in (PROTO / "ballast" / version).glob("*.proto")]
     include = pathlib.Path(protoc.__file__).parent / "_proto"
-    code = protoc.main(["protoc", f"-I{PROTO}", f"-I{ROOT}", f"-I{include}", f"--python_out={folder}",
+    rpc = pathlib.Path(status_pb2.__file__).parents[2]  # google/rpc/status.proto
+    code = protoc.main(["protoc", f"-I{PROTO}", f"-I{ROOT}", f"-I{include}", f"-I{rpc}", f"--python_out={folder}",
                         f"--grpc_python_out={folder}", *files, "server/core/record.proto"])
     if code:
         sys.exit("chaos: the protos cannot be generated")

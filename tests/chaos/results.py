@@ -8,10 +8,13 @@ SUMMED = ("kills", "lost", "duplicate_deltas", "stuck", "orphans")
 
 
 def publish(folder, report):
-    """Writes the report of a run into `folder`, and the sums over the newest run on each kind of stores."""
+    """Writes the report of a run into `folder`, and the sums over the newest run of each kind: stores, number of servers."""
     folder = pathlib.Path(folder)
-    stores = report["database"].lower() + ("_s3" if report["blobs"] == "S3" else "")
-    (folder / f"chaos_{stores}.json").write_text(json.dumps(report, indent=1) + "\n")
+    kind = report["database"].lower() + ("_s3" if report["blobs"] == "S3" else "")
+    servers = report.get("servers", 1)
+    if servers > 1:
+        kind += f"_{servers}_servers"
+    (folder / f"chaos_{kind}.json").write_text(json.dumps(report, indent=1) + "\n")
     reports = [json.loads(file.read_text()) for file in sorted(folder.glob("chaos_*.json"))]
     sums = {name: sum(one[name] for one in reports) for name in SUMMED}
     hit = {step for one in reports for step in one["steps"]}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is killed: a server, its stores and some workers, each started again after its death."""
+"""What is killed: one server or several, their stores and some workers, each started again after its death."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 
 import prepared  # noqa: E402
 import protos  # noqa: E402
-from harness import Bench, check, object_store, postgres  # noqa: E402
+from harness import Bench, check, object_store, postgres, with_values  # noqa: E402
 from proxy import Proxy  # noqa: E402
 
 MODEL = "tiny"
@@ -25,14 +25,19 @@ class World:
     """Starts everything, with a base model and a vector that serves; then kills and restarts what it is told.
     Thread safety: `kill`, `restart` and what they act on are for one thread."""
 
-    def __init__(self, build, folder, workers):
-        self.bench = Bench(build, folder)
+    def __init__(self, build, folder, workers, servers=1):
+        self.bench = Bench(build, folder, servers)
         self.stores = self.bench.stores
         self.kill_log = self.bench.folder / "killed-at"
         self.kill_log.touch()
         self.programs = {}  # name -> Program
-        self.network = Proxy(self.bench.port)  # between everybody and the server
+        self._servers = {server.name: server for server in self.bench.servers}
+        self.servers = list(self._servers)
+        # Between everybody and each of the servers.
+        self._networks = {name: Proxy(server.port) for name, server in self._servers.items()}
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
+        # Each worker knows one server: they take turns.
+        self.server_of = {name: self.servers[number % servers] for number, name in enumerate(self.workers)}
 
     # Making it.
 
@@ -48,22 +53,32 @@ class World:
         prepared.base_with_vector(bench, MODEL, "what is killed has a vector, too")
         check(dev.terminate() == 0, "ballast dev did not stop")
         bench.wait_until_free()
+        for server in bench.servers[1:]:  # which ran beside `ballast dev`
+            check(server.program.terminate() == 0, f"{server.name} did not stop")
         for name in self.workers:
-            self._write_worker_config(name)
-        for name in ("server", *self.workers):
+            with_values(bench.data / "worker.yaml", bench.data / f"{name}.yaml", worker_id=name,
+                        cache_dir=bench.folder / f"cache-{name}", metrics_address='"off"',
+                        server_address=self.address_of(self.server_of[name]))
+        for name in (*self.servers, *self.workers):
             self.restart(name)
 
-    def _write_worker_config(self, name):
-        lines = [line for line in (self.bench.data / "worker.yaml").read_text().splitlines()
-                 if not line.startswith(("worker_id:", "cache_dir:", "metrics_address:", "server_address:"))]
-        cache = self.bench.folder / f"cache-{name}"
-        (self.bench.data / f"{name}.yaml").write_text(
-            "\n".join([*lines, f"worker_id: {name}", f"cache_dir: {cache}", 'metrics_address: "off"',
-                       f"server_address: 127.0.0.1:{self.network.port}", ""]))
+    def address_of(self, server):
+        """By which everybody reaches it, until all is cut."""
+        return f"127.0.0.1:{self._networks[server].port}"
+
+    @property
+    def cuts(self):
+        return self._networks[self.servers[0]].cuts
+
+    def cut(self):
+        """Ends all connections at once, in the middle of what they say."""
+        for network in self._networks.values():
+            network.cut()
 
     def remove(self):
         self.bench.stop_all()
-        self.network.close()
+        for network in self._networks.values():
+            network.close()
         self.stores.stop()
 
     # Killing it.
@@ -82,8 +97,8 @@ class World:
             environment["BALLAST_KILL_AT"] = kill_at
         kept, self.bench.environment = self.bench.environment, environment
         try:
-            if name == "server":
-                self.programs[name] = self.bench.start_server(wait=wait and not kill_at)
+            if name in self._servers:
+                self.programs[name] = self.bench.start_one(self._servers[name], wait=wait and not kill_at)
             else:
                 self.programs[name] = self.bench.start_worker(self.bench.data / f"{name}.yaml", log=f"{name}.log")
         finally:

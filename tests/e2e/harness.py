@@ -40,14 +40,26 @@ class Step:
     function: object
     needs: tuple = ()
     blobs: str = ""  # "folder" or "object store": only where blobs are kept there
+    postgres: bool = False  # only where records are in PostgreSQL
+    several: bool = False  # only where several servers run
+
+    def left_out(self, bench):
+        """Why it is not for this run; empty where it is."""
+        if self.several and len(bench.servers) == 1:
+            return "there is one server"
+        if self.postgres and not bench.stores.on_postgres:
+            return "records are not in PostgreSQL"
+        if self.blobs not in ("", bench.stores.blobs_are_in):
+            return f"blobs are not in a{'n' if self.blobs[0] in 'aeiou' else ''} {self.blobs}"
+        return ""
 
 
 class Steps(list):
     """Steps in the order of their definition."""
 
-    def step(self, name, needs=(), blobs=""):
+    def step(self, name, needs=(), **only_where):
         def add(function):
-            self.append(Step(name, function, tuple(needs), blobs))
+            self.append(Step(name, function, tuple(needs), **only_where))
             return function
 
         return add
@@ -74,6 +86,14 @@ def wait_for(what, condition, seconds=30.0, pause=0.05):
         if time.monotonic() > deadline:
             raise Failure(f"waited {seconds:.0f} s for {what}")
         time.sleep(pause)
+
+
+def with_values(source, target, **values):
+    """Writes a configuration into another file, with these values in place of its own. That file."""
+    keys = tuple(f"{key}:" for key in values)
+    lines = [line for line in source.read_text().splitlines() if not line.startswith(keys)]
+    target.write_text("\n".join([*lines, *(f"{key}: {value}" for key, value in values.items()), ""]))
+    return target
 
 
 @dataclasses.dataclass
@@ -167,10 +187,49 @@ class Program:
         wait_for(f"{text!r} of {self.arguments[0]}", seen, seconds)
 
 
-class Bench:
-    """The folder of a run, the programs that are up, and the command line."""
+@dataclasses.dataclass
+class Server:
+    """One of the servers of a run. Its name begins those of its files."""
 
-    def __init__(self, build, folder):
+    name: str
+    port: int = dataclasses.field(default_factory=free_port)
+    metrics_port: int = dataclasses.field(default_factory=free_port)
+    program: Program = None
+
+    def running(self):
+        return self.program is not None and self.program.running()
+
+
+class Servers:
+    """Programs of several servers, as if they were one."""
+
+    def __init__(self, programs):
+        self._programs = programs
+
+    def running(self):
+        return all(program.running() for program in self._programs)
+
+    def text(self):
+        return "".join(program.text() for program in self._programs)
+
+    def kill(self):
+        for program in self._programs:
+            program.kill()
+
+    def terminate(self, seconds=30):
+        """The exit code of the first that did not end well, else 0."""
+        codes = [program.terminate(seconds) for program in self._programs]
+        return next(filter(None, codes), 0)
+
+
+class Bench:
+    """The folder of a run, the programs that are up, and the command line.
+
+    Of several servers the first is that of `ballast dev` and of workers; customers and operators talk to the last, so that
+    whatever they ask for crosses servers.
+    """
+
+    def __init__(self, build, folder, servers=1):
         self.folder = pathlib.Path(folder)
         self.build = pathlib.Path(build).resolve()
         self.bin = self.folder / "bin"
@@ -183,9 +242,9 @@ class Bench:
         self.data = self.folder / "data"
         self.outputs = self.folder / "outputs"  # all that commands printed, for the canary search
         self.outputs.mkdir()
-        self.stores = stores.Stores(self.folder, self.data / "server")
-        self.port = free_port()
-        self.metrics_port = free_port()
+        self.servers = [Server("server"), *(Server(f"server-{number}") for number in range(2, servers + 1))]
+        self.stores = stores.Stores(self.folder, *(self.data / server.name for server in self.servers))
+        self.port = self.servers[-1].port  # of customers and operators
         self.programs = []
         self.commands = 0
         self.environment = {
@@ -204,28 +263,59 @@ class Bench:
         return program
 
     def start_dev(self, **options):
+        own, *others = self.servers
         dev = self.start(
             "ballast",
-            ["dev", "--data-dir", self.data, "--port", self.port, "--metrics-port", self.metrics_port]
+            ["dev", "--data-dir", self.data, "--port", own.port, "--metrics-port", own.metrics_port]
             + ["--bin-dir", self.bin, "--threads", "1", "--device", "cpu"],
             "dev.log",
             **options,
         )
         dev.wait_for_text("Ballast runs on", 120)
+        for server in others:
+            if not server.running():
+                self.start_one(server)
         return dev
 
-    def start_server(self, wait=True, **options):
-        address = self.data / "server.address"
+    def start_server(self, **options):
+        """Starts the server, or all of several that do not run, which then are as one."""
+        for server in self.servers:
+            if not server.running():
+                self.start_one(server, **options)
+        programs = [server.program for server in self.servers]
+        return programs[0] if len(programs) == 1 else Servers(programs)
+
+    def start_one(self, server, wait=True, **options):
+        if server is not self.servers[0]:
+            self._configure(server)
+        address = self.address_file(server)
         address.unlink(missing_ok=True)
-        server = self.start("ballast-server", ["--config", self.data / "server.yaml"], "server.log", **options)
+        config = self.data / f"{server.name}.yaml"
+        program = server.program = self.start("ballast-server", ["--config", config], f"{server.name}.log", **options)
         if wait:
 
             def ready():
-                check(server.running(), f"the server ended ({server.process.returncode}):\n{server.text()[-3000:]}")
+                check(program.running(), f"{server.name} ended ({program.process.returncode}):\n{program.text()[-3000:]}")
                 return address.exists()
 
-            wait_for("the server to serve", ready)
-        return server
+            wait_for(f"{server.name} to serve", ready)
+        return program
+
+    def _configure(self, server):
+        """Makes of what `ballast dev` has made a server beside its own, and the profile of those who talk to it."""
+        with_values(
+            self.data / "server.yaml",
+            self.data / f"{server.name}.yaml",
+            data_dir=self.data / server.name,
+            listen_address=f"127.0.0.1:{server.port}",
+            metrics_address=f"127.0.0.1:{server.metrics_port}",
+            address_file=self.address_file(server),
+        )
+        with_values(self.workers_profile, self.profile_of(server), server_address=f"127.0.0.1:{server.port}")
+
+    def address_file(self, server):
+        """Is there while the server serves."""
+        return self.data / f"{server.name}.address"
 
     def start_worker(self, config=None, log="worker.log", **options):
         config = config or self.data / "worker.yaml"
@@ -245,18 +335,31 @@ class Bench:
                     os.kill(int(process.name), signal.SIGKILL)
 
     def wait_until_free(self):
-        """Until nothing serves on the server's port any more."""
+        """Until nothing serves on the port of `ballast dev` any more."""
 
         def free():
             with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.port)) != 0
+                return probe.connect_ex(("127.0.0.1", self.servers[0].port)) != 0
 
         wait_for("the port to be free", free)
 
     # The command line.
 
-    def profile(self, name="client.yaml"):
-        return self.data / name
+    def profile(self, name=None):
+        return self.data / name if name else self.profile_of(self.servers[-1])
+
+    def profile_of(self, server):
+        return self.data / f"client{server.name.removeprefix('server')}.yaml"
+
+    @property
+    def workers_profile(self):
+        """For those who ask the server that workers talk to."""
+        return self.profile_of(self.servers[0])
+
+    def server_log(self):
+        """What the server of customers and operators has logged while the first one was run by `ballast dev`."""
+        server = self.servers[-1]
+        return (self.data / "logs" / "server.log").read_text() if server is self.servers[0] else server.program.text()
 
     def run(self, *arguments, profile=None, environment=None, seconds=120):
         arguments = [str(argument) for argument in arguments]
@@ -303,32 +406,36 @@ class Bench:
 
     # What steps ask often.
 
-    def job(self, name):
-        return self.ok_json("job", "show", name)
+    def job(self, name, **options):
+        return self.ok_json("job", "show", name, **options)
 
-    def wait_for_state(self, job, states, seconds=60):
+    def wait_for_state(self, job, states, seconds=60, **options):
         def reached():
-            found = self.job(job)
+            found = self.job(job, **options)
             return found if found["state"] in states else None
 
         return wait_for(f"{job} to be {' or '.join(states)}", reached, seconds, 0.1)
 
     def wait_for_step(self, job, step, seconds=60):
         def reached():
-            found = self.job(job)
+            # Of the server that the worker tells: others hear of it seconds later.
+            found = self.job(job, profile=self.workers_profile)
             check(found["state"] in ("QUEUED", "RUNNING"), f"the job is {found['state']} before step {step}: {found}")
             return found if int(found.get("progress", {}).get("step", 0)) >= step else None
 
         return wait_for(f"step {step} of {job}", reached, seconds, 0.05)
 
     def metrics(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10)
-        connection.request("GET", "/metrics")
-        response = connection.getresponse()
-        check(response.status == 200, f"the metrics page answers {response.status}")
-        text = response.read().decode()
-        (self.outputs / "metrics.txt").write_text(text)
-        return text
+        """The metrics page; of several servers one after the other."""
+        pages = []
+        for server in self.servers:
+            connection = http.client.HTTPConnection("127.0.0.1", server.metrics_port, timeout=10)
+            connection.request("GET", "/metrics")
+            response = connection.getresponse()
+            check(response.status == 200, f"the metrics page of {server.name} answers {response.status}")
+            pages.append(response.read().decode())
+        (self.outputs / "metrics.txt").write_text("".join(pages))
+        return "".join(pages)
 
 
 def short(name):

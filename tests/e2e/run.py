@@ -4,10 +4,11 @@
 adapter, then everything that can go wrong, then the search for the vector in all that was left behind.
 
 usage: tests/e2e/run.py [--build build/dev] [--junit FILE] [--keep FOLDER] [--only TEXT] [--postgres] [--object-store]
-                        [--list]
+                        [--servers N] [--list]
 
-Steps run in order and build on each other. A step that needs a failed one is not run and counts as failed. Ends
-with the line "N passed, N failed". Everything is stopped and removed at the end; --keep keeps the folder.
+Steps run in order and build on each other. A step that needs a failed one is not run and counts as failed; one that
+is not for this kind of run is left out, which is told with the reason, and does not count. Ends with the line
+"N passed, N failed". Everything is stopped and removed at the end; --keep keeps the folder.
 """
 
 import argparse
@@ -31,6 +32,7 @@ import steps_grpcurl  # noqa: E402
 import steps_main  # noqa: E402
 import steps_safety_rows  # noqa: E402
 import steps_screen  # noqa: E402
+import steps_servers  # noqa: E402
 import steps_unprotected  # noqa: E402
 import steps_vectors  # noqa: E402
 from harness import ROOT, Bench, Failure, Skip  # noqa: E402
@@ -46,6 +48,8 @@ STEPS = [
     *steps_main.LAST_STEPS,
     *steps_bad_input.STEPS,
     *steps_failures.STEPS,
+    *steps_servers.STEPS,
+    *steps_failures.LAST_STEPS,
     *steps_canary.STEPS,
 ]
 
@@ -69,7 +73,10 @@ def run_steps(bench, only):
     names = chosen(only or "")
     failed = set()
     for number, step in enumerate(STEPS, 1):
-        if step.name not in names or step.blobs not in ("", bench.stores.blobs_are_in):
+        if step.name not in names:
+            continue
+        if reason := step.left_out(bench):
+            print(f"left out: {number:02d} {step.name}: {reason}", flush=True)
             continue
         missing = sorted(failed.intersection(step.needs))
         started = time.monotonic()
@@ -118,8 +125,12 @@ def main():
     parser.add_argument("--only", help="run only the steps whose name holds this, and what they build on")
     parser.add_argument("--postgres", action="store_true", help="keep records in a PostgreSQL server of its own")
     parser.add_argument("--object-store", action="store_true", help="keep blobs in a server of its own that speaks S3")
+    parser.add_argument("--servers", type=int, choices=(1, 2), default=1, metavar="N",
+                        help="1 [default] or 2, which share both stores: customers talk to one of them, workers to the other")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
+    if arguments.servers > 1 and not (arguments.postgres and arguments.object_store):
+        parser.error("--servers 2 needs --postgres and --object-store: servers share nothing but these")
     if arguments.list:
         for number, step in enumerate(STEPS, 1):
             print(f"{number:02d} {step.name}")
@@ -131,7 +142,7 @@ def main():
     else:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="ballast-e2e-"))
     started = time.monotonic()
-    bench = Bench(arguments.build, folder)
+    bench = Bench(arguments.build, folder, arguments.servers)
     outcomes = []
     try:
         bench.stores.start(arguments.postgres, arguments.object_store)

@@ -9,7 +9,7 @@ import subprocess
 import models
 import rows
 import steps_main
-from harness import Steps, check, free_port, python, short
+from harness import Steps, check, python, short, wait_for, with_values
 
 STEPS = Steps()
 MODEL = steps_main.MODEL
@@ -46,34 +46,48 @@ def start(bench):
 STARTED = STEPS[0].name
 
 
-@STEPS.step("a second server on the same data is refused", needs=[STARTED])
-def second_server(bench):
-    config = bench.folder / "second.yaml"
-    text = (bench.data / "server.yaml").read_text()
-    for port in (bench.port, bench.metrics_port):
-        text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}")
-    config.write_text(text.replace("server.address", "second.address"))
-    second = bench.start("ballast-server", ["--config", config], "second.log")
-    code = second.wait()
-    check(code == 2 and "DATA_DIR_IN_USE" in second.text(), f"exit code {code}:\n{second.text()}")
+def beside(bench, name, without="", **values):
+    """Starts a server beside that of the workers, with other values in its configuration and `without` one of its blocks."""
+    own = {"listen_address": "127.0.0.1:0", "metrics_address": '"off"', "address_file": bench.folder / f"{name}.address"}
+    config = with_values(bench.data / "server.yaml", bench.folder / f"{name}.yaml", **{**own, **values})
+    if without:
+        config.write_text(re.sub(rf"^{without}:\n(?:  .*\n)*", "", config.read_text(), flags=re.MULTILINE))
+    return bench.start("ballast-server", ["--config", config], f"{name}.log")
+
+
+def refused_beside(bench, reason, name, **options):
+    server = beside(bench, name, **options)
+    code = server.wait(60)  # it may wait for another one to go
+    check(code == 2 and reason in server.text(), f"exit code {code}:\n{server.text()}")
     bench.ok("model", "list")
 
 
-@STEPS.step("a server on a port in use is refused, and one on a database in use", needs=[STARTED])
+@STEPS.step("a second server on the same data is refused", needs=[STARTED])
+def second_server(bench):
+    refused_beside(bench, "DATA_DIR_IN_USE", "second")
+
+
+@STEPS.step("a server on a port in use is refused", needs=[STARTED])
 def port_in_use(bench):
-    config = bench.folder / "port.yaml"
-    text = (bench.data / "server.yaml").read_text().replace(f"127.0.0.1:{bench.metrics_port}", f"127.0.0.1:{free_port()}")
-    text = text.replace(str(bench.data / "server"), str(bench.folder / "elsewhere"))
-    if bench.stores.on_postgres:
-        config.write_text(text)
-        second = bench.start("ballast-server", ["--config", config], "database.log")
-        second.wait_for_text("another server has the database", 20)
-        code = second.terminate()
-        check(code == 2 and "STORE_IN_USE" in second.text(), f"exit code {code}:\n{second.text()}")
-    config.write_text(re.sub(r"postgres:\n  conninfo: .*\n?", "", text))
-    second = bench.start("ballast-server", ["--config", config], "port.log")
-    code = second.wait()
-    check(code == 2 and "PORT_IN_USE" in second.text(), f"exit code {code}:\n{second.text()}")
+    address = f"127.0.0.1:{bench.servers[0].port}"
+    # With records of its own: it has to get as far as that.
+    refused_beside(bench, "PORT_IN_USE", "port", without="postgres", data_dir=bench.folder / "elsewhere", listen_address=address)
+
+
+@STEPS.step("a server on a database in use is refused where it keeps blobs elsewhere", needs=[STARTED], postgres=True)
+def other_blobs(bench):
+    refused_beside(bench, "BLOB_STORE_DIFFERS", "other-blobs", without="object_store", data_dir=bench.folder / "other-blobs")
+
+
+@STEPS.step("a server on stores in use serves at once what is in them, and goes again", needs=[STARTED, steps_main.STEPS[11].name],
+            postgres=True, blobs="object store")
+def another_server(bench):
+    server, address = beside(bench, "another", data_dir=bench.folder / "another"), bench.folder / "another.address"
+    wait_for("the server beside the others to serve", address.exists, 10)
+    profile = with_values(bench.profile(), bench.folder / "another-client.yaml", server_address=address.read_text().strip())
+    check(bench.job(bench.first_job, profile=profile) == bench.finished_job, "it tells something else of the job")
+    bench.ok("delta", "download", bench.first_job, "--to", bench.folder / "delta-another", profile=profile)
+    check(server.terminate() == 0, f"it did not stop cleanly:\n{server.text()}")
     bench.ok("model", "list")
 
 

@@ -61,7 +61,7 @@ def canary(bench):
         check(findings, "the planted bytes were not found")
 
         bench.stores.dump_database(bench.outputs / "database.sql")
-        for folder in [bench.folder, *bench.stores.all_bytes[1:]]:
+        for folder in [bench.folder, *(folder for folder in bench.stores.all_bytes if bench.folder not in folder.parents)]:
             findings, count = search(clear, base, folder)
             check(not findings, f"{len(findings)} findings:\n" + "\n".join(findings[:20]))
             check(count > 20, f"only {count} files were searched in {folder}")

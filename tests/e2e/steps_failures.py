@@ -4,7 +4,6 @@ SUCCEEDED has one delta (R2)."""
 
 import hashlib
 import json
-import os
 import resource
 import shutil
 import signal
@@ -13,9 +12,10 @@ import time
 import rows
 import steps_bad_input
 import steps_main
-from harness import Steps, check, object_store, short, wait_for
+from harness import Steps, check, object_store, short, wait_for, with_values
 
 STEPS = Steps()
+LAST_STEPS = Steps()  # after which no job is created any more
 MODEL = steps_main.MODEL
 STARTED = steps_bad_input.STARTED
 TRAINED = steps_main.STEPS[11].name
@@ -54,6 +54,14 @@ def check_one_delta(bench, job, attempts):
     bench.ok("delta", "download", job, "--to", folder)
     bench.ok("delta", "verify", folder, "--job", job)
     return found, states
+
+
+def check_watch(watch):
+    """That it has ended well and has brought every event once, in order."""
+    check(watch.wait(60) == 0, watch.text()[-2000:])
+    updates = [json.loads(line) for line in watch.text().splitlines() if line.startswith("{")]
+    sequences = [int(update["event"]["sequence"]) for update in updates if "event" in update]
+    check(sequences == list(range(1, len(sequences) + 1)), f"the watch lost or repeated events: {sequences}")
 
 
 @STEPS.step("a job is cancelled in the middle, the watch ends with 6, the worker takes the next", needs=[LONG])
@@ -109,8 +117,8 @@ def drain_worker(bench):
     check_one_delta(bench, job, {1, 2})
 
 
-@STEPS.step("kill -9 of the server in the middle of an upload: the same command goes on", needs=[LONG])
-def kill_server_mid_upload(bench):
+def start_large_upload(bench, log):
+    """A data set that takes its time to upload, once that is under way: the command and the file."""
     # Lines above the limit are rejected without being tokenised, so that bytes, not rows, take the time.
     file = bench.folder / "large.jsonl"
     with open(file, "w") as out:
@@ -119,26 +127,35 @@ def kill_server_mid_upload(bench):
         filler = "x" * (3 << 20)
         for number in range(60):
             out.write(f'{{"number": {number}, "filler": "{filler}"}}\n')
-    upload = bench.start_command("dataset", "upload", file, "--base-model", MODEL, "--output", "json",
-                                 log="upload-killed.txt")
+    upload = bench.start_command("dataset", "upload", file, "--base-model", MODEL, "--output", "json", log=log)
+
     def stored():
         return sum(path.stat().st_size for folder in bench.stores.all_bytes for path in folder.rglob("*") if path.is_file())
 
     start = stored()
     wait_for("the upload to get going", lambda: stored() > start + (8 << 20), 20, 0.005)
+    return upload, file
+
+
+def check_large_upload(bench, dataset, file):
+    check(dataset["state"] == "READY" and int(dataset["sizeBytes"]) == file.stat().st_size, f"{dataset['state']}")
+    report = dataset["report"]
+    check(int(report["rowsAccepted"]) == 12 and int(report["rowsRejected"]) == 60, f"{report['countsByReason']}")
+    bench.ok("dataset", "delete", short(dataset["name"]))
+    file.unlink()
+
+
+@STEPS.step("kill -9 of the server in the middle of an upload: the same command goes on", needs=[LONG])
+def kill_server_mid_upload(bench):
+    upload, file = start_large_upload(bench, "upload-killed.txt")
     bench.server.kill()
     check(upload.running(), f"the upload was over before the server was killed; make the file larger:\n{upload.text()}")
     bench.server = bench.start_server()
     code = upload.wait(90)
     check(code == 0, f"the upload ended with {code}:\n{upload.text()[-2000:]}")
     text = upload.text()
-    dataset = json.loads(text[text.index("\n{") + 1 if not text.startswith("{") else 0 :])
-    check(dataset["state"] == "READY" and int(dataset["sizeBytes"]) == file.stat().st_size, f"{dataset['state']}")
-    report = dataset["report"]
-    check(int(report["rowsAccepted"]) == 12 and int(report["rowsRejected"]) == 60, f"{report['countsByReason']}")
     check(bench.job(bench.first_job) == bench.finished_job, "the job changed")
-    bench.ok("dataset", "delete", short(dataset["name"]))
-    file.unlink()
+    check_large_upload(bench, json.loads(text[text.index("\n{") + 1 if not text.startswith("{") else 0 :]), file)
 
 
 @STEPS.step("kill -9 of the server in the middle of a job: the watch goes on, the job finishes", needs=[LONG])
@@ -150,10 +167,7 @@ def kill_server_mid_job(bench):
     time.sleep(0.3)
     bench.server = bench.start_server()
     check_one_delta(bench, job, {1, 2})
-    check(watch.wait(60) == 0, watch.text()[-2000:])
-    updates = [json.loads(line) for line in watch.text().splitlines() if line.startswith("{")]
-    sequences = [int(update["event"]["sequence"]) for update in updates if "event" in update]
-    check(sequences == list(range(1, len(sequences) + 1)), f"the watch lost or repeated events: {sequences}")
+    check_watch(watch)
 
 
 @STEPS.step("kill -9 of everything, then a restart: the job is still there and finishes", needs=[LONG])
@@ -256,19 +270,6 @@ def protection(bench):
     bench.refused(3, "JOB_NOT_FOUND", "vector", "job", "tenants/dev/fineTuningJobs/job-none")
 
 
-@STEPS.step("same seed, same bytes, however often a job was killed or paused", needs=[LONG])
-def same_bytes(bench):
-    adapters = {}
-    for folder in (bench.folder / "deltas").iterdir():
-        digest = hashlib.sha256((folder / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
-        adapters.setdefault(bench.job(folder.name)["trainingDataset"], {}).setdefault(digest, []).append(folder.name)
-    long_jobs = adapters[f"tenants/dev/datasets/{bench.long_training}"]
-    check(sum(map(len, long_jobs.values())) >= 4, f"too few jobs to compare: {long_jobs}")
-    check(len(long_jobs) == 1, f"the adapters differ: {long_jobs}")
-    first = hashlib.sha256((bench.delta / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
-    check(list(adapters[bench.training["name"]]) == [first], f"{adapters[bench.training['name']]}, not {first}")
-
-
 @STEPS.step("without the object store calls wait and nothing is lost; with it all goes on", needs=[LONG],
             blobs="object store")
 def no_object_store(bench):
@@ -324,13 +325,7 @@ def full_disk(bench):
 
 def worker_config(bench, name, **values):
     """A copy of the worker's configuration with other values."""
-    text = (bench.data / "worker.yaml").read_text()
-    for key, value in values.items():
-        lines = [line for line in text.splitlines() if not line.startswith(f"{key}:")]
-        text = "\n".join([*lines, f"{key}: {value}", ""])
-    path = bench.folder / name
-    path.write_text(text)
-    return path
+    return with_values(bench.data / "worker.yaml", bench.folder / name, **values)
 
 
 @STEPS.step("a worker without its vault key does not start, and says why", needs=[LONG])
@@ -382,7 +377,20 @@ def wrong_vault_key(bench):
     check_one_delta(bench, again, {1})
 
 
-@STEPS.step("a retired vector serves no new job", needs=[LONG])
+@LAST_STEPS.step("same seed, same bytes, however often a job was killed or paused", needs=[LONG])
+def same_bytes(bench):
+    adapters = {}
+    for folder in (bench.folder / "deltas").iterdir():
+        digest = hashlib.sha256((folder / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+        adapters.setdefault(bench.job(folder.name)["trainingDataset"], {}).setdefault(digest, []).append(folder.name)
+    long_jobs = adapters[f"tenants/dev/datasets/{bench.long_training}"]
+    check(sum(map(len, long_jobs.values())) >= 4, f"too few jobs to compare: {long_jobs}")
+    check(len(long_jobs) == 1, f"the adapters differ: {long_jobs}")
+    first = hashlib.sha256((bench.delta / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+    check(list(adapters[bench.training["name"]]) == [first], f"{adapters[bench.training['name']]}, not {first}")
+
+
+@LAST_STEPS.step("a retired vector serves no new job", needs=[LONG])
 def retire(bench):
     vector = short(bench.vector["name"])
     check(bench.ok_json("vector", "retire", vector)["state"] == "RETIRED", "not retired")
@@ -393,8 +401,8 @@ def retire(bench):
     bench.ok("delta", "download", bench.first_job, "--to", bench.folder / "delta-retired")
 
 
-@STEPS.step("both programs stop cleanly on SIGTERM", needs=[LONG])
+@LAST_STEPS.step("both programs stop cleanly on SIGTERM", needs=[LONG])
 def stop(bench):
     check(bench.worker.terminate() == 0, f"the worker: {bench.worker.text()[-1000:]}")
     check(bench.server.terminate() == 0, f"the server: {bench.server.text()[-1000:]}")
-    check(not os.path.exists(bench.data / "server.address"), "the server left its address file")
+    check(not any(bench.address_file(server).exists() for server in bench.servers), "the server left its address file")

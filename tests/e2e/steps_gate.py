@@ -135,7 +135,7 @@ def job_is_released(bench):
     released = bench.ok_json("gate", "release", bench.withheld_job, "--reason", reason)
     check(released["state"] == "SUCCEEDED" and released["decision"]["reason"] == reason, f"{released}")
     check(bench.ok_json("gate", "report", bench.withheld_job)["decision"]["reason"] == reason, "the reason is not kept")
-    check(reason in (bench.data / "logs" / "server.log").read_text(), "the decision is not in the server's log")
+    check(reason in bench.server_log(), "the decision is not in the server's log")
     identifier = short(bench.withheld_job)
     job = bench.job(identifier)
     check(job["state"] == "SUCCEEDED" and reason not in json.dumps(job), f"{job}")

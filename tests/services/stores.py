@@ -10,9 +10,10 @@ import postgres
 
 
 class Stores:
-    """`folder`: where the services are told about; `server_data`: the data folder of the server, with what it keeps itself."""
+    """`folder`: where the services are told about; `server_data`: data folders of the servers, with what they keep themselves.
+    Several need PostgreSQL and an object store."""
 
-    def __init__(self, folder, server_data):
+    def __init__(self, folder, *server_data):
         self.postgres_file, self.object_store_file = folder / "postgres", folder / "object_store"
         self._server_data = server_data
 
@@ -65,18 +66,18 @@ class Stores:
         """The folder with a file for each blob, by its name; one that was appended to may be a folder of pieces (`pieces`)."""
         if self.on_object_store:
             return pathlib.Path(object_store.values(self.object_store_file)["folder"]) / "data" / object_store.BUCKET / "of-tests"
-        return self._server_data / "blobs" / "blobs"
+        return self._server_data[0] / "blobs" / "blobs"
 
     @property
     def all_bytes(self):
         """Folders with everything that is kept, those of an object store with what it keeps for itself."""
         if not self.on_object_store:
-            return [self._server_data]
-        return [self._server_data, pathlib.Path(object_store.values(self.object_store_file)["folder"])]
+            return [*self._server_data]
+        return [*self._server_data, pathlib.Path(object_store.values(self.object_store_file)["folder"])]
 
     def unfinished(self):
         """Files of blobs that are being written. An object store keeps parts of these where nobody but it looks."""
-        return [] if self.on_object_store else list((self._server_data / "blobs" / "writing").glob("*"))
+        return [] if self.on_object_store else list((self._server_data[0] / "blobs" / "writing").glob("*"))
 
     def blob_names(self):
         """Names of all blobs."""
