@@ -60,8 +60,8 @@ class Outcome:
 
 
 def chosen(only):
-    """Names of the steps that hold `only`, and of all that they build on."""
-    names = {step.name for step in STEPS if only in step.name}
+    """Names of the steps that hold one of these texts, and of all that they build on; without texts all."""
+    names = {step.name for step in STEPS if not only or any(text in step.name for text in only)}
     for step in reversed(STEPS):
         if step.name in names:
             names.update(step.needs)
@@ -70,7 +70,7 @@ def chosen(only):
 
 def run_steps(bench, only):
     outcomes = []
-    names = chosen(only or "")
+    names = chosen(only)
     failed = set()
     for number, step in enumerate(STEPS, 1):
         if step.name not in names:
@@ -122,7 +122,8 @@ def main():
     parser.add_argument("--build", default=str(ROOT / "build" / "dev"))
     parser.add_argument("--junit")
     parser.add_argument("--keep", help="folder to keep everything in; must not exist")
-    parser.add_argument("--only", help="run only the steps whose name holds this, and what they build on")
+    parser.add_argument("--only", action="append", metavar="TEXT",
+                        help="run only the steps whose name holds this, and what they build on; may be given several times")
     parser.add_argument("--postgres", action="store_true", help="keep records in a PostgreSQL server of its own")
     parser.add_argument("--object-store", action="store_true", help="keep blobs in a server of its own that speaks S3")
     parser.add_argument("--servers", type=int, choices=(1, 2), default=1, metavar="N",
