@@ -277,9 +277,8 @@ class Chooser {
     for (const int64_t begin : front.Begins(now_)) {
       BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(tx_, FineTuningJob::QUEUED, look_at,
                                                         may_run, StateCursor{begin, "", ""}));
-      if (chosen_.empty()) continue;
-      front.Taken(begin, ToRow(chosen_.back().record).queue_key, now_);
-      break;
+      if (!chosen_.empty()) front.Taken(begin, ToRow(chosen_.back().record).queue_key, now_);
+      if (chosen_.size() == most) break;
     }
     return std::move(chosen_);
   }
@@ -288,8 +287,14 @@ class Chooser {
   const std::vector<std::pair<JobRecord, Wait>>& waiting() const { return waiting_; }
 
  private:
+  bool IsChosen(const JobRecord& record) const {
+    return std::any_of(chosen_.begin(), chosen_.end(), [&](const Chosen& chosen) {
+      return chosen.record.job().name() == record.job().name();
+    });
+  }
+
   absl::Status LookAt(JobRecord record) {
-    if (RestsAfterError(record.lease(), now_)) return absl::OkStatus();
+    if (RestsAfterError(record.lease(), now_) || IsChosen(record)) return absl::OkStatus();
     BALLAST_ASSIGN_OR_RETURN(const bool frozen, tenants_.IsFrozen(record.tenant()));
     BALLAST_ASSIGN_OR_RETURN(auto protection, protections_.Of(record.job().base_model()));
     BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx_, record, frozen, protection));
