@@ -15,6 +15,10 @@ namespace {
 
 using Value = PostgresValue;
 
+// Statements that are put off: while they are sent nobody reads their results, which must fit into
+// the buffers of the connection.
+constexpr size_t kMostLater = 100;
+
 Row RowAt(const PostgresRows& rows, int i) {
   Row row;
   row.scope = rows.TextAt(i, 0);
@@ -117,7 +121,7 @@ absl::Status PostgresTransaction::WriteLater(const char* sql,
     }
   }
   later_.push_back(std::move(statement));
-  return absl::OkStatus();
+  return later_.size() < kMostLater ? absl::OkStatus() : RunAll({}).status();
 }
 
 const char* PostgresTransaction::GetStatement(Kind kind, Hold hold) const {
