@@ -33,9 +33,7 @@ void DatasetUpload::ReleaseUpload() {
       spdlog::warn("an interrupted upload could not be synced: {}", ErrorReason(status));
   }
   appender_.reset();
-  if (begun_) {
-    if (!datasets_.EndUpload(parsed_).ok()) uploads_.Leave(parsed_);
-  }
+  if (begun_ && !datasets_.EndUpload(parsed_).ok()) uploads_.Leave(parsed_);
   begun_ = false;
   if (!name_.empty()) uploads_.End(name_);
   name_.clear();

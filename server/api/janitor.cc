@@ -9,7 +9,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "server/api/platform_fault.h"
-#include "server/core/blob_hold.h"
+#include "server/core/live_servers.h"
 
 namespace ballast::server {
 namespace {
@@ -54,7 +54,7 @@ absl::StatusOr<std::vector<std::string>> Janitor::Hold(const std::set<std::strin
     for (const std::string& prefix : prefixes) {
       BALLAST_ASSIGN_OR_RETURN(const auto garbage, tx.GetGarbage(prefix));
       if (!garbage.has_value()) continue;
-      BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsHeldElsewhere(tx, *garbage));
+      BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsAtAnotherServer(tx, garbage->holder));
       if (elsewhere) continue;
       if (store_.shared()) BALLAST_RETURN_IF_ERROR(tx.AddGarbage(prefix, tx.owner()));
       held.push_back(prefix);

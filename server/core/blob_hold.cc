@@ -8,16 +8,12 @@
 
 namespace ballast::server {
 
-absl::StatusOr<bool> IsHeldElsewhere(Transaction& tx, const GarbageRow& garbage) {
-  return IsAtAnotherServer(tx, garbage.holder);
-}
-
 absl::Status HoldBlobs(Transaction& tx, const std::string& prefix) {
   // First, so that it waits for who writes the same one down or strikes it off.
   BALLAST_RETURN_IF_ERROR(tx.AddGarbage(prefix));
   BALLAST_ASSIGN_OR_RETURN(const auto garbage, tx.GetGarbage(prefix));
   if (garbage.has_value()) {
-    BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsHeldElsewhere(tx, *garbage));
+    BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsAtAnotherServer(tx, garbage->holder));
     if (elsewhere) {
       return WithRetry(MakeError(absl::StatusCode::kAborted, "BLOBS_IN_USE",
                                  "another server is at the same files; try again when it is done"),

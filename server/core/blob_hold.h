@@ -8,13 +8,9 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "server/core/job_store.h"
 
 namespace ballast::server {
-
-// Whether another server, which is not gone, holds `garbage`.
-absl::StatusOr<bool> IsHeldElsewhere(Transaction& tx, const GarbageRow& garbage);
 
 // Writes blobs down that this server is about to write or to delete. ABORTED (BLOBS_IN_USE) where
 // another server holds them.

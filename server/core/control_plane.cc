@@ -11,7 +11,6 @@
 #include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 #include "common/base/utf8.h"
-#include "server/core/leased_job.h"
 #include "server/core/leased_work.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
@@ -101,6 +100,11 @@ void ControlPlane::Tell(const Notices& notices) {
 }
 
 absl::Status ControlPlane::Enter(absl::Time now) {
+  BALLAST_RETURN_IF_ERROR(EndDueLeases(now));
+  return WriteSigns();
+}
+
+absl::Status ControlPlane::EndDueLeases(absl::Time now) {
   Notices notices;
   absl::Status status;
   {
@@ -108,7 +112,6 @@ absl::Status ControlPlane::Enter(absl::Time now) {
     status = EnterLocked(now, notices);
   }
   Tell(notices);
-  if (status.ok()) BALLAST_RETURN_IF_ERROR(WriteSigns());
   return status;
 }
 

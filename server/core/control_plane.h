@@ -141,6 +141,8 @@ class ControlPlane {
                                                     const worker::v1::Lease& lease)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Tell(const Notices& notices);
+  // Enter without the signs.
+  absl::Status EndDueLeases(absl::Time now);
   absl::Status EnterLocked(absl::Time now, Notices& notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Ends a lease, whose worker is silent or has said that it has nothing to do. One that was silent
   // here only, by the store, goes on.

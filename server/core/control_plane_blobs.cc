@@ -38,7 +38,7 @@ absl::StatusOr<std::string> ControlPlane::BaseDigestOf(absl::Time now, const std
 
 absl::Status ControlPlane::CheckReadable(absl::Time now, const std::string& worker_id,
                                          const worker::v1::Lease& wire, const std::string& blob) {
-  BALLAST_RETURN_IF_ERROR(Enter(now));
+  BALLAST_RETURN_IF_ERROR(EndDueLeases(now));
   absl::MutexLock lock(&mutex_);
   BALLAST_ASSIGN_OR_RETURN(const worker::v1::Work work, LeasedWorkLocked(now, worker_id, wire));
   if (BlobsOf(work).count(blob) == 0) {
@@ -50,7 +50,7 @@ absl::Status ControlPlane::CheckReadable(absl::Time now, const std::string& work
 
 absl::StatusOr<std::string> ControlPlane::BlobToWrite(absl::Time now,
                                                       const worker::v1::WriteBlobRequest& first) {
-  BALLAST_RETURN_IF_ERROR(Enter(now));
+  BALLAST_RETURN_IF_ERROR(EndDueLeases(now));
   absl::MutexLock lock(&mutex_);
   BALLAST_ASSIGN_OR_RETURN(const LiveLease* const live,
                            FindLocked(now, first.lease(), first.worker_id()));
@@ -67,7 +67,7 @@ absl::StatusOr<std::string> ControlPlane::BlobToWrite(absl::Time now,
 absl::Status ControlPlane::CommitBlob(absl::Time now, const worker::v1::WriteBlobRequest& first,
                                       const std::string& blob,
                                       const std::function<absl::Status()>& commit) {
-  BALLAST_RETURN_IF_ERROR(Enter(now));
+  BALLAST_RETURN_IF_ERROR(EndDueLeases(now));
   const std::string& resource = first.lease().resource();
   {
     absl::MutexLock lock(&mutex_);

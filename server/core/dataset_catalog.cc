@@ -73,6 +73,12 @@ absl::Status UploadFinished(const DatasetRecord& record) {
                                 " has its bytes already; create another data set for other rows"));
 }
 
+// OK when no other server has the upload.
+absl::Status CheckUploadIsFree(Transaction& tx, const DatasetRecord& record) {
+  BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsAtAnotherServer(tx, record.written_at()));
+  return elsewhere ? UploadInProgress(record.dataset().name()) : absl::OkStatus();
+}
+
 // OK when the upload is at this server.
 absl::Status CheckUploadIsHere(const Transaction& tx, const JobStore& store,
                                const DatasetRecord& record) {
@@ -207,8 +213,7 @@ absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName&
           absl::StrCat(record.dataset().name(),
                        " has changed since it was read; read it again and decide anew"));
     }
-    BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsAtAnotherServer(tx, record.written_at()));
-    if (elsewhere) return UploadInProgress(record.dataset().name());
+    BALLAST_RETURN_IF_ERROR(CheckUploadIsFree(tx, record));
     BALLAST_ASSIGN_OR_RETURN(const std::string job, JobThatReads(tx, record));
     if (!job.empty()) {
       return MakeError(
@@ -248,8 +253,7 @@ absl::StatusOr<DatasetRecord> DatasetCatalog::BeginUpload(const std::string& ten
     BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name, Hold::kExclusive));
     if (record.dataset().state() != Dataset::AWAITING_UPLOAD) return UploadFinished(record);
     if (!store_.shared()) return absl::OkStatus();
-    BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsAtAnotherServer(tx, record.written_at()));
-    if (elsewhere) return UploadInProgress(record.dataset().name());
+    BALLAST_RETURN_IF_ERROR(CheckUploadIsFree(tx, record));
     record.set_written_at(store_.owner());
     return ReplaceRecord(tx, record);
   };

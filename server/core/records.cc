@@ -13,6 +13,15 @@ int64_t Micros(const google::protobuf::Timestamp& timestamp) {
   return absl::ToUnixMicros(FromTimestamp(timestamp));
 }
 
+// Of a record without scope, state and place.
+template <typename Record>
+Row RowOf(const Record& record) {
+  Row row;
+  row.id = record.id();
+  row.bytes = record.SerializeAsString();
+  return row;
+}
+
 }  // namespace
 
 google::protobuf::Timestamp ToTimestamp(absl::Time time) {
@@ -28,10 +37,8 @@ absl::Time FromTimestamp(const google::protobuf::Timestamp& timestamp) {
 }
 
 Row ToRow(const BaseModelRecord& record) {
-  Row row;
-  row.id = record.id();
+  Row row = RowOf(record);
   row.queue_key = Micros(record.model().create_time());
-  row.bytes = record.SerializeAsString();
   return row;
 }
 
@@ -59,19 +66,15 @@ Row ToRow(const JobRecord& record) {
 }
 
 Row ToRow(const VectorRecord& record) {
-  Row row;
-  row.id = record.id();
+  Row row = RowOf(record);
   row.state = record.vector().state();
   row.queue_key = Micros(record.vector().create_time());
-  row.bytes = record.SerializeAsString();
   return row;
 }
 
 Row ToRow(const TenantRecord& record) {
-  Row row;
-  row.id = record.id();
+  Row row = RowOf(record);
   row.state = record.standing().state();
-  row.bytes = record.SerializeAsString();
   return row;
 }
 
@@ -83,19 +86,9 @@ Row ToRow(const UsageRecord& record) {
   return row;
 }
 
-Row ToRow(const WorkerRecord& record) {
-  Row row;
-  row.id = record.id();
-  row.bytes = record.SerializeAsString();
-  return row;
-}
+Row ToRow(const WorkerRecord& record) { return RowOf(record); }
 
-Row ToRow(const ServerRecord& record) {
-  Row row;
-  row.id = record.id();
-  row.bytes = record.SerializeAsString();
-  return row;
-}
+Row ToRow(const ServerRecord& record) { return RowOf(record); }
 
 Row ToRow(const SampleRecord& record) {
   Row row;
