@@ -10,12 +10,14 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "ballast/config/v1/config.pb.h"
 #include "common/base/clock.h"
@@ -169,7 +171,29 @@ std::map<std::string, std::string> OptionsOf(const config::v1::ObjectStore& stor
   return {store.options().begin(), store.options().end()};
 }
 
+absl::StatusOr<std::optional<ObjectBlobStore::LinkOptions>> LinksOf(
+    const config::v1::ObjectStore& store) {
+  constexpr int kSeconds = 300, kFewest = 30, kMost = 3600;
+  if (!store.has_links()) return std::optional<ObjectBlobStore::LinkOptions>();
+  const int seconds = store.links().seconds() == 0 ? kSeconds : store.links().seconds();
+  if (seconds < kFewest || seconds > kMost) {
+    return FieldError(
+        "object_store.links.seconds", "SECONDS_OUT_OF_RANGE",
+        absl::StrCat("object_store.links.seconds is ", seconds, "; give a number from ", kFewest,
+                     " to ", kMost, ", or none for ", kSeconds));
+  }
+  const std::string& endpoint = store.links().endpoint();
+  if (!endpoint.empty() && !absl::StartsWith(endpoint, "https://") &&
+      !absl::StartsWith(endpoint, "http://")) {
+    return FieldError("object_store.links.endpoint", "ENDPOINT_INVALID",
+                      "object_store.links.endpoint must be a URL, for example "
+                      "\"https://s3.example.com\"");
+  }
+  return std::optional(ObjectBlobStore::LinkOptions{absl::Seconds(seconds), endpoint});
+}
+
 absl::Status CheckObjectStore(const config::v1::ObjectStore& store) {
+  BALLAST_RETURN_IF_ERROR(LinksOf(store).status());
   return ObjectStoreClient::Open(store.url(), OptionsOf(store)).status();
 }
 
@@ -222,7 +246,9 @@ struct OpenStore {
 
 absl::StatusOr<std::unique_ptr<BlobStore>> OpenBlobs(const config::v1::ServerConfig& config) {
   if (config.has_object_store()) {
-    return ObjectBlobStore::Open(config.object_store().url(), OptionsOf(config.object_store()));
+    const config::v1::ObjectStore& store = config.object_store();
+    BALLAST_ASSIGN_OR_RETURN(const auto links, LinksOf(store));
+    return ObjectBlobStore::Open(store.url(), OptionsOf(store), links);
   }
   return LocalBlobStore::OpenRoot(absl::StrCat(config.data_dir(), "/blobs"));
 }

@@ -10,6 +10,7 @@
 #include "client/cli/cli.h"
 #include "client/cli/dataset_report.h"
 #include "client/cli/format.h"
+#include "client/cli/link_options.h"
 #include "client/cli/progress_bar.h"
 #include "common/artifact/model_config.h"
 #include "common/base/error.h"
@@ -128,7 +129,7 @@ void AddCheck(Cli& cli, CLI::App* group) {
 void AddUpload(Cli& cli, CLI::App* group) {
   struct Options {
     std::string file, base_model, format = "auto", display_name, resume;
-    bool no_wait = false;
+    bool no_wait = false, no_links = false;
     size_t max_issues = 20;
   };
   auto options = std::make_shared<Options>();
@@ -169,6 +170,8 @@ void AddUpload(Cli& cli, CLI::App* group) {
             bar.Update(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1,
                        absl::StrCat(FormatBytes(done), " of ", FormatBytes(total)));
           };
+          upload.links = !options->no_links;
+          upload.on_fallback = [&](const absl::Status& why) { bar.Note(NoteOfFallback(why)); };
           dataset = client->UploadDataset(name, options->file, upload);
         }
         if (!dataset.ok()) {
@@ -198,6 +201,7 @@ void AddUpload(Cli& cli, CLI::App* group) {
   AddFormatOption(command, options->format);
   command->add_option("--name", options->display_name, "Name for people [the file's]");
   command->add_flag("--no-wait", options->no_wait, "Return once the bytes are stored");
+  AddNoLinksFlag(command, options->no_links);
   command->add_option("--max-issues", options->max_issues, "Issues to show")->capture_default_str();
 }
 

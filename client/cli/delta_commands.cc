@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/cli.h"
 #include "client/cli/format.h"
+#include "client/cli/link_options.h"
 #include "client/cli/progress_bar.h"
 #include "common/artifact/manifest.h"
 #include "common/base/error.h"
@@ -79,6 +80,7 @@ void PrintVerified(const Cli& cli, const std::string& folder,
 void AddDownload(Cli& cli, CLI::App* group) {
   struct Options {
     std::string job, folder;
+    bool no_links = false;
   };
   auto options = std::make_shared<Options>();
   CLI::App* command = cli.AddCommand(
@@ -95,6 +97,8 @@ void AddDownload(Cli& cli, CLI::App* group) {
             bar.Update(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1,
                        absl::StrCat(FormatBytes(done), " of ", FormatBytes(total)));
           };
+          download.links = !options->no_links;
+          download.on_fallback = [&](const absl::Status& why) { bar.Note(NoteOfFallback(why)); };
           manifest = client->DownloadDelta(options->job, options->folder, download);
         }
         BALLAST_RETURN_IF_ERROR(manifest.status());
@@ -105,6 +109,7 @@ void AddDownload(Cli& cli, CLI::App* group) {
       });
   command->add_option("job", options->job, "Id of the job")->required();
   command->add_option("--to", options->folder, "Folder to write; made when missing")->required();
+  AddNoLinksFlag(command, options->no_links);
 }
 
 void AddVerify(Cli& cli, CLI::App* group) {

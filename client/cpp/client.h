@@ -25,13 +25,20 @@ namespace ballast::client {
 // Told how far a transfer is. `done` only grows, but for a transfer that begins again.
 using TransferProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
+// Told why a transfer goes through the server although the server offered links to its store.
+using LinkFallback = std::function<void(const absl::Status& why)>;
+
 struct UploadOptions {
   int64_t chunk_bytes = 256 << 10;  // in (0, 1 MiB]
   TransferProgress progress;        // may be empty
+  bool links = true;                // send to the store itself, where the server gives links
+  LinkFallback on_fallback;         // may be empty
 };
 
 struct DownloadOptions {
   TransferProgress progress;  // over all files of the delta; may be empty
+  bool links = true;          // fetch from the store itself, where the server gives links
+  LinkFallback on_fallback;   // may be empty
 };
 
 // What a watch tells. All may be empty.

@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Client::DownloadDelta: the files of a delta, by range, checked against the manifest.
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -13,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client.h"
+#include "client/cpp/download_internal.h"
 #include "common/artifact/manifest.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
@@ -31,93 +27,6 @@ absl::Status CheckPath(const std::string& path) {
                                 "Tell the operator"),
                    {{"path", path}});
 }
-
-// A file that grows as "<path>.part", with the digest of what it has.
-class PartFile {
- public:
-  // Opens what an earlier run left, if it is not longer than `size_bytes`, or begins anew.
-  static absl::StatusOr<PartFile> Open(const std::string& path, int64_t size_bytes) {
-    PartFile file(path);
-    file.fd_ = open(file.part_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (file.fd_ < 0) return FileError(errno, "open", file.part_path_);
-    BALLAST_ASSIGN_OR_RETURN(const int64_t have, FileSize(file.part_path_));
-    if (have > size_bytes) {
-      BALLAST_RETURN_IF_ERROR(file.Restart());
-      return file;
-    }
-    BALLAST_RETURN_IF_ERROR(ForEachChunk(file.part_path_, 1 << 20, [&](std::string_view bytes) {
-      file.hasher_.Update(bytes);
-      return true;
-    }));
-    file.bytes_ = have;
-    file.resumed_ = have > 0;
-    return file;
-  }
-  PartFile(PartFile&& other) noexcept
-      : path_(std::move(other.path_)),
-        part_path_(std::move(other.part_path_)),
-        fd_(std::exchange(other.fd_, -1)),
-        hasher_(std::move(other.hasher_)),
-        bytes_(other.bytes_),
-        resumed_(other.resumed_) {}
-  PartFile& operator=(PartFile&&) = delete;
-  ~PartFile() {
-    if (fd_ >= 0) close(fd_);
-  }
-
-  int64_t bytes() const { return bytes_; }
-  // Whether some bytes come from an earlier run.
-  bool resumed() const { return resumed_; }
-
-  absl::Status Append(std::string_view bytes) {
-    size_t done = 0;
-    while (done < bytes.size()) {
-      const ssize_t n = pwrite(fd_, bytes.data() + done, bytes.size() - done,
-                               static_cast<off_t>(bytes_) + static_cast<off_t>(done));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return FileError(errno, "write", part_path_);
-      done += static_cast<size_t>(n);
-    }
-    hasher_.Update(bytes);
-    bytes_ += static_cast<int64_t>(bytes.size());
-    return absl::OkStatus();
-  }
-
-  absl::Status Restart() {
-    if (ftruncate(fd_, 0) != 0) return FileError(errno, "truncate", part_path_);
-    hasher_ = Sha256();
-    bytes_ = 0;
-    resumed_ = false;
-    return absl::OkStatus();
-  }
-
-  // Of all bytes. Requires: called once between restarts.
-  std::string Digest() { return hasher_.Finish(); }
-
-  // Makes the bytes durable under their own name.
-  absl::Status Commit() {
-    if (fsync(fd_) != 0) return FileError(errno, "sync", part_path_);
-    if (std::rename(part_path_.c_str(), path_.c_str()) != 0) {
-      return FileError(errno, "rename", part_path_);
-    }
-    return SyncDirectory(std::filesystem::path(path_).parent_path().string());
-  }
-
-  absl::Status Discard() {
-    if (unlink(part_path_.c_str()) != 0) return FileError(errno, "remove", part_path_);
-    return absl::OkStatus();
-  }
-
- private:
-  explicit PartFile(const std::string& path) : path_(path), part_path_(path + ".part") {}
-
-  std::string path_;
-  std::string part_path_;
-  int fd_ = -1;
-  Sha256 hasher_;
-  int64_t bytes_ = 0;
-  bool resumed_ = false;
-};
 
 // Reads [part.bytes(), end) into `part` until the file is whole, over as many streams as it takes.
 absl::Status Fetch(const Connection& connection, v1::DeltaService::StubInterface& stub,
@@ -168,9 +77,40 @@ absl::Status Fetch(const Connection& connection, v1::DeltaService::StubInterface
   return absl::OkStatus();
 }
 
-absl::Status DownloadFile(const Connection& connection, v1::DeltaService::StubInterface& stub,
-                          const std::string& name, const v1::DeltaFile& file,
-                          const std::string& path, const std::function<void(int64_t)>& progress) {
+// How a delta's files are fetched. Links that once did not do are not tried again.
+class Fetcher {
+ public:
+  Fetcher(const Connection& connection, v1::DeltaService::StubInterface& stub, std::string name,
+          const DownloadOptions& options)
+      : connection_(connection), stub_(stub), name_(std::move(name)), options_(options) {
+    if (!options.links) return;
+    auto client = HttpClientFor(connection);
+    if (client.ok()) http_ = *std::move(client);
+  }
+
+  // Fetches the rest of `part`.
+  absl::Status Fill(const v1::DeltaFile& file, PartFile& part,
+                    const std::function<void(int64_t)>& progress) {
+    if (http_ != nullptr) {
+      const LinkFetch fetched =
+          FetchByLinks(connection_, stub_, *http_, name_, file, part, progress);
+      if (!fetched.through_server) return fetched.status;
+      http_ = nullptr;
+      if (!fetched.status.ok() && options_.on_fallback) options_.on_fallback(fetched.status);
+    }
+    return Fetch(connection_, stub_, name_, file, part, progress);
+  }
+
+ private:
+  const Connection& connection_;
+  v1::DeltaService::StubInterface& stub_;
+  const std::string name_;
+  const DownloadOptions& options_;
+  std::unique_ptr<HttpClient> http_;  // null: through the server
+};
+
+absl::Status DownloadFile(Fetcher& fetcher, const v1::DeltaFile& file, const std::string& path,
+                          const std::function<void(int64_t)>& progress) {
   BALLAST_RETURN_IF_ERROR(MakeDirectories(std::filesystem::path(path).parent_path().string()));
   if (FileExists(path)) {
     const auto digest = DigestOfFile(path);
@@ -179,7 +119,7 @@ absl::Status DownloadFile(const Connection& connection, v1::DeltaService::StubIn
   BALLAST_ASSIGN_OR_RETURN(PartFile part, PartFile::Open(path, file.size_bytes()));
   bool again = part.resumed();
   while (true) {
-    BALLAST_RETURN_IF_ERROR(Fetch(connection, stub, name, file, part, progress));
+    BALLAST_RETURN_IF_ERROR(fetcher.Fill(file, part, progress));
     const std::string digest = part.Digest();
     if (digest == file.digest()) return part.Commit();
     if (!again) {
@@ -208,17 +148,16 @@ absl::StatusOr<v1::DeltaManifest> Client::DownloadDelta(std::string_view name,
     BALLAST_RETURN_IF_ERROR(CheckPath(file.path()));
     total += file.size_bytes();
   }
+  Fetcher fetcher(*connection_, *deltas_, full_name, options);
   int64_t done = 0;
   for (const v1::DeltaFile& listed : manifest.files()) {
     v1::DeltaFile file = listed;
     // The manifest cannot hold its own digest; the message beside it does.
     if (file.digest().empty() && file.path() == "manifest.json") file.set_digest(manifest.digest());
-    BALLAST_RETURN_IF_ERROR(DownloadFile(*connection_, *deltas_, full_name, file,
-                                         (std::filesystem::path(folder) / file.path()).string(),
-                                         [&](int64_t bytes) {
-                                           if (options.progress)
-                                             options.progress(done + bytes, total);
-                                         }));
+    BALLAST_RETURN_IF_ERROR(DownloadFile(
+        fetcher, file, (std::filesystem::path(folder) / file.path()).string(), [&](int64_t bytes) {
+          if (options.progress) options.progress(done + bytes, total);
+        }));
     done += file.size_bytes();
     if (options.progress) options.progress(done, total);
   }

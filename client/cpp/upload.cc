@@ -1,112 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Client::UploadDataset: a file into a data set, from wherever the server stands.
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client.h"
-#include "common/base/digest.h"
+#include "client/cpp/upload_internal.h"
 #include "common/base/error.h"
-#include "common/base/file.h"
 #include "common/base/status_macros.h"
 
 namespace ballast::client {
 namespace {
-
-// The file and its digest. Bytes are hashed once, in order, although a resumed upload may send some
-// of them twice or begin behind the start.
-class UploadSource {
- public:
-  static absl::StatusOr<UploadSource> Open(const std::string& path) {
-    // Without O_NONBLOCK the opening of a pipe waits for its writer.
-    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return FileError(errno, "open", path);
-    UploadSource source(path, fd);
-    struct stat info {};
-    if (fstat(fd, &info) != 0) return FileError(errno, "read", path);
-    if (!S_ISREG(info.st_mode)) {
-      return MakeError(absl::StatusCode::kInvalidArgument, "FILE_NOT_REGULAR",
-                       absl::StrCat(path,
-                                    " is a pipe, a folder or a device, which an upload cannot go "
-                                    "back in to go on after a break; write the rows to a file and "
-                                    "upload that"),
-                       {{"path", path}});
-    }
-    source.size_ = static_cast<int64_t>(info.st_size);
-    return source;
-  }
-  UploadSource(UploadSource&& other) noexcept
-      : path_(std::move(other.path_)),
-        fd_(std::exchange(other.fd_, -1)),
-        size_(other.size_),
-        hasher_(std::move(other.hasher_)),
-        hashed_(other.hashed_) {}
-  UploadSource& operator=(UploadSource&&) = delete;
-  ~UploadSource() {
-    if (fd_ >= 0) close(fd_);
-  }
-
-  int64_t size() const { return size_; }
-
-  // Exactly min(limit, size - offset) bytes at `offset`.
-  absl::Status Read(int64_t offset, int64_t limit, std::string& bytes) {
-    bytes.resize(static_cast<size_t>(std::min(limit, size_ - offset)));
-    size_t have = 0;
-    while (have < bytes.size()) {
-      const ssize_t n = pread(fd_, bytes.data() + have, bytes.size() - have,
-                              static_cast<off_t>(offset) + static_cast<off_t>(have));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return FileError(errno, "read", path_);
-      if (n == 0) return Changed();
-      have += static_cast<size_t>(n);
-    }
-    if (offset <= hashed_ && offset + static_cast<int64_t>(have) > hashed_) {
-      hasher_.Update(std::string_view(bytes).substr(static_cast<size_t>(hashed_ - offset)));
-      hashed_ = offset + static_cast<int64_t>(have);
-    }
-    return absl::OkStatus();
-  }
-
-  // Hashes what lies before `offset`, which an earlier run has sent.
-  absl::Status HashUpTo(int64_t offset) {
-    std::string bytes;
-    while (hashed_ < offset) {
-      BALLAST_RETURN_IF_ERROR(Read(hashed_, std::min<int64_t>(1 << 20, offset - hashed_), bytes));
-    }
-    return absl::OkStatus();
-  }
-
-  // Of the whole file. Requires: every byte was read.
-  const std::string& Digest() {
-    if (digest_.empty()) digest_ = hasher_.Finish();
-    return digest_;
-  }
-
-  absl::Status Changed() const {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "FILE_CHANGED",
-                     absl::StrCat(path_,
-                                  " is shorter than what was uploaded of it; delete the data "
-                                  "set and upload the file to a new one"),
-                     {{"path", path_}});
-  }
-
- private:
-  UploadSource(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
-
-  std::string path_;
-  int fd_;
-  int64_t size_ = 0;
-  Sha256 hasher_;
-  int64_t hashed_ = 0;
-  std::string digest_;
-};
 
 // What ended an attempt.
 struct AttemptResult {
@@ -154,14 +59,6 @@ AttemptResult Attempt(const Connection& connection, v1::DatasetService::StubInte
   return result;
 }
 
-bool GoesOn(const absl::Status& status) {
-  // After a broken connection the server may still hold the old stream, or may have committed more
-  // than was known: both pass after asking again.
-  const std::string reason = ErrorReason(status);
-  return Connection::IsBroken(status) || reason == "UPLOAD_IN_PROGRESS" || reason == "BLOB_BUSY" ||
-         reason == "WRITE_OFFSET_MISMATCH";
-}
-
 }  // namespace
 
 absl::Status Client::CheckUploadFile(const std::string& path) {
@@ -176,6 +73,15 @@ absl::StatusOr<v1::Dataset> Client::UploadDataset(std::string_view name, const s
   }
   const std::string full_name = DatasetName(name);
   BALLAST_ASSIGN_OR_RETURN(UploadSource source, UploadSource::Open(path));
+  if (options.links && source.size() > 0) {
+    DirectUploadResult direct = UploadByLinks(*connection_, *datasets_, full_name, options, source);
+    if (direct.finished_before) return GetDataset(full_name);
+    if (!direct.through_server) {
+      if (!direct.status.ok()) return direct.status;
+      return std::move(direct.dataset);
+    }
+    if (!direct.status.ok() && options.on_fallback) options.on_fallback(direct.status);
+  }
   const RetryPolicy& retry = connection_->options().retry;
   int64_t last_committed = -1;
   absl::Status failure;
@@ -184,7 +90,7 @@ absl::StatusOr<v1::Dataset> Client::UploadDataset(std::string_view name, const s
     const absl::StatusOr<v1::UploadStatus> upload = GetUploadStatus(full_name);
     if (!upload.ok()) {
       failure = upload.status();
-      if (!GoesOn(failure)) return failure;
+      if (!UploadGoesOn(failure)) return failure;
       continue;
     }
     // The answer to the last attempt may have been lost after the file was complete.
@@ -195,7 +101,7 @@ absl::StatusOr<v1::Dataset> Client::UploadDataset(std::string_view name, const s
     AttemptResult result =
         Attempt(*connection_, *datasets_, full_name, upload->committed_bytes(), options, source);
     if (result.status.ok()) return std::move(result.dataset);
-    if (result.local || !GoesOn(result.status)) return result.status;
+    if (result.local || !UploadGoesOn(result.status)) return result.status;
     failure = result.status;
   }
   return Annotate(failure,

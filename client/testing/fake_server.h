@@ -74,6 +74,8 @@ class FakeServer {
   Handler<v1::GetDatasetRequest, v1::Dataset> get_dataset;
   Handler<v1::DeleteDatasetRequest, google::protobuf::Empty> delete_dataset;
   Handler<v1::GetUploadStatusRequest, v1::UploadStatus> get_upload_status;
+  Handler<v1::StartDirectUploadRequest, v1::DirectUpload> start_direct_upload;
+  Handler<v1::FinishDirectUploadRequest, v1::Dataset> finish_direct_upload;
   std::function<absl::Status(grpc::ServerContext&, grpc::ServerReader<v1::WriteDatasetRequest>&,
                              v1::WriteDatasetResponse&)>
       write_dataset;
@@ -83,6 +85,7 @@ class FakeServer {
                              grpc::ServerWriter<v1::WatchFineTuningJobResponse>&)>
       watch_job;
   Handler<v1::GetDeltaManifestRequest, v1::DeltaManifest> get_delta_manifest;
+  Handler<v1::GetDeltaLinksRequest, v1::DeltaLinks> get_delta_links;
   std::function<absl::Status(grpc::ServerContext&, const v1::ReadDeltaRequest&,
                              grpc::ServerWriter<v1::ReadDeltaResponse>&)>
       read_delta;
@@ -157,6 +160,16 @@ class FakeServer {
                                  v1::UploadStatus* response) override {
       return Run(fake->get_upload_status, *c, *request, *response);
     }
+    grpc::Status StartDirectUpload(grpc::ServerContext* c,
+                                   const v1::StartDirectUploadRequest* request,
+                                   v1::DirectUpload* response) override {
+      return Run(fake->start_direct_upload, *c, *request, *response);
+    }
+    grpc::Status FinishDirectUpload(grpc::ServerContext* c,
+                                    const v1::FinishDirectUploadRequest* request,
+                                    v1::Dataset* response) override {
+      return Run(fake->finish_direct_upload, *c, *request, *response);
+    }
     grpc::Status WriteDataset(grpc::ServerContext* c,
                               grpc::ServerReader<v1::WriteDatasetRequest>* reader,
                               v1::WriteDatasetResponse* response) override {
@@ -189,6 +202,10 @@ class FakeServer {
                                   const v1::GetDeltaManifestRequest* request,
                                   v1::DeltaManifest* response) override {
       return Run(fake->get_delta_manifest, *c, *request, *response);
+    }
+    grpc::Status GetDeltaLinks(grpc::ServerContext* c, const v1::GetDeltaLinksRequest* request,
+                               v1::DeltaLinks* response) override {
+      return Run(fake->get_delta_links, *c, *request, *response);
     }
     grpc::Status ReadDelta(grpc::ServerContext* c, const v1::ReadDeltaRequest* request,
                            grpc::ServerWriter<v1::ReadDeltaResponse>* writer) override {

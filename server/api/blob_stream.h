@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -22,23 +23,43 @@ struct BlobRange {
   std::string digest;  // checked when the range is the whole blob; empty for none
 };
 
+// What a call of BlobStream is answered with.
+template <typename Response>
+struct BlobAnswer {
+  // Both convert: what finds the bytes returns either.
+  BlobAnswer(BlobRange bytes)  // NOLINT(google-explicit-constructor)
+      : range(std::move(bytes)) {}
+  BlobAnswer(Response response)  // NOLINT(google-explicit-constructor)
+      : in_place(std::move(response)) {}
+
+  BlobRange range;
+  std::optional<Response> in_place;  // of the bytes
+};
+
 // A server-streaming RPC that sends part of a blob as messages with `data`. Deletes itself.
 template <typename Response>
 class BlobStream : public grpc::ServerWriteReactor<Response> {
  public:
-  // `open` authorises and finds the bytes; it runs on a thread for transfers.
+  // `open` authorises and finds the bytes, a BlobRange or a BlobAnswer<Response>; it runs on a
+  // thread for transfers.
   template <typename Open>
   BlobStream(const ApiContext& api, const char* method, grpc::CallbackServerContext* context,
              Open open)
       : call_(api, method), context_(context) {
     api.idle_streams.Suspend(context);
     api.transfers.Run([this, open = std::move(open)] {
-      absl::StatusOr<BlobRange> range = open(call_.Now());
-      if (!range.ok()) {
-        End(range.status());
+      absl::StatusOr<BlobAnswer<Response>> answer = open(call_.Now());
+      if (!answer.ok()) {
+        End(answer.status());
         return;
       }
-      range_ = *std::move(range);
+      if (answer->in_place.has_value()) {
+        response_ = *std::move(answer->in_place);
+        call_.api().idle_streams.WaitFrom(context_, call_.Now());
+        this->StartWrite(&response_);
+        return;
+      }
+      range_ = std::move(answer->range);
       next_ = range_.begin;
       Send();
     });
@@ -84,6 +105,7 @@ class BlobStream : public grpc::ServerWriteReactor<Response> {
       return;
     }
     sha_.Update(*bytes);
+    call_.api().metrics.CountSentBytes(static_cast<int64_t>(wanted));
     next_ += static_cast<int64_t>(wanted);
     response_.set_data(*std::move(bytes));
     // A client that does not read holds a file and a buffer: it is given up like one that is
@@ -98,6 +120,7 @@ class BlobStream : public grpc::ServerWriteReactor<Response> {
   }
 
   absl::Status CheckDigest() {
+    if (range_.reader == nullptr) return absl::OkStatus();
     const bool whole = range_.begin == 0 && range_.end == range_.reader->size_bytes();
     if (range_.digest.empty() || !whole || sha_.Finish() == range_.digest) return absl::OkStatus();
     return Corrupt();

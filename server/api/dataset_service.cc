@@ -113,4 +113,26 @@ grpc::ServerUnaryReactor* DatasetService::GetUploadStatus(grpc::CallbackServerCo
       });
 }
 
+grpc::ServerUnaryReactor* DatasetService::StartDirectUpload(
+    grpc::CallbackServerContext* context, const v1::StartDirectUploadRequest* request,
+    v1::DirectUpload* response) {
+  return UnaryOn(
+      api_.transfers, api_, "DatasetService/StartDirectUpload", context, Allowed::kTenant, response,
+      [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<v1::DirectUpload> {
+        BALLAST_ASSIGN_OR_RETURN(v1::DirectUpload upload,
+                                 direct_uploads_.Start(now, who.tenant, *request));
+        api_.metrics.CountLinks(upload.parts_size());
+        return upload;
+      });
+}
+
+grpc::ServerUnaryReactor* DatasetService::FinishDirectUpload(
+    grpc::CallbackServerContext* context, const v1::FinishDirectUploadRequest* request,
+    v1::Dataset* response) {
+  return UnaryOn(finishing_, api_, "DatasetService/FinishDirectUpload", context, Allowed::kTenant,
+                 response, [this, request](const Principal& who, absl::Time) {
+                   return direct_uploads_.Finish(who.tenant, *request);
+                 });
+}
+
 }  // namespace ballast::server

@@ -10,6 +10,9 @@
 #include "absl/synchronization/mutex.h"
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "server/api/call.h"
+#include "server/api/direct_upload.h"
+#include "server/api/executor.h"
+#include "server/api/unnamed_blobs.h"
 #include "server/core/blob_store.h"
 #include "server/core/dataset_catalog.h"
 
@@ -46,10 +49,22 @@ class UploadsInProgress {
 // ballast.v1.DatasetService. Thread safety: thread-safe.
 class DatasetService : public v1::DatasetService::CallbackService {
  public:
+  struct Limits {
+    int64_t max_dataset_bytes = 0;
+    int64_t upload_part_bytes = 0;  // of uploads by links
+  };
+
   // All must outlive the service.
   DatasetService(const ApiContext& api, DatasetCatalog& datasets, BlobStore& blobs,
-                 int64_t max_dataset_bytes)
-      : api_(api), datasets_(datasets), blobs_(blobs), max_dataset_bytes_(max_dataset_bytes) {}
+                 UnnamedBlobs& unnamed, const Limits& limits)
+      : api_(api),
+        datasets_(datasets),
+        blobs_(blobs),
+        max_dataset_bytes_(limits.max_dataset_bytes),
+        direct_uploads_({datasets, blobs, unnamed, uploads_, limits.max_dataset_bytes,
+                         limits.upload_part_bytes}) {
+    finishing_.Start(kFinishingThreads);
+  }
 
   grpc::ServerUnaryReactor* CreateDataset(grpc::CallbackServerContext* context,
                                           const v1::CreateDatasetRequest* request,
@@ -68,7 +83,15 @@ class DatasetService : public v1::DatasetService::CallbackService {
   grpc::ServerUnaryReactor* GetUploadStatus(grpc::CallbackServerContext* context,
                                             const v1::GetUploadStatusRequest* request,
                                             v1::UploadStatus* response) override;
+  grpc::ServerUnaryReactor* StartDirectUpload(grpc::CallbackServerContext* context,
+                                              const v1::StartDirectUploadRequest* request,
+                                              v1::DirectUpload* response) override;
+  grpc::ServerUnaryReactor* FinishDirectUpload(grpc::CallbackServerContext* context,
+                                               const v1::FinishDirectUploadRequest* request,
+                                               v1::Dataset* response) override;
 
+  // The server stops.
+  void Drain() { direct_uploads_.Drain(); }
   // Tells the catalog of uploads that have ended and of which it could not be told then.
   void EndLeftUploads();
 
@@ -78,6 +101,11 @@ class DatasetService : public v1::DatasetService::CallbackService {
   BlobStore& blobs_;
   const int64_t max_dataset_bytes_;
   UploadsInProgress uploads_;
+  DirectUploads direct_uploads_;
+  // Ends of uploads by links read all of their bytes: apart, so that many hold up no other
+  // transfer.
+  static constexpr int kFinishingThreads = 2;
+  Executor finishing_;
 };
 
 }  // namespace ballast::server

@@ -8,9 +8,18 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/core/records.h"
 #include "server/core/resource_name.h"
 
 namespace ballast::server {
+namespace {
+
+absl::Status Damaged() {
+  return MakeError(absl::StatusCode::kDataLoss, "BLOB_CORRUPT",
+                   "the stored bytes are damaged; tell the operator");
+}
+
+}  // namespace
 
 grpc::ServerUnaryReactor* DeltaService::GetDeltaManifest(grpc::CallbackServerContext* context,
                                                          const v1::GetDeltaManifestRequest* request,
@@ -38,44 +47,79 @@ grpc::ServerUnaryReactor* DeltaService::GetDeltaManifest(grpc::CallbackServerCon
       });
 }
 
-absl::StatusOr<BlobRange> DeltaService::OpenFile(const Principal& who,
-                                                 const v1::ReadDeltaRequest& request) {
-  BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDeltaName(request.name(), "name"));
+absl::StatusOr<BlobFile> DeltaService::FindFile(const Principal& who, const std::string& delta,
+                                                const std::string& path) {
+  BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDeltaName(delta, "name"));
   BALLAST_ASSIGN_OR_RETURN(const JobRecord record, jobs_.GetDelta(who.tenant, name));
   const auto file = std::find_if(record.delta_files().begin(), record.delta_files().end(),
-                                 [&](const BlobFile& f) { return f.path() == request.path(); });
-  if (file == record.delta_files().end()) {
-    return MakeError(absl::StatusCode::kNotFound, "DELTA_FILE_NOT_FOUND",
-                     "the manifest has no file of this path; read only those that it lists");
-  }
-  if (request.read_offset() < 0 || request.read_offset() > file->size_bytes() ||
+                                 [&](const BlobFile& f) { return f.path() == path; });
+  if (file != record.delta_files().end()) return *file;
+  return MakeError(absl::StatusCode::kNotFound, "DELTA_FILE_NOT_FOUND",
+                   "the manifest has no file of this path; read only those that it lists");
+}
+
+absl::Status DeltaService::BlobIsMissing(const Principal& who, const std::string& delta) {
+  BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDeltaName(delta, "name"));
+  BALLAST_RETURN_IF_ERROR(jobs_.GetDelta(who.tenant, name).status());
+  return Damaged();
+}
+
+absl::StatusOr<BlobRange> DeltaService::OpenFile(const Principal& who,
+                                                 const v1::ReadDeltaRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(const BlobFile file, FindFile(who, request.name(), request.path()));
+  if (request.read_offset() < 0 || request.read_offset() > file.size_bytes() ||
       request.read_limit() < 0) {
     return MakeError(
         absl::StatusCode::kOutOfRange, "READ_OFFSET_INVALID",
-        absl::StrCat("the file has ", file->size_bytes(),
+        absl::StrCat("the file has ", file.size_bytes(),
                      " bytes; read_offset must be from 0 to that, and read_limit not negative"),
-        {{"size_bytes", absl::StrCat(file->size_bytes())}});
+        {{"size_bytes", absl::StrCat(file.size_bytes())}});
   }
   BlobRange range;
-  auto reader = blobs_.Open(file->blob());
-  if (absl::IsNotFound(reader.status())) {
-    // It may have been deleted since.
-    BALLAST_RETURN_IF_ERROR(jobs_.GetDelta(who.tenant, name).status());
-  } else {
-    BALLAST_RETURN_IF_ERROR(reader.status());
-  }
-  if (!reader.ok() || (*reader)->size_bytes() != file->size_bytes()) {
-    return MakeError(absl::StatusCode::kDataLoss, "BLOB_CORRUPT",
-                     "the stored bytes are damaged; tell the operator");
-  }
+  auto reader = blobs_.Open(file.blob());
+  if (absl::IsNotFound(reader.status())) return BlobIsMissing(who, request.name());
+  BALLAST_RETURN_IF_ERROR(reader.status());
+  if ((*reader)->size_bytes() != file.size_bytes()) return Damaged();
   range.reader = *std::move(reader);
   range.begin = request.read_offset();
-  range.end = file->size_bytes();
+  range.end = file.size_bytes();
   if (request.read_limit() > 0 && request.read_limit() < range.end - range.begin) {
     range.end = range.begin + request.read_limit();
   }
-  range.digest = file->digest();
+  range.digest = file.digest();
   return range;
+}
+
+absl::StatusOr<v1::DeltaLinks> DeltaService::LinksTo(absl::Time now, const Principal& who,
+                                                     const v1::GetDeltaLinksRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(const BlobFile file, FindFile(who, request.name(), request.path()));
+  const auto blob = blobs_.ReadLinks(file.blob());
+  if (absl::IsNotFound(blob.status())) return BlobIsMissing(who, request.name());
+  BALLAST_RETURN_IF_ERROR(blob.status());
+  v1::DeltaLinks answer;
+  int64_t size_bytes = 0;
+  for (const BlobLink& link : blob->links) {
+    v1::DeltaLink& out = *answer.add_links();
+    out.set_url(link.url);
+    out.set_offset(link.offset);
+    out.set_size_bytes(link.size_bytes);
+    size_bytes += link.size_bytes;
+  }
+  if (size_bytes != file.size_bytes()) return Damaged();
+  *answer.mutable_expire_time() = ToTimestamp(now + blob->valid);
+  answer.set_size_bytes(file.size_bytes());
+  answer.set_digest(file.digest());
+  api_.metrics.CountLinks(answer.links_size());
+  return answer;
+}
+
+grpc::ServerUnaryReactor* DeltaService::GetDeltaLinks(grpc::CallbackServerContext* context,
+                                                      const v1::GetDeltaLinksRequest* request,
+                                                      v1::DeltaLinks* response) {
+  return UnaryOn(api_.transfers, api_, "DeltaService/GetDeltaLinks", context, Allowed::kTenant,
+                 response, [this, request](const Principal& who, absl::Time now) {
+                   return LinksTo(now, who, *request);
+                 });
 }
 
 grpc::ServerWriteReactor<v1::ReadDeltaResponse>* DeltaService::ReadDelta(

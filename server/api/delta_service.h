@@ -2,6 +2,8 @@
 #ifndef BALLAST_SERVER_API_DELTA_SERVICE_H_
 #define BALLAST_SERVER_API_DELTA_SERVICE_H_
 
+#include <string>
+
 #include "ballast/v1/delta_service.grpc.pb.h"
 #include "server/api/blob_stream.h"
 #include "server/api/call.h"
@@ -23,9 +25,19 @@ class DeltaService : public v1::DeltaService::CallbackService {
                                              v1::DeltaManifest* response) override;
   grpc::ServerWriteReactor<v1::ReadDeltaResponse>* ReadDelta(
       grpc::CallbackServerContext* context, const v1::ReadDeltaRequest* request) override;
+  grpc::ServerUnaryReactor* GetDeltaLinks(grpc::CallbackServerContext* context,
+                                          const v1::GetDeltaLinksRequest* request,
+                                          v1::DeltaLinks* response) override;
 
  private:
+  // A file of a delta that the caller may read.
+  absl::StatusOr<BlobFile> FindFile(const Principal& who, const std::string& delta,
+                                    const std::string& path);
+  // DATA_LOSS (BLOB_CORRUPT), or NOT_FOUND where the delta has been deleted since it was found.
+  absl::Status BlobIsMissing(const Principal& who, const std::string& delta);
   absl::StatusOr<BlobRange> OpenFile(const Principal& who, const v1::ReadDeltaRequest& request);
+  absl::StatusOr<v1::DeltaLinks> LinksTo(absl::Time now, const Principal& who,
+                                         const v1::GetDeltaLinksRequest& request);
 
   const ApiContext& api_;
   JobCatalog& jobs_;

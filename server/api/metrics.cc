@@ -36,6 +36,16 @@ Metrics::Metrics()
                     .Help("Bytes of data sets received.")
                     .Register(*registry_)
                     .Add({})),
+      sent_(prometheus::BuildCounter()
+                .Name("ballast_server_sent_bytes_total")
+                .Help("Bytes of blobs sent to customers and workers.")
+                .Register(*registry_)
+                .Add({})),
+      links_(prometheus::BuildCounter()
+                 .Name("ballast_server_links_total")
+                 .Help("Links to the object store given to customers and workers.")
+                 .Register(*registry_)
+                 .Add({})),
       leases_lost_(prometheus::BuildCounter()
                        .Name("ballast_server_leases_lost_total")
                        .Help("Leases that ended because their worker was silent or forgot them.")
@@ -83,6 +93,8 @@ void Metrics::CountRpc(const char* method, absl::StatusCode code, absl::Duration
 }
 
 void Metrics::CountUploadedBytes(int64_t bytes) { uploaded_.Increment(static_cast<double>(bytes)); }
+void Metrics::CountSentBytes(int64_t bytes) { sent_.Increment(static_cast<double>(bytes)); }
+void Metrics::CountLinks(int64_t links) { links_.Increment(static_cast<double>(links)); }
 void Metrics::SetLeasesLost(int64_t total) {
   leases_lost_.Increment(static_cast<double>(total) - leases_lost_.Value());
 }

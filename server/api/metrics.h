@@ -32,6 +32,8 @@ class Metrics {
   // A finished RPC. `method` is "Service/Method".
   void CountRpc(const char* method, absl::StatusCode code, absl::Duration took);
   void CountUploadedBytes(int64_t bytes);
+  void CountSentBytes(int64_t bytes);
+  void CountLinks(int64_t links);
   // `total` since the start of the server; called by one thread at a time.
   void SetLeasesLost(int64_t total);
   void SetJobs(const std::string& state, int64_t count);
@@ -46,6 +48,8 @@ class Metrics {
   prometheus::Family<prometheus::Counter>& rpcs_;
   prometheus::Family<prometheus::Histogram>& latency_;
   prometheus::Counter& uploaded_;
+  prometheus::Counter& sent_;
+  prometheus::Counter& links_;
   prometheus::Counter& leases_lost_;
   prometheus::Family<prometheus::Gauge>& jobs_;
   prometheus::Family<prometheus::Gauge>& vectors_;

@@ -105,6 +105,18 @@ class SampleReturn : public ClientStream<ReturnSampleRequest> {
   std::string worker_id_;
 };
 
+worker::v1::ReadBlobResponse ResponseOf(const BlobLinks& links) {
+  worker::v1::ReadBlobResponse response;
+  worker::v1::BlobLinks& all = *response.mutable_links();
+  for (const BlobLink& link : links.links) {
+    worker::v1::BlobLink& out = *all.add_links();
+    out.set_url(link.url);
+    out.set_offset(link.offset);
+    out.set_size_bytes(link.size_bytes);
+  }
+  return response;
+}
+
 absl::Status ResultInvalid(const BlobFile& file, const std::string& what) {
   return MakeError(absl::StatusCode::kInvalidArgument, "RESULT_INVALID",
                    absl::StrCat("the file ", file.path(), " ", what, "; write it again"));
@@ -163,14 +175,22 @@ grpc::ServerUnaryReactor* WorkerService::Synchronize(grpc::CallbackServerContext
   return call;
 }
 
-absl::StatusOr<BlobRange> WorkerService::OpenBlob(absl::Time now,
-                                                  const worker::v1::ReadBlobRequest& request) {
+absl::StatusOr<BlobAnswer<worker::v1::ReadBlobResponse>> WorkerService::OpenBlob(
+    absl::Time now, const worker::v1::ReadBlobRequest& request) {
   if (request.has_lease()) {
     BALLAST_RETURN_IF_ERROR(
         plane_.CheckReadable(now, request.worker_id(), request.lease(), request.blob()));
   } else {
     BALLAST_RETURN_IF_ERROR(
         broker_.CheckReadable(now, request.sample_id(), request.worker_id(), request.blob()));
+  }
+  if (request.accepts_links()) {
+    const auto links = blobs_.ReadLinks(request.blob());
+    if (links.ok()) {
+      api_.metrics.CountLinks(static_cast<int64_t>(links->links.size()));
+      return ResponseOf(*links);
+    }
+    if (ErrorReason(links.status()) != "LINKS_UNAVAILABLE") return links.status();
   }
   BlobRange range;
   BALLAST_ASSIGN_OR_RETURN(range.reader, blobs_.Open(request.blob()));

@@ -36,7 +36,8 @@ class WorkerService : public worker::v1::WorkerService::CallbackService {
       grpc::CallbackServerContext* context, worker::v1::ReturnSampleResponse* response) override;
 
  private:
-  absl::StatusOr<BlobRange> OpenBlob(absl::Time now, const worker::v1::ReadBlobRequest& request);
+  absl::StatusOr<BlobAnswer<worker::v1::ReadBlobResponse>> OpenBlob(
+      absl::Time now, const worker::v1::ReadBlobRequest& request);
   // OK when every file that a Finished names is stored with its size and digest. INVALID_ARGUMENT
   // (RESULT_INVALID).
   absl::Status CheckResult(absl::Time now, const worker::v1::SynchronizeRequest& request);

@@ -35,6 +35,11 @@ absl::Status BlobNotFound(const std::string& name) {
                    absl::StrCat("the blob ", name, " is not stored"), {{"blob", name}});
 }
 
+absl::Status LinksUnavailable() {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "LINKS_UNAVAILABLE",
+                   "this server gives no links to its store; read and write through the server");
+}
+
 absl::Status CheckBlobDigest(const std::string& actual, std::string_view expected) {
   if (expected.empty() || expected == actual) return absl::OkStatus();
   return MakeError(absl::StatusCode::kInvalidArgument, "DIGEST_MISMATCH",

@@ -17,6 +17,9 @@ absl::Status CheckBlobName(const std::string& name);
 // NOT_FOUND (BLOB_NOT_FOUND).
 absl::Status BlobNotFound(const std::string& name);
 
+// FAILED_PRECONDITION (LINKS_UNAVAILABLE).
+absl::Status LinksUnavailable();
+
 // INVALID_ARGUMENT (DIGEST_MISMATCH) when `expected` is not empty and not `actual`.
 absl::Status CheckBlobDigest(const std::string& actual, std::string_view expected);
 

@@ -262,4 +262,22 @@ absl::Status LocalBlobStore::DeletePrefix(const std::string& prefix) {
   return SyncDirectory(ParentOf(path));
 }
 
+absl::StatusOr<BlobLinks> LocalBlobStore::ReadLinks(const std::string& name) {
+  return LinksUnavailable();
+}
+
+absl::StatusOr<BlobWriteLink> LocalBlobStore::WriteLink(const std::string& name) {
+  return LinksUnavailable();
+}
+
+absl::StatusOr<std::map<std::string, int64_t>> LocalBlobStore::WrittenByLinks(
+    const std::string& prefix) {
+  return LinksUnavailable();
+}
+
+absl::Status LocalBlobStore::CopyWritten(const std::string& name,
+                                         const std::vector<std::string>& parts) {
+  return LinksUnavailable();
+}
+
 }  // namespace ballast::server

@@ -2,8 +2,10 @@
 #ifndef BALLAST_SERVER_BLOB_LOCAL_BLOB_STORE_H_
 #define BALLAST_SERVER_BLOB_LOCAL_BLOB_STORE_H_
 
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/core/blob_store.h"
@@ -12,7 +14,7 @@ namespace ballast::server {
 
 // Blobs as files below a folder, readable by its user alone. A blob is written under another name,
 // synced, renamed into place, and its folder synced; what a crash leaves under other names is
-// deleted by OpenRoot.
+// deleted by OpenRoot. There are no links.
 class LocalBlobStore : public BlobStore {
  public:
   // Makes the folder when missing.
@@ -24,6 +26,11 @@ class LocalBlobStore : public BlobStore {
   absl::StatusOr<int64_t> Size(const std::string& name) override;
   absl::Status Adopt(const std::string& name, const std::string& local_path) override;
   absl::Status DeletePrefix(const std::string& prefix) override;
+
+  absl::StatusOr<BlobLinks> ReadLinks(const std::string& name) override;
+  absl::StatusOr<BlobWriteLink> WriteLink(const std::string& name) override;
+  absl::StatusOr<std::map<std::string, int64_t>> WrittenByLinks(const std::string& prefix) override;
+  absl::Status CopyWritten(const std::string& name, const std::vector<std::string>& parts) override;
 
  private:
   explicit LocalBlobStore(std::string root) : root_(std::move(root)) {}

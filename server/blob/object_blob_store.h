@@ -4,10 +4,13 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "server/blob/object_store_client.h"
 #include "server/core/blob_store.h"
 
@@ -19,12 +22,18 @@ namespace ballast::server {
 // append, one is told.
 class ObjectBlobStore : public BlobStore {
  public:
+  struct LinkOptions {
+    absl::Duration valid = absl::Minutes(5);  // whole seconds
+    std::string endpoint;  // where links lead to; empty: to the endpoint of `options`
+  };
+
   // `url`: s3://BUCKET/PREFIX and so on, see ballast_object_store.h. Writes and deletes an object,
   // so that what cannot work is known at the start: FAILED_PRECONDITION (OBJECT_STORE_UNFIT) where
   // the store does not have PutNew, UNAVAILABLE (OBJECT_STORE) where it cannot be reached or
-  // refuses.
+  // refuses. Without `links` there are none.
   static absl::StatusOr<std::unique_ptr<ObjectBlobStore>> Open(
-      const std::string& url, const std::map<std::string, std::string>& options);
+      const std::string& url, const std::map<std::string, std::string>& options,
+      const std::optional<LinkOptions>& links = std::nullopt);
 
   absl::StatusOr<std::unique_ptr<BlobWriter>> Create(const std::string& name) override;
   absl::StatusOr<std::unique_ptr<BlobAppender>> OpenAppend(const std::string& name) override;
@@ -33,11 +42,24 @@ class ObjectBlobStore : public BlobStore {
   absl::Status Adopt(const std::string& name, const std::string& local_path) override;
   absl::Status DeletePrefix(const std::string& prefix) override;
 
+  absl::StatusOr<BlobLinks> ReadLinks(const std::string& name) override;
+  absl::StatusOr<BlobWriteLink> WriteLink(const std::string& name) override;
+  absl::StatusOr<std::map<std::string, int64_t>> WrittenByLinks(const std::string& prefix) override;
+  absl::Status CopyWritten(const std::string& name, const std::vector<std::string>& parts) override;
+
  private:
-  explicit ObjectBlobStore(std::unique_ptr<ObjectStoreClient> client)
-      : client_(std::move(client)) {}
+  // What signs links.
+  struct Signing {
+    std::unique_ptr<ObjectStoreClient> client;
+    absl::Duration valid;
+    std::map<std::string, std::string> write_headers;
+  };
+
+  ObjectBlobStore(std::unique_ptr<ObjectStoreClient> client, std::optional<Signing> signing)
+      : client_(std::move(client)), signing_(std::move(signing)) {}
 
   const std::unique_ptr<ObjectStoreClient> client_;
+  const std::optional<Signing> signing_;
 };
 
 }  // namespace ballast::server

@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -18,12 +19,16 @@
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "server/testing/blob_store_suite.h"
+#include "server/testing/by_link.h"
 #include "server/testing/test_object_store.h"
 
 namespace ballast::server {
 namespace {
 
+using ::ballast::server::testing::BlobLinkSuite;
 using ::ballast::server::testing::BlobStoreSuite;
+using ::ballast::server::testing::GetByLink;
+using ::ballast::server::testing::PutByLink;
 using ::ballast::server::testing::TestObjectStore;
 using ::ballast::testing::StatusIs;
 using ::testing::HasSubstr;
@@ -34,19 +39,30 @@ constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr auto kUnavailable = absl::StatusCode::kUnavailable;
 
 // A prefix of its own for each folder.
-std::unique_ptr<BlobStore> MakeObjects(const std::string& folder) {
+std::unique_ptr<BlobStore> MakeObjectsWith(
+    const std::string& folder, const std::optional<ObjectBlobStore::LinkOptions>& links) {
   const TestObjectStore there = TestObjectStore::Find();
   return std::move(
              ObjectBlobStore::Open(absl::StrCat(there.url, "/a/prefix/",
                                                 std::filesystem::path(folder).filename().string()),
-                                   there.options))
+                                   there.options, links))
       .value();
+}
+
+std::unique_ptr<BlobStore> MakeObjects(const std::string& folder) {
+  return MakeObjectsWith(folder, std::nullopt);
+}
+
+std::unique_ptr<BlobStore> MakeObjectsWithLinks(const std::string& folder) {
+  return MakeObjectsWith(folder, ObjectBlobStore::LinkOptions());
 }
 
 }  // namespace
 
 namespace testing {
 INSTANTIATE_TEST_SUITE_P(Objects, BlobStoreSuite, ::testing::Values(MakeObjects));
+INSTANTIATE_TEST_SUITE_P(ObjectsWithLinks, BlobStoreSuite, ::testing::Values(MakeObjectsWithLinks));
+INSTANTIATE_TEST_SUITE_P(ObjectsWithLinks, BlobLinkSuite, ::testing::Values(MakeObjectsWithLinks));
 }  // namespace testing
 
 namespace {
@@ -215,12 +231,62 @@ TEST_F(ObjectBlobStoreTest, RefusesWhatNoStoreHas) {
               StatusIs(kInvalid, "CONFIG_INVALID"));
 }
 
+TEST_F(ObjectBlobStoreTest, AnExpiredLinkIsRefused) {
+  constexpr auto kDenied = absl::StatusCode::kPermissionDenied;
+  ASSERT_OK_AND_ASSIGN(const auto store,
+                       ObjectBlobStore::Open(url_, there_.options,
+                                             ObjectBlobStore::LinkOptions{absl::Seconds(2), ""}));
+  ASSERT_OK(objects_->Put("a", "bytes"));
+  ASSERT_OK_AND_ASSIGN(const BlobLinks links, store->ReadLinks("a"));
+  ASSERT_OK_AND_ASSIGN(const BlobWriteLink write, store->WriteLink("in/0"));
+  EXPECT_EQ(GetByLink(links.links[0].url, 0, 5).value(), "bytes");
+  absl::Status refused;
+  for (const absl::Time begin = absl::Now(); refused.ok();) {
+    ASSERT_LT(absl::Now() - begin, absl::Seconds(20));
+    refused = GetByLink(links.links[0].url, 0, 5).status();
+  }
+  EXPECT_THAT(refused, StatusIs(kDenied, "LINK_REFUSED"));
+  EXPECT_THAT(PutByLink(write.url, write.headers, "late"), StatusIs(kDenied, "LINK_REFUSED"));
+  EXPECT_THAT(store->WrittenByLinks("in").value(), IsEmpty());
+}
+
+TEST_F(ObjectBlobStoreTest, LinksLeadToTheEndpointThatTheyAreFor) {
+  ASSERT_OK_AND_ASSIGN(
+      const auto store,
+      ObjectBlobStore::Open(url_, there_.options,
+                            ObjectBlobStore::LinkOptions{absl::Minutes(1), "https://outside:9"}));
+  ASSERT_OK(objects_->Put("a", "bytes"));
+  ASSERT_OK_AND_ASSIGN(const BlobLinks links, store->ReadLinks("a"));
+  EXPECT_THAT(links.links.at(0).url, ::testing::StartsWith("https://outside:9/"));
+  EXPECT_THAT(store->WriteLink("in/0").value().url, ::testing::StartsWith("https://outside:9/"));
+  // The server itself goes on by its own.
+  EXPECT_EQ(store->Size("a").value(), 5);
+}
+
+TEST_F(ObjectBlobStoreTest, ALinkHoldsNoSecretKey) {
+  ASSERT_OK_AND_ASSIGN(const auto store,
+                       ObjectBlobStore::Open(url_, there_.options, ObjectBlobStore::LinkOptions()));
+  const std::string url = store->WriteLink("in/0").value().url;
+  EXPECT_THAT(url, Not(HasSubstr(there_.options.at("secret_access_key"))));
+  EXPECT_THAT(url, HasSubstr("X-Amz-Expires=300"));
+}
+
 // Google's and Azure's clouds cannot be reached by tests: this is that their URLs and options are
 // understood, no more.
 TEST_F(ObjectBlobStoreTest, KnowsTheUrlsOfOtherClouds) {
   EXPECT_OK(ObjectStoreClient::Open("gs://bucket/prefix", {{"skip_signature", "true"}}));
   EXPECT_OK(ObjectStoreClient::Open("az://container/prefix",
                                     {{"account_name", "someone"}, {"access_key", "c29tZXRoaW5n"}}));
+}
+
+TEST_F(ObjectBlobStoreTest, SignsLinksOfAzure) {
+  ASSERT_OK_AND_ASSIGN(const auto azure, ObjectStoreClient::Open("az://container/prefix",
+                                                                 {{"account_name", "someone"},
+                                                                  {"access_key", "c29tZXRoaW5n"}}));
+  ASSERT_OK_AND_ASSIGN(const std::string url,
+                       azure->Link("a", ObjectStoreClient::LinkFor::kPut, absl::Minutes(5)));
+  EXPECT_THAT(url, HasSubstr("/container/prefix/a?"));
+  EXPECT_THAT(url, HasSubstr("sig="));
 }
 
 }  // namespace

@@ -150,6 +150,23 @@ absl::StatusOr<std::unique_ptr<ObjectStoreClient::Upload>> ObjectStoreClient::St
   return std::unique_ptr<Upload>(new Upload(upload, path));
 }
 
+absl::Status ObjectStoreClient::Copy(const std::string& from, const std::string& to) {
+  bool done = false;
+  BallastTextBuffer error{};
+  const int32_t code = ballast_objects_copy(store_.get(), ToRust(from), ToRust(to), &done, &error);
+  return StatusOf(code, error, "copy", from, BALLAST_OBJECTS_NOT_FOUND);
+}
+
+absl::StatusOr<std::string> ObjectStoreClient::Link(const std::string& path, LinkFor what,
+                                                    absl::Duration valid) {
+  BallastTextBuffer url{}, error{};
+  const int32_t code =
+      ballast_objects_link(store_.get(), ToRust(path), what == LinkFor::kPut,
+                           static_cast<uint32_t>(absl::ToInt64Seconds(valid)), &url, &error);
+  BALLAST_RETURN_IF_ERROR(StatusOf(code, error, "sign a link to", path));
+  return TakeBuffer(url);
+}
+
 absl::Status ObjectStoreClient::Upload::Part(std::string_view bytes) {
   bool done = false;
   BallastTextBuffer error{};

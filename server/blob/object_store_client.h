@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "common/rust/include/ballast_object_store.h"
 
 namespace ballast::server {
@@ -71,6 +72,12 @@ class ObjectStoreClient {
   // The object and all below path + "/".
   absl::Status DeletePrefix(const std::string& path);
   absl::StatusOr<std::unique_ptr<Upload>> StartUpload(const std::string& path);
+  // Makes `to` what `from` is, by a copy that the store makes.
+  absl::Status Copy(const std::string& from, const std::string& to);
+  // A URL by which whoever has it can get, or put, the object for so long, which is more than 0
+  // and in whole seconds: a secret.
+  enum class LinkFor { kGet, kPut };
+  absl::StatusOr<std::string> Link(const std::string& path, LinkFor what, absl::Duration valid);
 
  private:
   struct Free {

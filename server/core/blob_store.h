@@ -4,12 +4,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace ballast::server {
 
@@ -54,12 +57,33 @@ class BlobReader {
   virtual int64_t size_bytes() const = 0;
 };
 
+// A piece of a blob that whoever has the URL can GET, without this server: a secret.
+struct BlobLink {
+  std::string url;
+  int64_t offset = 0;  // of its first byte in the blob
+  int64_t size_bytes = 0;
+};
+
+// The pieces of a blob, in order and without gaps; none for a blob without bytes.
+struct BlobLinks {
+  std::vector<BlobLink> links;
+  absl::Duration valid;  // from now on
+};
+
+// Where whoever has the URL can PUT bytes, without this server: a secret.
+struct BlobWriteLink {
+  std::string url;
+  std::map<std::string, std::string> headers;  // to send with them
+  absl::Duration valid;                        // from now on
+};
+
 // Named bytes on durable storage. Names are "/"-separated parts of letters, digits, "-", "_", "."
 // and ":", none of them empty, "." or ".."; others are refused: INVALID_ARGUMENT
 // (BLOB_NAME_INVALID). A name is either written (Create, Adopt) or appended to (OpenAppend), and no
 // name is another one's beginning. Thread safety: thread-safe; several writers of one name: the
 // last Commit wins. Failures: NOT_FOUND (BLOB_NOT_FOUND), RESOURCE_EXHAUSTED (DISK_FULL),
-// UNAVAILABLE (FILE_IO, OBJECT_STORE).
+// UNAVAILABLE (FILE_IO, OBJECT_STORE); of what is about links, FAILED_PRECONDITION
+// (LINKS_UNAVAILABLE) from a store that has none.
 class BlobStore {
  public:
   virtual ~BlobStore() = default;
@@ -73,6 +97,19 @@ class BlobStore {
   virtual absl::Status Adopt(const std::string& name, const std::string& local_path) = 0;
   // Deletes the blob `prefix` and all whose name begins with `prefix` + "/". Missing ones are OK.
   virtual absl::Status DeletePrefix(const std::string& prefix) = 0;
+
+  // Where the blob can be read.
+  virtual absl::StatusOr<BlobLinks> ReadLinks(const std::string& name) = 0;
+  // Where a part can be written. `name` is for links alone: its bytes may be replaced for as long
+  // as one of them is valid, so nothing that was checked is ever read from there.
+  virtual absl::StatusOr<BlobWriteLink> WriteLink(const std::string& name) = 0;
+  // What was written by links below `prefix` + "/": sizes, by the rest of the name.
+  virtual absl::StatusOr<std::map<std::string, int64_t>> WrittenByLinks(
+      const std::string& prefix) = 0;
+  // Makes `name`, which is not there, a blob of copies of `parts`, which were written by links, one
+  // after the other. A failure may leave some of it: DeletePrefix.
+  virtual absl::Status CopyWritten(const std::string& name,
+                                   const std::vector<std::string>& parts) = 0;
 };
 
 }  // namespace ballast::server

@@ -6,6 +6,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/status_macros.h"
 #include "server/core/admission.h"
+#include "server/core/dataset_rules.h"
 #include "server/core/job_catalog.h"
 #include "server/core/job_state.h"
 #include "server/core/live_servers.h"
@@ -14,31 +15,9 @@
 #include "server/core/request_id.h"
 
 namespace ballast::server {
-
-absl::Status UploadInProgress(const std::string& name) {
-  return WithRetry(
-      MakeError(absl::StatusCode::kAborted, "UPLOAD_IN_PROGRESS",
-                absl::StrCat("another upload is writing to ", name,
-                             "; let it finish or end it, then go on from GetUploadStatus")),
-      absl::Seconds(1));
-}
-
 namespace {
 
 using v1::Dataset;
-
-absl::StatusOr<DatasetRecord> Find(Transaction& tx, const std::string& tenant,
-                                   const TenantName& name, Hold hold = Hold::kNone) {
-  if (name.tenant != tenant) return DatasetNotFound(name);
-  BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<DatasetRecord>(tx, name.tenant, name.id, hold));
-  if (!record.has_value()) return DatasetNotFound(name);
-  return *std::move(record);
-}
-
-void SetState(DatasetRecord& record, Dataset::State state) {
-  record.mutable_dataset()->set_state(state);
-  record.mutable_dataset()->set_etag(absl::StrCat(static_cast<int>(state)));
-}
 
 absl::Status CheckShape(const Dataset& dataset) {
   BALLAST_RETURN_IF_ERROR(CheckDisplayName(dataset.display_name(), "dataset.display_name"));
@@ -67,61 +46,6 @@ absl::StatusOr<std::string> JobThatReads(Transaction& tx, const DatasetRecord& r
   return found;
 }
 
-absl::Status UploadFinished(const DatasetRecord& record) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
-                   absl::StrCat(record.dataset().name(),
-                                " has its bytes already; create another data set for other rows"));
-}
-
-// OK when no other server has the upload.
-absl::Status CheckUploadIsFree(Transaction& tx, const DatasetRecord& record) {
-  BALLAST_ASSIGN_OR_RETURN(const bool elsewhere, IsAtAnotherServer(tx, record.written_at()));
-  return elsewhere ? UploadInProgress(record.dataset().name()) : absl::OkStatus();
-}
-
-// OK when the upload is at this server.
-absl::Status CheckUploadIsHere(const Transaction& tx, const JobStore& store,
-                               const DatasetRecord& record) {
-  if (!store.shared() || record.written_at() == tx.owner()) return absl::OkStatus();
-  return UploadInProgress(record.dataset().name());
-}
-
-// Bytes of a tenant's data sets, and the blobs of those whose upload has not ended.
-struct StoredDatasets {
-  int64_t bytes = 0;
-  std::vector<std::string> unfinished;
-};
-
-absl::StatusOr<StoredDatasets> DatasetsOf(Transaction& tx, const std::string& tenant) {
-  constexpr int kPage = 100;
-  StoredDatasets found;
-  for (int64_t before = 0;;) {
-    BALLAST_ASSIGN_OR_RETURN(const auto rows,
-                             tx.ListByScope(Kind::kDataset, tenant, before, kPage));
-    for (const Row& row : rows) {
-      BALLAST_ASSIGN_OR_RETURN(const auto record, FromRow<DatasetRecord>(row));
-      if (record.dataset().state() == Dataset::AWAITING_UPLOAD) {
-        found.unfinished.push_back(record.blob());
-      } else {
-        found.bytes += record.dataset().size_bytes();
-      }
-    }
-    if (rows.size() < kPage) return found;
-    before = rows.back().sequence;
-  }
-}
-
-// OK when `size_bytes` more than the `stored` ones are within the quota.
-absl::Status CheckQuotaOfBytes(int64_t stored, int64_t size_bytes, const TenantQuota& quota) {
-  if (stored + size_bytes <= quota.max_dataset_bytes) return absl::OkStatus();
-  return MakeError(
-      absl::StatusCode::kResourceExhausted, "QUOTA_DATASET_BYTES",
-      absl::StrCat("your data sets have ", stored, " bytes, and with ", size_bytes,
-                   " more they would go beyond your quota of ", quota.max_dataset_bytes,
-                   "; delete some, or ask the operator for more"),
-      {{"limit", absl::StrCat(quota.max_dataset_bytes)}});
-}
-
 }  // namespace
 
 absl::StatusOr<Dataset> DatasetCatalog::Create(absl::Time now, const std::string& tenant,
@@ -139,7 +63,7 @@ absl::StatusOr<Dataset> DatasetCatalog::Create(absl::Time now, const std::string
     BALLAST_ASSIGN_OR_RETURN(const std::string earlier,
                              FindEarlier(tx, tenant, request.request_id(), digest));
     if (!earlier.empty()) {
-      BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, {tenant, earlier}));
+      BALLAST_ASSIGN_OR_RETURN(record, FindDataset(tx, tenant, {tenant, earlier}));
       return absl::OkStatus();
     }
     BALLAST_ASSIGN_OR_RETURN(const auto base, GetRecord<BaseModelRecord>(tx, "", base_id));
@@ -156,7 +80,7 @@ absl::StatusOr<Dataset> DatasetCatalog::Create(absl::Time now, const std::string
     dataset.set_tokenizer_digest(base->model().tokenizer_digest());
     dataset.set_template_digest(base->model().template_digest());
     *dataset.mutable_create_time() = ToTimestamp(now);
-    SetState(record, Dataset::AWAITING_UPLOAD);
+    SetDatasetState(record, Dataset::AWAITING_UPLOAD);
     BALLAST_RETURN_IF_ERROR(InsertRecord(tx, record));
     return Remember(tx, tenant, request.request_id(), digest, record.id());
   }));
@@ -168,7 +92,7 @@ absl::StatusOr<DatasetRecord> DatasetCatalog::GetRecordOf(const std::string& ten
                                                           const TenantName& name) {
   DatasetRecord record;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name));
+    BALLAST_ASSIGN_OR_RETURN(record, FindDataset(tx, tenant, name));
     return absl::OkStatus();
   }));
   return record;
@@ -205,8 +129,9 @@ absl::StatusOr<v1::ListDatasetsResponse> DatasetCatalog::List(
 
 absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName& name,
                                     const std::string& etag) {
+  DirectUploadRecord given_up;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const DatasetRecord record, Find(tx, tenant, name, Hold::kExclusive));
+    BALLAST_ASSIGN_OR_RETURN(DatasetRecord record, FindDataset(tx, tenant, name, Hold::kExclusive));
     if (!etag.empty() && etag != record.dataset().etag()) {
       return MakeError(
           absl::StatusCode::kAborted, "ETAG_MISMATCH",
@@ -221,87 +146,14 @@ absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName&
           absl::StrCat(job, " reads this data set; cancel it or wait until it has ended"),
           {{"job", job}});
     }
+    given_up = record.direct_upload();
+    BALLAST_RETURN_IF_ERROR(StrikeDirectUpload(tx, record));
     BALLAST_RETURN_IF_ERROR(tx.Delete(Kind::kDataset, record.tenant(), record.id()));
     return tx.AddGarbage(record.blob());
   }));
+  CollectAgain(given_up);
   listener_.GarbageAdded();
   return absl::OkStatus();
-}
-
-absl::Status DatasetCatalog::CheckRoom(
-    const std::string& tenant, int64_t size_bytes,
-    const std::function<absl::StatusOr<int64_t>(const std::string& blob)>& unfinished) {
-  const TenantQuota& quota = quotas_.Of(tenant);
-  if (quota.max_dataset_bytes == 0) return absl::OkStatus();
-  StoredDatasets stored;
-  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(stored, DatasetsOf(tx, tenant));
-    return absl::OkStatus();
-  }));
-  // Outside the transaction: it may ask a store behind a network.
-  for (const std::string& blob : stored.unfinished) {
-    BALLAST_ASSIGN_OR_RETURN(const int64_t bytes, unfinished(blob));
-    stored.bytes += bytes;
-  }
-  return CheckQuotaOfBytes(stored.bytes, size_bytes, quota);
-}
-
-absl::StatusOr<DatasetRecord> DatasetCatalog::BeginUpload(const std::string& tenant,
-                                                          const TenantName& name) {
-  DatasetRecord record;
-  const auto begin = [&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name, Hold::kExclusive));
-    if (record.dataset().state() != Dataset::AWAITING_UPLOAD) return UploadFinished(record);
-    if (!store_.shared()) return absl::OkStatus();
-    BALLAST_RETURN_IF_ERROR(CheckUploadIsFree(tx, record));
-    record.set_written_at(store_.owner());
-    return ReplaceRecord(tx, record);
-  };
-  BALLAST_RETURN_IF_ERROR(store_.shared() ? store_.Update(begin) : store_.Read(begin));
-  return record;
-}
-
-absl::Status DatasetCatalog::EndUpload(const TenantName& name) {
-  if (!store_.shared()) return absl::OkStatus();
-  return store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(auto record,
-                             GetRecord<DatasetRecord>(tx, name.tenant, name.id, Hold::kExclusive));
-    if (!record.has_value() || record->written_at() != store_.owner()) return absl::OkStatus();
-    record->clear_written_at();
-    return ReplaceRecord(tx, *record);
-  });
-}
-
-absl::Status DatasetCatalog::CheckUpload(const TenantName& name) {
-  if (!store_.shared()) return absl::OkStatus();
-  return store_.Read([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(const auto record, GetRecord<DatasetRecord>(tx, name.tenant, name.id));
-    if (!record.has_value()) return DatasetNotFound(name);
-    return CheckUploadIsHere(tx, store_, *record);
-  });
-}
-
-absl::StatusOr<Dataset> DatasetCatalog::FinishUpload(const std::string& tenant,
-                                                     const TenantName& name, int64_t size_bytes,
-                                                     const std::string& digest) {
-  DatasetRecord record;
-  BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name, Hold::kExclusive));
-    if (record.dataset().state() != Dataset::AWAITING_UPLOAD) return UploadFinished(record);
-    BALLAST_RETURN_IF_ERROR(CheckUploadIsHere(tx, store_, record));
-    record.clear_written_at();
-    if (const TenantQuota& quota = quotas_.Of(tenant); quota.max_dataset_bytes != 0) {
-      BALLAST_ASSIGN_OR_RETURN(const StoredDatasets stored, DatasetsOf(tx, tenant));
-      BALLAST_RETURN_IF_ERROR(CheckQuotaOfBytes(stored.bytes, size_bytes, quota));
-    }
-    SetState(record, Dataset::VALIDATING);
-    record.mutable_dataset()->set_size_bytes(size_bytes);
-    record.mutable_dataset()->set_digest(digest);
-    return ReplaceRecord(tx, record);
-  }));
-  PassKillPoint("server.upload.recorded");
-  listener_.DatasetUploaded();
-  return record.dataset();
 }
 
 absl::StatusOr<std::optional<DatasetCatalog::ToValidate>> DatasetCatalog::FindToValidate(
@@ -376,7 +228,7 @@ absl::Status DatasetCatalog::StoreReport(const ToValidate& checked,
     *record->mutable_dataset()->mutable_report() = report;
     record->mutable_dataset()->set_tokenizer_digest(checked.base.model().tokenizer_digest());
     record->mutable_dataset()->set_template_digest(checked.base.model().template_digest());
-    SetState(*record, report.rows_accepted() > 0 ? Dataset::READY : Dataset::INVALID);
+    SetDatasetState(*record, report.rows_accepted() > 0 ? Dataset::READY : Dataset::INVALID);
     return ReplaceRecord(tx, *record);
   });
 }

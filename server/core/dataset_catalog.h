@@ -3,12 +3,14 @@
 #define BALLAST_SERVER_CORE_DATASET_CATALOG_H_
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ballast/v1/dataset_service.pb.h"
 #include "server/core/collaborators.h"
@@ -40,24 +42,48 @@ class DatasetCatalog {
 
   // The record, in any state.
   absl::StatusOr<DatasetRecord> GetRecordOf(const std::string& tenant, const TenantName& name);
-  // OK when the tenant may have `size_bytes` more in its data sets, beside what is stored of
-  // unfinished uploads, `unfinished(blob)` bytes each. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
+  // OK when the tenant may have `size_bytes` more in its data sets, that of the id `except` aside,
+  // beside what is stored of unfinished uploads, `unfinished(blob)` bytes each, and what is
+  // declared of those by links. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
   absl::Status CheckRoom(
       const std::string& tenant, int64_t size_bytes,
-      const std::function<absl::StatusOr<int64_t>(const std::string& blob)>& unfinished);
+      const std::function<absl::StatusOr<int64_t>(const std::string& blob)>& unfinished,
+      const std::string& except = "");
   // Keeps other servers from writing to the data set until EndUpload or FinishUpload; this one's
-  // calls the caller keeps apart. ABORTED (UPLOAD_IN_PROGRESS), FAILED_PRECONDITION
-  // (UPLOAD_FINISHED).
+  // calls the caller keeps apart. An upload by links is given up. ABORTED (UPLOAD_IN_PROGRESS),
+  // FAILED_PRECONDITION (UPLOAD_FINISHED).
   absl::StatusOr<DatasetRecord> BeginUpload(const std::string& tenant, const TenantName& name);
   absl::Status EndUpload(const TenantName& name);
   // OK when the upload that has begun here still is: ABORTED (UPLOAD_IN_PROGRESS) when the others
   // took this server for gone.
   absl::Status CheckUpload(const TenantName& name);
-  // All bytes are durable under the record's blob: VALIDATING. FAILED_PRECONDITION
-  // (UPLOAD_FINISHED) unless it was AWAITING_UPLOAD, ABORTED (UPLOAD_IN_PROGRESS) when another
-  // server has it meanwhile. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
+  // All bytes are durable under the record's blob, or under `copied_to` (BeginFinish), which is
+  // the record's from now on: VALIDATING. FAILED_PRECONDITION (UPLOAD_FINISHED) unless it was
+  // AWAITING_UPLOAD, ABORTED (UPLOAD_IN_PROGRESS, BLOBS_LOST) when another server has it meanwhile.
+  // RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
   absl::StatusOr<v1::Dataset> FinishUpload(const std::string& tenant, const TenantName& name,
-                                           int64_t size_bytes, const std::string& digest);
+                                           int64_t size_bytes, const std::string& digest,
+                                           const std::string& copied_to = "");
+
+  // Begins an upload of so many bytes by links, or goes on with the one that has begun for as many;
+  // links are given out at `now`. Parts have `part_bytes` or, of what would be too many, more.
+  // Calls about one data set the caller keeps apart. FAILED_PRECONDITION (UPLOAD_FINISHED), ABORTED
+  // (UPLOAD_IN_PROGRESS), RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES, TOO_MANY_UPLOADS).
+  absl::StatusOr<DirectUploadRecord> StartDirectUpload(absl::Time now, const std::string& tenant,
+                                                       const TenantName& name, int64_t size_bytes,
+                                                       int64_t part_bytes);
+  // A new name for the bytes of a data set.
+  std::string NewBlobOf(const TenantName& name);
+  // As BeginUpload for an upload by links, which goes on: its bytes are about to be copied to
+  // `copied_to`, which is this server's until FinishUpload, and garbage until then. Also
+  // FAILED_PRECONDITION (UPLOAD_NOT_STARTED).
+  absl::StatusOr<DirectUploadRecord> BeginFinish(const std::string& tenant, const TenantName& name,
+                                                 const std::string& copied_to);
+  // Ends the upload by links to `incoming`, if it has not ended: what links lead to is garbage.
+  absl::Status GiveUpDirectUpload(const TenantName& name, const std::string& incoming);
+  // Gives up uploads by links of which nobody has heard for a day, and collects once more what was
+  // written by links after their upload had ended. Does something now and then only.
+  absl::Status SweepDirectUploads(absl::Time now);
 
   struct ToValidate {
     DatasetRecord dataset;
@@ -75,11 +101,17 @@ class DatasetCatalog {
  private:
   // The first of those, not taken yet.
   absl::StatusOr<std::optional<ToValidate>> FindToValidate(const std::set<std::string>& except);
+  // An upload, which may be none, has ended; its links are valid for a while.
+  void CollectAgain(const DirectUploadRecord& ended);
 
   JobStore& store_;
   IdSource& ids_;
   ChangeListener& listener_;
   const Quotas& quotas_;
+  absl::Mutex mutex_;
+  // What links lead to whose upload has ended here, by when they end.
+  std::multimap<absl::Time, std::string> still_linked_ ABSL_GUARDED_BY(mutex_);
+  absl::Time next_sweep_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 
 }  // namespace ballast::server

@@ -7,10 +7,16 @@
 #include "common/base/file.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
+#include "server/testing/by_link.h"
 
 namespace ballast::server::testing {
 
 using ::ballast::testing::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Pair;
+
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(BlobLinkSuite);
 
 void BlobStoreSuite::Put(const std::string& name, const std::string& bytes) {
   ASSERT_OK_AND_ASSIGN(const auto writer, store_->Create(name));
@@ -185,6 +191,100 @@ TEST_P(BlobStoreSuite, RefusesNamesThatCouldLeaveIt) {
     EXPECT_THAT(store_->Open(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
     EXPECT_THAT(store_->OpenAppend(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
     EXPECT_THAT(store_->DeletePrefix(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+  }
+}
+
+TEST_P(BlobStoreSuite, LinksAreThereAltogetherOrNotAtAll) {
+  Put("a", "bytes");
+  const auto links = store_->ReadLinks("a");
+  const absl::Status others[] = {store_->WriteLink("in/0").status(),
+                                 store_->WrittenByLinks("in").status(),
+                                 store_->CopyWritten("b", {})};
+  if (links.ok()) {
+    EXPECT_EQ(GetByLinks(*links).value(), "bytes");
+    for (const absl::Status& status : others) EXPECT_OK(status);
+    return;
+  }
+  constexpr auto kNone = absl::StatusCode::kFailedPrecondition;
+  EXPECT_THAT(links, StatusIs(kNone, "LINKS_UNAVAILABLE"));
+  for (const absl::Status& status : others)
+    EXPECT_THAT(status, StatusIs(kNone, "LINKS_UNAVAILABLE"));
+}
+
+TEST_P(BlobLinkSuite, BlobsAreReadByLinks) {
+  const std::string bytes = ManyBytes();
+  Put("written", bytes);
+  ASSERT_OK_AND_ASSIGN(const BlobLinks written, store_->ReadLinks("written"));
+  EXPECT_GT(written.valid, absl::ZeroDuration());
+  EXPECT_TRUE(GetByLinks(written).value() == bytes);
+  ASSERT_EQ(written.links.size(), 1u);
+  EXPECT_EQ(GetByLink(written.links[0].url, 5'000'000, 7).value(), bytes.substr(5'000'000, 7));
+
+  ASSERT_OK_AND_ASSIGN(const auto appender, store_->OpenAppend("appended"));
+  for (const char* piece : {"one ", "second ", "3"}) {
+    ASSERT_OK(appender->Append(piece));
+    ASSERT_OK(appender->Sync());
+  }
+  EXPECT_EQ(GetByLinks(store_->ReadLinks("appended").value()).value(), "one second 3");
+
+  ASSERT_OK(store_->OpenAppend("empty"));
+  Put("nothing", "");
+  EXPECT_THAT(store_->ReadLinks("empty").value().links, IsEmpty());
+  EXPECT_THAT(store_->ReadLinks("nothing").value().links, IsEmpty());
+  EXPECT_THAT(store_->ReadLinks("missing"), StatusIs(kNotFound, "BLOB_NOT_FOUND"));
+}
+
+TEST_P(BlobLinkSuite, ALinkIsForOneNameAndOneOperation) {
+  constexpr auto kDenied = absl::StatusCode::kPermissionDenied;
+  Put("mine", "my bytes");
+  Put("hers", "her bytes");
+  const std::string get = store_->ReadLinks("mine").value().links.at(0).url;
+  EXPECT_THAT(PutByLink(get, {}, "replaced"), StatusIs(kDenied, "LINK_REFUSED"));
+  const auto write = store_->WriteLink("in/0").value();
+  EXPECT_THAT(GetByLink(write.url, 0, 1), StatusIs(kDenied, "LINK_REFUSED"));
+  std::string forged = get;
+  forged.replace(forged.find("mine"), 4, "hers");
+  EXPECT_THAT(GetByLink(forged, 0, 9), StatusIs(kDenied, "LINK_REFUSED"));
+  forged = write.url;
+  forged.replace(forged.find("in/0"), 4, "hers");
+  EXPECT_THAT(PutByLink(forged, write.headers, "replaced"), StatusIs(kDenied, "LINK_REFUSED"));
+  EXPECT_EQ(Get("mine"), "my bytes");
+  EXPECT_EQ(Get("hers"), "her bytes");
+}
+
+TEST_P(BlobLinkSuite, WhatWasWrittenByLinksIsCopiedAndDoesNotChangeAnyMore) {
+  const auto first = store_->WriteLink("in/0").value();
+  const auto second = store_->WriteLink("in/1").value();
+  EXPECT_THAT(store_->WrittenByLinks("in").value(), IsEmpty());
+  ASSERT_OK(PutByLink(first.url, first.headers, "hello "));
+  ASSERT_OK(PutByLink(second.url, second.headers, "world"));
+  EXPECT_THAT(store_->WrittenByLinks("in").value(), ElementsAre(Pair("0", 6), Pair("1", 5)));
+  ASSERT_OK(store_->CopyWritten("taken", {"in/0", "in/1"}));
+  EXPECT_EQ(Get("taken"), "hello world");
+  ASSERT_OK(PutByLink(first.url, first.headers, "other "));
+  EXPECT_EQ(Get("taken"), "hello world");
+  ASSERT_OK(store_->DeletePrefix("in"));
+  EXPECT_THAT(store_->WrittenByLinks("in").value(), IsEmpty());
+  EXPECT_EQ(Get("taken"), "hello world");
+  EXPECT_EQ(GetByLinks(store_->ReadLinks("taken").value()).value(), "hello world");
+}
+
+TEST_P(BlobLinkSuite, ACopyOfWhatIsNotThereIsToldAndGoesWithItsName) {
+  const auto link = store_->WriteLink("in/0").value();
+  ASSERT_OK(PutByLink(link.url, link.headers, "only"));
+  EXPECT_THAT(store_->CopyWritten("taken", {"in/0", "in/1"}),
+              StatusIs(kNotFound, "BLOB_NOT_FOUND"));
+  ASSERT_OK(store_->DeletePrefix("taken"));
+  EXPECT_THAT(store_->Open("taken"), StatusIs(kNotFound, "BLOB_NOT_FOUND"));
+}
+
+TEST_P(BlobLinkSuite, RefusesLinksToNamesThatCouldLeaveIt) {
+  for (const char* name : {"", "/", "a//b", "../a", "a/../b", "a b"}) {
+    EXPECT_THAT(store_->ReadLinks(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+    EXPECT_THAT(store_->WriteLink(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+    EXPECT_THAT(store_->WrittenByLinks(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+    EXPECT_THAT(store_->CopyWritten(name, {}), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+    EXPECT_THAT(store_->CopyWritten("a", {name}), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
   }
 }
 

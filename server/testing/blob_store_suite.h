@@ -30,6 +30,9 @@ class BlobStoreSuite : public ::testing::TestWithParam<BlobStoreFactory> {
   std::unique_ptr<BlobStore> store_;
 };
 
+// What every store does that has links.
+class BlobLinkSuite : public BlobStoreSuite {};
+
 }  // namespace ballast::server::testing
 
 #endif  // BALLAST_SERVER_TESTING_BLOB_STORE_SUITE_H_

@@ -2,8 +2,10 @@
 #ifndef BALLAST_SERVER_TESTING_FORWARDING_BLOB_STORE_H_
 #define BALLAST_SERVER_TESTING_FORWARDING_BLOB_STORE_H_
 
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "server/core/blob_store.h"
 
@@ -29,6 +31,20 @@ class ForwardingBlobStore : public BlobStore {
   }
   absl::Status DeletePrefix(const std::string& prefix) override {
     return inner_.DeletePrefix(prefix);
+  }
+  absl::StatusOr<BlobLinks> ReadLinks(const std::string& name) override {
+    return inner_.ReadLinks(name);
+  }
+  absl::StatusOr<BlobWriteLink> WriteLink(const std::string& name) override {
+    return inner_.WriteLink(name);
+  }
+  absl::StatusOr<std::map<std::string, int64_t>> WrittenByLinks(
+      const std::string& prefix) override {
+    return inner_.WrittenByLinks(prefix);
+  }
+  absl::Status CopyWritten(const std::string& name,
+                           const std::vector<std::string>& parts) override {
+    return inner_.CopyWritten(name, parts);
   }
 
  private:

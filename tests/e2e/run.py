@@ -29,6 +29,7 @@ import steps_canary  # noqa: E402
 import steps_failures  # noqa: E402
 import steps_gate  # noqa: E402
 import steps_grpcurl  # noqa: E402
+import steps_links  # noqa: E402
 import steps_main  # noqa: E402
 import steps_safety_rows  # noqa: E402
 import steps_screen  # noqa: E402
@@ -40,6 +41,7 @@ from harness import ROOT, Bench, Failure, Skip  # noqa: E402
 STEPS = [
     *steps_main.STEPS,
     *steps_grpcurl.STEPS,
+    *steps_links.STEPS,
     *steps_gate.STEPS,
     *steps_safety_rows.STEPS,
     *steps_screen.STEPS,

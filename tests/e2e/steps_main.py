@@ -38,7 +38,7 @@ def dev_starts(bench: Bench):
         "api_keys:\n"
         f"  - digest: sha256:{hashlib.sha256(other.encode()).hexdigest()}\n"
         "    role: TENANT\n    tenant: other\n    label: other\n"
-        + bench.stores.configuration()
+        + bench.stores.configuration(links=True)
     )
     (bench.data / "worker.yaml").write_text(f"checkpoint_steps: {CHECKPOINT_STEPS}\n")
     bench.dev = bench.start_dev()

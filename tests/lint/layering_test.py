@@ -27,6 +27,7 @@ PLANTED = {
         ("common/text/tokenizer.cc", '#include "ballast/v1/fine_tuning_job.pb.h"\n'),
         ("elsewhere/thing.cc", "int x;\n"),
         ("server/core/job_test.cc", '#include "worker/testing/fake_engine.h"\n'),
+        ("server/api/delta_service.cc", '#include "common/http/http_client.h"\n'),
         ("common/base/file.cc", '#include "file.h"\n'),
     ],
     "homes": [
@@ -37,6 +38,7 @@ PLANTED = {
         ("worker/train/engine.cc", '#include "ballast/v1/sampling_service.grpc.pb.h"\n'),
         ("server/api/job_service.cc", '#include "spdlog/spdlog.h"\n'),
         ("worker/train/engine.cc", "#include <CLI/CLI.hpp>\n"),
+        ("client/cpp/download.cc", '#include "common/rust/include/ballast_http.h"\n'),
     ],
     "restricted": [
         ("server/core/scheduler.cc", "auto now = absl::Now();\n"),

@@ -19,6 +19,7 @@ COMMON = [
     "common/artifact",
     "common/envelope",
     "common/behaviour",
+    "common/http",
     "common/rpc",
 ]
 SERVER_CORE = [
@@ -33,6 +34,7 @@ SERVER_CORE = [
 LAYERS = [
     ("common/base", ["proto"]),
     ("common/rust", []),
+    ("common/http", ["common/base", "common/rust"]),
     ("common/text", ["common/base", "common/rust"]),
     ("common/artifact", ["common/base", "proto"]),
     ("common/dataset", ["common/base", "common/text", "proto"]),
@@ -44,6 +46,7 @@ LAYERS = [
     ("server/blob", [*SERVER_CORE, "common/rust", "server/core"]),
     ("server/auth", [*SERVER_CORE, "server/core"]),
     ("server/api", [*SERVER_CORE, "common/rpc", "server/core"]),
+    ("server/testing", [*SERVER_CORE, "common/http", "common/rpc"]),
     ("server", [*SERVER_CORE, "common/rpc", "server/core", "server/store", "server/blob", "server/auth", "server/api"]),
     ("worker/behaviour", ["proto", "common/base", "common/text", "common/behaviour", "worker"]),
     ("worker/screening", ["common/base", "worker"]),
@@ -74,6 +77,7 @@ HOMES = {
         re.compile(r"^(grpcpp|grpc|grpc\+\+)/|\.grpc\.pb\.h$"),
         ("common/rpc/", "server/api/", "server/main.cc", "server/testing/", "worker/agent/", "worker/main.cc", "worker/testing/", "client/"),
     ),
+    "HTTP": (re.compile(r"ballast_http\.h$"), ("common/http/",)),
     "the tokenizer's Rust crate": (re.compile(r"ballast_text\.h$|text_ffi\.h$"), ("common/text/",)),
     # The agent's test listens to the log for what must never be in it.
     "spdlog": (re.compile(r"^spdlog/"), ("common/base/log.", "worker/testing/agent_fixture.h")),

@@ -44,8 +44,8 @@ class Stores:
         """Of the PostgreSQL server that keeps the records; None where none does."""
         return self.postgres_file.read_text().strip() if self.on_postgres else None
 
-    def configuration(self):
-        """Lines of server.yaml."""
+    def configuration(self, links=False):
+        """Lines of server.yaml; with links to the object store, where there is one."""
         lines = []
         if self.on_postgres:
             lines += ["postgres:", f"  conninfo: {self.conninfo}"]
@@ -53,6 +53,7 @@ class Stores:
             told = object_store.values(self.object_store_file)
             lines += ["object_store:", f"  url: {told['url']}/of-tests", "  options:"]
             lines += [f"    {name}: \"{value}\"" for name, value in told.items() if name not in ("url", "folder")]
+            lines += ["  links: {seconds: 300}"] if links else []
         return "".join(line + "\n" for line in lines)
 
     def dump_database(self, file):

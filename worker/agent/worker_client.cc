@@ -9,11 +9,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/digest.h"
 #include "common/base/error.h"
+#include "common/base/log.h"
 #include "common/base/loopback.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/grpc_status.h"
+#include "worker/agent/status_text.h"
 
 namespace ballast::worker::agent {
 namespace {
@@ -106,15 +109,19 @@ absl::StatusOr<std::unique_ptr<WorkerClient>> WorkerClient::Create(
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
   // Workers in one process (tests) must not share a connection that one of them loses.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  BALLAST_ASSIGN_OR_RETURN(auto http,
+                           HttpClient::Create({.allow_plain = options.tls_authority_pem.empty()}));
   return std::unique_ptr<WorkerClient>(new WorkerClient(
-      options, grpc::CreateCustomChannel(options.server_address, credentials, arguments)));
+      options, grpc::CreateCustomChannel(options.server_address, credentials, arguments),
+      std::move(http)));
 }
 
 WorkerClient::WorkerClient(const WorkerClientOptions& options,
-                           std::shared_ptr<grpc::Channel> channel)
+                           std::shared_ptr<grpc::Channel> channel, std::unique_ptr<HttpClient> http)
     : options_(options),
       channel_(std::move(channel)),
-      stub_(pb::WorkerService::NewStub(channel_)) {}
+      stub_(pb::WorkerService::NewStub(channel_)),
+      http_(std::move(http)) {}
 
 void WorkerClient::Prepare(grpc::ClientContext& context, absl::Duration timeout) const {
   context.AddMetadata("authorization", absl::StrCat("Bearer ", options_.api_key));
@@ -155,39 +162,93 @@ absl::Status WorkerClient::WithRetries(Cancellation& cancellation,
   }
 }
 
+bool WorkerClient::LinksMayWork() {
+  absl::MutexLock lock(&mutex_);
+  return absl::Now() >= no_links_before_;
+}
+
+void WorkerClient::LinksDoNotWork(const absl::Status& why) {
+  spdlog::warn("links to the store do not work from here, going on through the server: {}",
+               StatusText(why));
+  absl::MutexLock lock(&mutex_);
+  no_links_before_ = absl::Now() + options_.without_links;
+}
+
 absl::Status WorkerClient::ReadBlob(const BlobReader& reader, const std::string& blob,
                                     const std::function<absl::Status(std::string_view)>& sink,
                                     Cancellation& cancellation) {
-  int64_t offset = 0;
-  absl::Status sink_status;
+  Reading reading{sink, cancellation};
   const absl::Status status = WithRetries(cancellation, [&](bool* progressed) {
-    pb::ReadBlobRequest request;
-    if (reader.sample_id.empty()) {
-      *request.mutable_lease() = reader.lease;
-    } else {
-      request.set_sample_id(reader.sample_id);
-    }
-    request.set_blob(blob);
-    request.set_read_offset(offset);
-    request.set_worker_id(options_.worker_id);
-    grpc::ClientContext context;
-    Prepare(context, kTransferTimeout);
-    const CancellableCall call(cancellation, context);
-    const auto stream = stub_->ReadBlob(&context, request);
-    pb::ReadBlobResponse piece;
-    while (stream->Read(&piece)) {
-      offset += static_cast<int64_t>(piece.data().size());
-      *progressed = true;
-      sink_status = sink(piece.data());
-      if (!sink_status.ok()) {
-        context.TryCancel();
-        stream->Finish();
-        return absl::OkStatus();
-      }
-    }
-    return FromGrpcStatus(stream->Finish());
+    const int64_t before = reading.offset;
+    const absl::Status read = ReadBlobOnce(reader, blob, LinksMayWork(), reading);
+    *progressed = reading.offset > before;
+    return reading.sink_status.ok() ? read : absl::OkStatus();
   });
-  return sink_status.ok() ? status : sink_status;
+  return reading.sink_status.ok() ? status : reading.sink_status;
+}
+
+absl::Status WorkerClient::ReadBlobOnce(const BlobReader& reader, const std::string& blob,
+                                        bool by_links, Reading& reading) {
+  pb::ReadBlobRequest request;
+  if (reader.sample_id.empty()) {
+    *request.mutable_lease() = reader.lease;
+  } else {
+    request.set_sample_id(reader.sample_id);
+  }
+  request.set_blob(blob);
+  request.set_read_offset(reading.offset);
+  request.set_worker_id(options_.worker_id);
+  request.set_accepts_links(by_links);
+  grpc::ClientContext context;
+  Prepare(context, kTransferTimeout);
+  const CancellableCall call(reading.cancellation, context);
+  const auto stream = stub_->ReadBlob(&context, request);
+  pb::ReadBlobResponse piece;
+  pb::BlobLinks links;
+  bool linked = false;
+  while (stream->Read(&piece)) {
+    if (piece.has_links()) {
+      links = piece.links();
+      linked = true;
+      continue;
+    }
+    reading.offset += static_cast<int64_t>(piece.data().size());
+    reading.sink_status = reading.sink(piece.data());
+    if (!reading.sink_status.ok()) {
+      context.TryCancel();
+      stream->Finish();
+      return absl::OkStatus();
+    }
+  }
+  const absl::Status status = FromGrpcStatus(stream->Finish());
+  return status.ok() && linked ? ReadByLinks(links, reading) : status;
+}
+
+absl::Status WorkerClient::ReadByLinks(const pb::BlobLinks& links, Reading& reading) {
+  const int64_t before = reading.offset;
+  absl::Status status;
+  for (const pb::BlobLink& link : links.links()) {
+    const int64_t end = link.offset() + link.size_bytes();
+    if (end <= reading.offset) continue;
+    if (link.offset() > reading.offset) {
+      status = MakeError(absl::StatusCode::kUnavailable, "LINK_BROKEN", "the links have gaps");
+      break;
+    }
+    status = http_->Get(
+        link.url(), reading.offset - link.offset(), end - reading.offset,
+        [&](std::string_view bytes) {
+          reading.offset += static_cast<int64_t>(bytes.size());
+          reading.sink_status = reading.sink(bytes);
+          return reading.sink_status;
+        },
+        [&] { return !reading.cancellation.cancelled(); });
+    if (!status.ok()) break;
+  }
+  if (status.ok() || !reading.sink_status.ok()) return status;
+  // Others are asked for where these have expired or broken off; the server, where they bring
+  // nothing.
+  if (reading.offset == before && !reading.cancellation.cancelled()) LinksDoNotWork(status);
+  return absl::UnavailableError(std::string(status.message()));
 }
 
 absl::StatusOr<std::string> WorkerClient::ReadBlobToMemory(const BlobReader& reader,

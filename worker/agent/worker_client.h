@@ -11,8 +11,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ballast/worker/v1/worker_service.grpc.pb.h"
+#include "common/http/http_client.h"
 #include "worker/agent/cancellation.h"
 
 namespace ballast::worker::agent {
@@ -28,6 +30,8 @@ struct WorkerClientOptions {
   absl::Duration longest_backoff = absl::Seconds(5);
   // How long a transfer is tried while the server cannot be reached.
   absl::Duration transfer_patience = absl::Minutes(2);
+  // For how long blobs are read through the server after links to its store have not worked.
+  absl::Duration without_links = absl::Minutes(5);
 };
 
 // Who asks for a blob: a lease, or a sampling order.
@@ -68,8 +72,8 @@ class WorkerClient {
                                                       absl::Duration timeout,
                                                       Cancellation& cancellation);
 
-  // Reads `blob` in pieces, in order. A broken connection is taken up where it broke.
-  // A failure of `sink` ends it.
+  // Reads `blob` in pieces, in order; from the store itself where the server gives links and these
+  // work. A broken connection is taken up where it broke. A failure of `sink` ends it.
   absl::Status ReadBlob(const BlobReader& reader, const std::string& blob,
                         const std::function<absl::Status(std::string_view)>& sink,
                         Cancellation& cancellation);
@@ -88,7 +92,16 @@ class WorkerClient {
   const WorkerClientOptions& options() const { return options_; }
 
  private:
-  WorkerClient(const WorkerClientOptions& options, std::shared_ptr<grpc::Channel> channel);
+  // What a read of a blob has come to.
+  struct Reading {
+    const std::function<absl::Status(std::string_view)>& sink;
+    Cancellation& cancellation;
+    int64_t offset = 0;
+    absl::Status sink_status;
+  };
+
+  WorkerClient(const WorkerClientOptions& options, std::shared_ptr<grpc::Channel> channel,
+               std::unique_ptr<HttpClient> http);
 
   void Prepare(grpc::ClientContext& context, absl::Duration timeout) const;
   // Runs `attempt` until it is OK or fails for another reason than an unreachable server, waiting
@@ -96,12 +109,22 @@ class WorkerClient {
   // patience anew.
   absl::Status WithRetries(Cancellation& cancellation,
                            const std::function<absl::Status(bool* progressed)>& attempt);
+  // One try, which goes on at `reading.offset`.
+  absl::Status ReadBlobOnce(const BlobReader& reader, const std::string& blob, bool by_links,
+                            Reading& reading);
+  absl::Status ReadByLinks(const pb::BlobLinks& links, Reading& reading);
+  // Whether links are worth a try.
+  bool LinksMayWork();
+  void LinksDoNotWork(const absl::Status& why);
   absl::Status WriteBlobOnce(const pb::Lease& lease, const BlobKind& kind, std::string_view bytes,
                              const std::string& digest, Cancellation& cancellation);
 
   const WorkerClientOptions options_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<pb::WorkerService::Stub> stub_;
+  const std::unique_ptr<HttpClient> http_;
+  absl::Mutex mutex_;
+  absl::Time no_links_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 
 }  // namespace ballast::worker::agent

@@ -8,6 +8,7 @@
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/testing/status_matchers.h"
+#include "common/http/testing/small_http_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/testing/fake_worker_service.h"
@@ -15,6 +16,7 @@
 namespace ballast::worker::agent {
 namespace {
 
+using ballast::testing::SmallHttpServer;
 using ballast::testing::StatusIs;
 using ballast::worker::testing::FakeWorkerService;
 
@@ -92,6 +94,120 @@ TEST(WorkerClientTest, ReadsALargeBlobOverABadConnection) {
               StatusIs(absl::StatusCode::kInvalidArgument, "BLOB_TOO_LARGE"));
   EXPECT_THAT(client->ReadBlobToMemory({ALease(), ""}, "other", 10'000, never),
               StatusIs(absl::StatusCode::kPermissionDenied, "BLOB_NOT_IN_LEASE"));
+}
+
+std::string SomeBytes() {
+  std::string bytes;
+  for (int i = 0; i < 20'000; ++i) bytes += static_cast<char>(i * 31);
+  return bytes;
+}
+
+// A blob of two objects, as an upload leaves it, of `bytes` that a store has.
+pb::BlobLinks TwoLinks(const SmallHttpServer& store, const std::string& bytes) {
+  const int64_t half = 7000;
+  pb::BlobLinks links;
+  const auto add = [&](const char* target, int64_t offset, int64_t size) {
+    pb::BlobLink& link = *links.add_links();
+    link.set_url(store.Url(target));
+    link.set_offset(offset);
+    link.set_size_bytes(size);
+  };
+  add("/first?secret", 0, half);
+  add("/second?secret", half, static_cast<int64_t>(bytes.size()) - half);
+  return links;
+}
+
+TEST(WorkerClientTest, ReadsFromTheStoreByLinks) {
+  const std::string bytes = SomeBytes();
+  SmallHttpServer store([&](const SmallHttpServer::Request& request) {
+    return SmallHttpServer::Range(
+        request, request.target == "/first?secret" ? bytes.substr(0, 7000) : bytes.substr(7000));
+  });
+  FakeWorkerService server;
+  server.SetBlob("b", "what the server itself would send");
+  server.SetLinks("b", TwoLinks(store, bytes));
+  server.SetBlob("empty", "");
+  server.SetLinks("empty", {});
+  const auto client = Connect(server.address());
+  Cancellation never;
+  ASSERT_OK_AND_ASSIGN(const std::string read,
+                       client->ReadBlobToMemory({ALease(), ""}, "b", 1 << 20, never));
+  EXPECT_EQ(read, bytes);
+  EXPECT_EQ(client->ReadBlobToMemory({ALease(), ""}, "empty", 10, never).value(), "");
+  EXPECT_EQ(server.reads_without_links(), 0);
+  EXPECT_EQ(store.requests().size(), 2u);
+  EXPECT_THAT(client->ReadBlobToMemory({ALease(), ""}, "b", 10, never),
+              StatusIs(absl::StatusCode::kInvalidArgument, "BLOB_TOO_LARGE"));
+}
+
+TEST(WorkerClientTest, ALinkThatBreaksOffIsTakenUpWhereItBroke) {
+  const std::string bytes = SomeBytes();
+  SmallHttpServer store([&](const SmallHttpServer::Request& request) {
+    auto reply = SmallHttpServer::Range(request, bytes);
+    reply.bytes.resize(std::min<size_t>(reply.bytes.size(), 6000));
+    return reply;
+  });
+  FakeWorkerService server;
+  server.SetBlob("b", bytes);
+  pb::BlobLinks links;
+  links.add_links()->set_url(store.Url("/b"));
+  links.mutable_links(0)->set_size_bytes(static_cast<int64_t>(bytes.size()));
+  server.SetLinks("b", links);
+  const auto client = Connect(server.address());
+  Cancellation never;
+  EXPECT_EQ(client->ReadBlobToMemory({ALease(), ""}, "b", 1 << 20, never).value(), bytes);
+  EXPECT_EQ(server.reads_without_links(), 0);
+  EXPECT_GE(store.requests().size(), 4u);
+}
+
+TEST(WorkerClientTest, LinksThatDoNotWorkAreLeftForAWhile) {
+  const std::string bytes = SomeBytes();
+  SmallHttpServer store(
+      [](const SmallHttpServer::Request&) { return SmallHttpServer::Plain(403, "expired"); });
+  FakeWorkerService server;
+  for (const char* blob : {"b", "c"}) {
+    server.SetBlob(blob, bytes);
+    server.SetLinks(blob, TwoLinks(store, bytes));
+  }
+  Cancellation never;
+  const auto client = Connect(server.address());
+  EXPECT_EQ(client->ReadBlobToMemory({ALease(), ""}, "b", 1 << 20, never).value(), bytes);
+  EXPECT_EQ(server.reads_with_links(), 1);
+  EXPECT_EQ(client->ReadBlobToMemory({ALease(), ""}, "c", 1 << 20, never).value(), bytes);
+  EXPECT_EQ(server.reads_with_links(), 1);
+  EXPECT_EQ(server.reads_without_links(), 2);
+  EXPECT_EQ(store.requests().size(), 1u);
+
+  WorkerClientOptions options = Options(server.address());
+  options.without_links = absl::ZeroDuration();
+  options.transfer_patience = absl::ZeroDuration();
+  ASSERT_OK_AND_ASSIGN(const auto stubborn, WorkerClient::Create(options));
+  const absl::Status failed =
+      stubborn->ReadBlobToMemory({ALease(), ""}, "b", 1 << 20, never).status();
+  EXPECT_TRUE(absl::IsUnavailable(failed)) << failed;
+  EXPECT_EQ(failed.ToString().find("secret"), std::string::npos) << failed;
+  EXPECT_GE(server.reads_with_links(), 2);
+}
+
+TEST(WorkerClientTest, AStoreThatStandsStillDoesNotHoldUpAWorkerThatStops) {
+  SmallHttpServer store([](const SmallHttpServer::Request&) {
+    return SmallHttpServer::Reply{"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\nsome", true};
+  });
+  FakeWorkerService server;
+  server.SetBlob("b", SomeBytes());
+  server.SetLinks("b", TwoLinks(store, SomeBytes()));
+  const auto client = Connect(server.address());
+  Cancellation cancellation;
+  std::thread canceller;
+  const absl::Status status = client->ReadBlob(
+      {ALease(), ""}, "b",
+      [&](std::string_view) {
+        if (!canceller.joinable()) canceller = std::thread([&] { cancellation.Cancel(); });
+        return absl::OkStatus();
+      },
+      cancellation);
+  canceller.join();
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
 }
 
 TEST(WorkerClientTest, WritesABlobInPiecesAndAgainAfterAFailure) {

@@ -47,6 +47,21 @@ void FakeWorkerService::SetBlob(const std::string& name, std::string bytes) {
   blobs_[name] = std::move(bytes);
 }
 
+void FakeWorkerService::SetLinks(const std::string& name, const pb::BlobLinks& links) {
+  absl::MutexLock lock(&mutex_);
+  links_[name] = links;
+}
+
+int FakeWorkerService::reads_with_links() {
+  absl::MutexLock lock(&mutex_);
+  return reads_with_links_;
+}
+
+int FakeWorkerService::reads_without_links() {
+  absl::MutexLock lock(&mutex_);
+  return reads_without_links_;
+}
+
 void FakeWorkerService::GiveWork(const pb::Work& work) {
   absl::MutexLock lock(&mutex_);
   work_.push_back(work);
@@ -278,6 +293,14 @@ grpc::Status FakeWorkerService::ReadBlob(grpc::ServerContext* context,
     if (blob == blobs_.end()) {
       return ToGrpcStatus(MakeError(absl::StatusCode::kPermissionDenied, "BLOB_NOT_IN_LEASE",
                                     "the lease does not need this blob"));
+    }
+    ++(request->accepts_links() ? reads_with_links_ : reads_without_links_);
+    const auto links = links_.find(request->blob());
+    if (request->accepts_links() && links != links_.end()) {
+      pb::ReadBlobResponse response;
+      *response.mutable_links() = links->second;
+      writer->Write(response);
+      return grpc::Status::OK;
     }
     bytes = blob->second.substr(static_cast<size_t>(request->read_offset()));
     break_after = break_reads_after_;

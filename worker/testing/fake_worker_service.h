@@ -29,6 +29,11 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
   const std::string& address() const { return address_; }
 
   void SetBlob(const std::string& name, std::string bytes);
+  // Reads of `name` that take links are answered with these from now on.
+  void SetLinks(const std::string& name, const ballast::worker::v1::BlobLinks& links);
+  // Reads so far that took links, and those that did not.
+  int reads_with_links();
+  int reads_without_links();
   void GiveWork(const ballast::worker::v1::Work& work);
   void GiveSample(const ballast::worker::v1::SampleOrder& order);
   // Idle calls are not held from now on.
@@ -99,6 +104,9 @@ class FakeWorkerService final : public ballast::worker::v1::WorkerService::Servi
 
   absl::Mutex mutex_;
   std::map<std::string, std::string> blobs_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, ballast::worker::v1::BlobLinks> links_ ABSL_GUARDED_BY(mutex_);
+  int reads_with_links_ ABSL_GUARDED_BY(mutex_) = 0;
+  int reads_without_links_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<ballast::worker::v1::Work> work_ ABSL_GUARDED_BY(mutex_);
   std::deque<ballast::worker::v1::SampleOrder> samples_ ABSL_GUARDED_BY(mutex_);
   std::optional<ballast::worker::v1::SynchronizeResponse::Stop> stop_ ABSL_GUARDED_BY(mutex_);

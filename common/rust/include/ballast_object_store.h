@@ -56,6 +56,14 @@ int32_t ballast_objects_list(const BallastObjects* store, BallastText path, Ball
 int32_t ballast_objects_delete_prefix(const BallastObjects* store, BallastText path, uint64_t* out,
                                       BallastTextBuffer* error);
 
+/* Makes `to` what `from` is, by a copy that the store makes. */
+int32_t ballast_objects_copy(const BallastObjects* store, BallastText from, BallastText to,
+                             bool* out, BallastTextBuffer* error);
+/* A URL by which the object can be got, or made by a PUT of its bytes, for so long, by whoever has
+ * it. Whether there is an object does not matter. */
+int32_t ballast_objects_link(const BallastObjects* store, BallastText path, bool put,
+                             uint32_t seconds, BallastTextBuffer* out, BallastTextBuffer* error);
+
 /* An object made of parts, which is there once all are (finish), and replaces one of its name. All
  * parts but the last have the same size, of 5 MiB or more. An upload is used by one thread at a
  * time; freeing one that is not finished drops its parts. */

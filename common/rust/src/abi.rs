@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What both C interfaces share (`include/ballast_abi.h`): strings, errors, and a barrier for panics.
+//! What the C interfaces share (`include/ballast_abi.h`): strings, errors, and a barrier for panics.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Once;
 
-/// Codes that both headers have.
+/// Codes that all headers have.
 pub const INVALID: i32 = 1;
 pub const PANIC: i32 = 4;
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The C interface of `include/ballast_object_store.h`: the crate `object_store`, waited for.
 
-use std::error::Error as _;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -11,17 +10,16 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
+use object_store::signer::{Method, Signer};
 use object_store::{
     ClientOptions, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
     RetryConfig,
 };
-use tokio::runtime::Runtime;
 use url::Url;
 
 use crate::abi::{guarded, Failure, Text, TextBuffer};
+use crate::runtime::{runtime, with_causes};
 
-/// Threads that wait for the network on behalf of all stores.
-const THREADS: usize = 2;
 const CONNECT: Duration = Duration::from_secs(5);
 /// One request, of up to some MiB.
 const REQUEST: Duration = Duration::from_secs(60);
@@ -29,7 +27,7 @@ const REQUEST: Duration = Duration::from_secs(60);
 const RETRIES: usize = 4;
 /// One call, with all of its requests and the fetching of credentials. Below the 30 s in which clients and leases end.
 const CALL: Duration = Duration::from_secs(20);
-/// Joining the parts of an upload: some stores copy them.
+/// Joining the parts of an upload, where some stores copy them, and copying an object.
 const JOIN: Duration = Duration::from_secs(180);
 
 /// The discriminants are those of the header.
@@ -58,22 +56,13 @@ impl From<object_store::Error> for Failure {
             UnknownConfigurationKey { .. } | InvalidPath { .. } => Code::Invalid,
             _ => Code::Unavailable,
         };
-        // Causes say more than what they caused; those that are in its words already are left out.
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(deeper) = cause {
-            let words = deeper.to_string();
-            if !message.contains(&words) {
-                message = format!("{message}: {words}");
-            }
-            cause = deeper.source();
-        }
-        failure(code, message)
+        failure(code, with_causes(&error))
     }
 }
 
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
+    signer: Arc<dyn Signer>,
     prefix: String,
 }
 
@@ -88,21 +77,8 @@ pub struct ObjectInfo {
     etag: TextBuffer,
 }
 
-/// The threads that all stores share; TLS is chosen once they are there.
-fn runtime() -> Result<&'static Runtime, Failure> {
-    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| {
-        // Fails where somebody else in the process has chosen before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("object-store")
-            .enable_all()
-            .build()
-            .ok()
-    });
-    let none = || failure(Code::Unavailable, "the system gives no threads for object stores");
-    runtime.as_ref().ok_or_else(none)
+fn no_threads() -> Failure {
+    failure(Code::Unavailable, "the system gives no threads for object stores")
 }
 
 /// Runs a call of the crate, and waits for it here.
@@ -117,7 +93,8 @@ fn wait_for<T, E>(most: Duration, call: impl Future<Output = Result<T, E>>) -> R
 where
     Failure: From<E>,
 {
-    let answered = runtime()?.block_on(async { tokio::time::timeout(most, call).await });
+    let runtime = runtime().ok_or_else(no_threads)?;
+    let answered = runtime.block_on(async { tokio::time::timeout(most, call).await });
     match answered {
         Ok(answer) => Ok(answer?),
         Err(_) => {
@@ -150,7 +127,7 @@ where
 
 impl Objects {
     fn open(url: &str, options: &[(&str, &str)]) -> Result<Objects, Failure> {
-        runtime()?;
+        runtime().ok_or_else(no_threads)?;
         let parsed = Url::parse(url)
             .map_err(|error| failure(Code::Invalid, format!("\"{url}\" is no URL: {error}")))?;
         let client = ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST);
@@ -177,10 +154,11 @@ impl Objects {
                 let built = builder.build().map_err(|error| {
                     failure(Code::Invalid, Failure::from(error).message)
                 })?;
-                Arc::new(built) as Arc<dyn ObjectStore>
+                let built = Arc::new(built);
+                (built.clone() as Arc<dyn ObjectStore>, built as Arc<dyn Signer>)
             }};
         }
-        let store = match parsed.scheme() {
+        let (store, signer) = match parsed.scheme() {
             "s3" | "s3a" => built!(
                 AmazonS3Builder,
                 AmazonS3ConfigKey,
@@ -218,7 +196,7 @@ impl Objects {
         let prefix = Path::from_url_path(parsed.path().trim_matches('/')).map_err(|error| {
             failure(Code::Invalid, format!("the path of \"{url}\" cannot be a prefix: {error}"))
         })?;
-        Ok(Objects { store, prefix: prefix.as_ref().to_owned() })
+        Ok(Objects { store, signer, prefix: prefix.as_ref().to_owned() })
     }
 
     fn path(&self, name: &str) -> Result<Path, Failure> {
@@ -289,6 +267,16 @@ impl Objects {
             }
         })?;
         Ok(deleted)
+    }
+
+    fn copy(&self, from: &str, to: &str) -> Result<(), Failure> {
+        wait_for(JOIN, self.store.copy(&self.path(from)?, &self.path(to)?))
+    }
+
+    /// A URL by which who has no key can get, or put, the object.
+    fn link(&self, name: &str, put: bool, valid: Duration) -> Result<String, Failure> {
+        let method = if put { Method::PUT } else { Method::GET };
+        Ok(wait(self.signer.signed_url(method, &self.path(name)?, valid))?.into())
     }
 
     fn upload(&self, name: &str) -> Result<Upload, Failure> {
@@ -423,6 +411,36 @@ pub unsafe extern "C" fn ballast_objects_delete_prefix(
     error: *mut TextBuffer,
 ) -> i32 {
     guarded(out, error, || (*store).delete_prefix(path.str()?))
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_copy(
+    store: *const Objects,
+    from: Text,
+    to: Text,
+    out: *mut bool,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || (*store).copy(from.str()?, to.str()?).map(|()| true))
+}
+
+/// # Safety
+/// See the header.
+#[no_mangle]
+pub unsafe extern "C" fn ballast_objects_link(
+    store: *const Objects,
+    path: Text,
+    put: bool,
+    seconds: u32,
+    out: *mut TextBuffer,
+    error: *mut TextBuffer,
+) -> i32 {
+    guarded(out, error, || {
+        let valid = Duration::from_secs(seconds.into());
+        (*store).link(path.str()?, put, valid).map(TextBuffer::owned)
+    })
 }
 
 /// # Safety

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files of a delta by links to the store.
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/download_internal.h"
+#include "common/base/error.h"
+
+namespace ballast::client {
+namespace {
+
+// Rounds of links that may bring nothing before the server is asked for the bytes.
+constexpr int kMostFruitless = 2;
+
+// What the links bring. `local` is set where the failure is that of writing the file.
+absl::Status ReadOn(const HttpClient& http, const v1::DeltaLinks& links, const v1::DeltaFile& file,
+                    PartFile& part, const std::function<void(int64_t)>& progress, bool& local) {
+  for (const v1::DeltaLink& link : links.links()) {
+    const int64_t end = link.offset() + link.size_bytes();
+    if (end <= part.bytes()) continue;
+    if (link.offset() > part.bytes() || end > file.size_bytes()) break;
+    const absl::Status got = http.Get(link.url(), part.bytes() - link.offset(), end - part.bytes(),
+                                      [&](std::string_view bytes) {
+                                        const absl::Status written = part.Append(bytes);
+                                        local = !written.ok();
+                                        if (written.ok() && progress) progress(part.bytes());
+                                        return written;
+                                      });
+    if (!got.ok()) return got;
+  }
+  if (part.bytes() == file.size_bytes()) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kUnavailable, "LINK_BROKEN",
+                   absl::StrCat("the links to ", file.path(), " do not lead to all of it"));
+}
+
+}  // namespace
+
+LinkFetch FetchByLinks(const Connection& connection, v1::DeltaService::StubInterface& stub,
+                       const HttpClient& http, const std::string& name, const v1::DeltaFile& file,
+                       PartFile& part, const std::function<void(int64_t)>& progress) {
+  v1::GetDeltaLinksRequest request;
+  request.set_name(name);
+  request.set_path(file.path());
+  int fruitless = 0;
+  while (part.bytes() < file.size_bytes()) {
+    v1::DeltaLinks links;
+    const absl::Status told = connection.Call(true, [&](grpc::ClientContext* context) {
+      return stub.GetDeltaLinks(context, request, &links);
+    });
+    if (HasNoLinks(told)) return {absl::OkStatus(), true};
+    if (!told.ok()) return {told, true};
+    const int64_t before = part.bytes();
+    bool local = false;
+    const absl::Status status = ReadOn(http, links, file, part, progress, local);
+    if (status.ok()) break;
+    if (local) return {status, false};
+    fruitless = part.bytes() > before ? 0 : fruitless + 1;
+    // A link may have expired; a store that cannot be reached from here stays so.
+    const bool reached = part.bytes() > before || ErrorReason(status) != "LINK_UNREACHABLE";
+    if (!reached || fruitless == kMostFruitless) return {status, true};
+    connection.Sleep(connection.options().retry.Backoff(fruitless + 1, status));
+  }
+  return {};
+}
+
+}  // namespace ballast::client
