@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/held_calls.h"
 
+#include <iterator>
+#include <set>
 #include <utility>
 
 #include "common/base/log.h"
@@ -31,20 +33,24 @@ SynchronizeResponse CallAgain() {
 }  // namespace
 
 absl::StatusOr<SynchronizeResponse> HeldCalls::Answer(absl::Time now,
-                                                      const SynchronizeRequest& request,
-                                                      bool held) {
-  BALLAST_ASSIGN_OR_RETURN(SynchronizeResponse response, plane_.Synchronize(now, request, held));
-  if (request.draining() || response.has_stop()) return response;
+                                                      const SynchronizeRequest& request) {
+  BALLAST_ASSIGN_OR_RETURN(SynchronizeResponse response, plane_.Synchronize(now, request));
+  AddSamples(now, request, response);
+  return response;
+}
+
+void HeldCalls::AddSamples(absl::Time now, const SynchronizeRequest& request,
+                           SynchronizeResponse& response) {
+  if (request.draining() || response.has_stop()) return;
   const bool offers = relay_ != nullptr && relay_->MayHaveOffers();
-  if (!broker_.HasWaiting() && !offers) return response;
+  if (!broker_.HasWaiting() && !offers) return;
   const auto base = BaseInUse(now, request, response);
   // The lease matters more than samples: those wait for another worker or the next heartbeat.
-  if (!base.ok()) return response;
+  if (!base.ok()) return;
   const size_t most = response.has_idle() ? kSamplesWhenIdle : kSamplesWhenBusy;
   auto orders = broker_.Take(now, request.worker_id(), most, *base);
   if (orders.empty() && offers) orders = TakeOffers(now, request.worker_id(), most, *base);
   for (auto& order : orders) *response.add_samples() = std::move(order);
-  return response;
 }
 
 std::vector<worker::v1::SampleOrder> HeldCalls::TakeOffers(absl::Time now,
@@ -65,8 +71,8 @@ absl::StatusOr<std::string> HeldCalls::BaseInUse(absl::Time now, const Synchroni
   return plane_.BaseDigestOf(now, request.worker_id(), request.busy().lease());
 }
 
-void HeldCalls::Hold(SynchronizeCall* call, absl::Time deadline) {
-  SynchronizeCall* older = nullptr;
+void HeldCalls::Hold(WorkerCall* call, absl::Time deadline) {
+  WorkerCall* older = nullptr;
   bool draining;
   {
     absl::MutexLock lock(&mutex_);
@@ -98,7 +104,7 @@ void HeldCalls::Hold(SynchronizeCall* call, absl::Time deadline) {
   if (call != nullptr) call->Answer(CallAgain());
 }
 
-void HeldCalls::Drop(SynchronizeCall* call) {
+void HeldCalls::Drop(WorkerCall* call) {
   {
     absl::MutexLock lock(&mutex_);
     auto it = held_.begin();
@@ -114,33 +120,66 @@ void HeldCalls::Dispatch(absl::Time now) {
   dispatches_.fetch_add(1);
   absl::MutexLock dispatch_lock(&dispatch_mutex_);
   while (true) {
-    Held next;
-    {
-      absl::MutexLock lock(&mutex_);
-      if (held_.empty()) return;
-      next = held_.front();
+    const std::vector<Held> oldest = TakeOldest();
+    if (oldest.empty()) return;
+    std::vector<const SynchronizeRequest*> requests;
+    for (const Held& held : oldest) requests.push_back(&held.call->request());
+    auto answers = plane_.SynchronizeHeld(now, requests);
+    std::vector<Held> without;
+    for (size_t i = 0; i < oldest.size(); ++i) {
+      if (answers[i].ok()) AddSamples(now, *requests[i], *answers[i]);
+      if (answers[i].ok() && IsNothing(*answers[i])) {
+        without.push_back(oldest[i]);
+      } else {
+        oldest[i].call->Answer(std::move(answers[i]));
+      }
+    }
+    if (without.empty()) continue;
+    // Workers are alike: what is nothing for these is nothing for the others.
+    HoldAgain(std::move(without));
+    return;
+  }
+}
+
+std::vector<HeldCalls::Held> HeldCalls::TakeOldest() {
+  std::vector<Held> oldest, left;
+  {
+    absl::MutexLock lock(&mutex_);
+    while (!held_.empty() && oldest.size() < ControlPlane::kMostAtOnce) {
+      (held_.front().call->cancelled() ? left : oldest).push_back(std::move(held_.front()));
       held_.pop_front();
     }
-    if (next.call->cancelled()) {
-      next.call->Answer(absl::CancelledError("the client went away"));
-      continue;
-    }
-    auto answer = Answer(now, next.call->request(), /*held=*/true);
-    if (!answer.ok() || !IsNothing(*answer)) {
-      next.call->Answer(std::move(answer));
-      continue;
-    }
-    // Workers are alike: what is nothing for this one is nothing for the others.
-    if (next.call->cancelled()) {
-      next.call->Answer(absl::CancelledError("the client went away"));
-      continue;
-    }
+  }
+  for (const Held& held : left) {
+    held.call->Answer(absl::CancelledError("the client went away"));
+  }
+  return oldest;
+}
+
+void HeldCalls::HoldAgain(std::vector<Held> calls) {
+  std::vector<Held> ended;
+  {
     absl::MutexLock lock(&mutex_);
-    if (!draining_) {
-      held_.push_front(next);
-      return;
+    std::set<std::string> called_again;
+    for (const Held& held : held_) called_again.insert(held.worker_id);
+    auto place = held_.begin();
+    for (Held& held : calls) {
+      // Nobody has told of a client that has gone meanwhile: Drop did not find its call.
+      const bool ends =
+          draining_ || held.call->cancelled() || called_again.count(held.worker_id) != 0;
+      if (ends) {
+        ended.push_back(std::move(held));
+      } else {
+        place = std::next(held_.insert(place, std::move(held)));
+      }
     }
-    next.call->Answer(CallAgain());
+  }
+  for (const Held& held : ended) {
+    if (held.call->cancelled()) {
+      held.call->Answer(absl::CancelledError("the client went away"));
+    } else {
+      held.call->Answer(CallAgain());
+    }
   }
 }
 

@@ -19,7 +19,16 @@
 
 namespace ballast::server {
 
-class SynchronizeCall;
+// A call of a worker's that can be held.
+class WorkerCall {
+ public:
+  virtual ~WorkerCall() = default;
+  virtual const worker::v1::SynchronizeRequest& request() const = 0;
+  // Whether its client has gone.
+  virtual bool cancelled() const = 0;
+  // Ends the call, after which it may be deleted; called once, by who owns it.
+  virtual void Answer(absl::StatusOr<worker::v1::SynchronizeResponse> response) = 0;
+};
 
 // Calls of idle workers that wait for work, without a thread for each. Thread safety: thread-safe.
 class HeldCalls {
@@ -33,16 +42,15 @@ class HeldCalls {
 
   // Answers one exchange from the control plane, with sampling orders put in: those of other
   // servers where there are none here.
-  // `held`: as ControlPlane::Synchronize has it.
   absl::StatusOr<worker::v1::SynchronizeResponse> Answer(
-      absl::Time now, const worker::v1::SynchronizeRequest& request, bool held = false);
+      absl::Time now, const worker::v1::SynchronizeRequest& request);
 
   // Takes a call that has nothing to do. An older one of the same worker is answered: it is lost,
   // or the worker would not have called again.
-  void Hold(SynchronizeCall* call, absl::Time deadline);
+  void Hold(WorkerCall* call, absl::Time deadline);
   // The client of a held call has gone.
-  void Drop(SynchronizeCall* call);
-  // There may be work: gives it to held calls, the oldest first.
+  void Drop(WorkerCall* call);
+  // There may be work: gives it to held calls, the oldest first, and to several in one transaction.
   void Dispatch(absl::Time now);
   // Answers calls that were held long enough.
   void Sweep(absl::Time now);
@@ -54,6 +62,18 @@ class HeldCalls {
   int64_t dispatches() const { return dispatches_.load(); }
 
  private:
+  struct Held {
+    WorkerCall* call;
+    std::string worker_id;
+    absl::Time deadline;
+  };
+
+  // Takes the oldest calls, ControlPlane::kMostAtOnce at most; those whose client has gone end.
+  std::vector<Held> TakeOldest();
+  // Holds calls again, before all others.
+  void HoldAgain(std::vector<Held> calls);
+  void AddSamples(absl::Time now, const worker::v1::SynchronizeRequest& request,
+                  worker::v1::SynchronizeResponse& response);
   // Digest of the base model that the worker has to do with after `response`; empty when it is
   // free. Failures of the store, FAILED_PRECONDITION (LEASE_LOST).
   absl::StatusOr<std::string> BaseInUse(absl::Time now,
@@ -63,12 +83,6 @@ class HeldCalls {
   std::vector<worker::v1::SampleOrder> TakeOffers(absl::Time now, const std::string& worker_id,
                                                   size_t most, const std::string& base_digest);
 
-  struct Held {
-    SynchronizeCall* call;
-    std::string worker_id;
-    absl::Time deadline;
-  };
-
   ControlPlane& plane_;
   SampleBroker& broker_;
   SampleRelay* const relay_;
@@ -76,12 +90,12 @@ class HeldCalls {
   std::atomic<int64_t> replaced_ = 0;  // calls answered for a newer one of the same worker
   absl::Mutex dispatch_mutex_;         // one Dispatch at a time
   mutable absl::Mutex mutex_;
-  std::list<Held> held_ ABSL_GUARDED_BY(mutex_);
+  std::list<Held> held_ ABSL_GUARDED_BY(mutex_);  // one of a worker at most
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 // One call of Synchronize. Deletes itself.
-class SynchronizeCall : public grpc::ServerUnaryReactor {
+class SynchronizeCall : public grpc::ServerUnaryReactor, public WorkerCall {
  public:
   SynchronizeCall(const ApiContext& api, grpc::CallbackServerContext* context,
                   const worker::v1::SynchronizeRequest* request,
@@ -92,13 +106,12 @@ class SynchronizeCall : public grpc::ServerUnaryReactor {
         response_(response),
         held_(held) {}
 
-  const worker::v1::SynchronizeRequest& request() const { return request_; }
-  bool cancelled() const { return context_->IsCancelled(); }
+  const worker::v1::SynchronizeRequest& request() const override { return request_; }
+  bool cancelled() const override { return context_->IsCancelled(); }
 
   // Answers now, or lets the call be held. Runs on the executor.
   void Begin();
-  // Ends the call; called once, by who owns it.
-  void Answer(absl::StatusOr<worker::v1::SynchronizeResponse> response);
+  void Answer(absl::StatusOr<worker::v1::SynchronizeResponse> response) override;
 
  private:
   void OnCancel() override;

@@ -12,7 +12,6 @@ namespace ballast::server {
 namespace {
 
 constexpr int kEventsAtOnce = 100;
-constexpr absl::Duration kProgressInterval = absl::Seconds(1);
 
 }  // namespace
 
@@ -28,16 +27,29 @@ JobWatch::JobWatch(const ApiContext& api, grpc::CallbackServerContext* context, 
       hub_(hub),
       cursor_(request.after_sequence()) {
   hub_.Add(name_, this);
-  api.executor.Run([this] { Pump(); });
+  hub_.Run([this] { Pump(); });
 }
 
 void JobWatch::Poke() {
-  if (state_.exchange(kPoked) == kResting) call_.api().executor.Run([this] { Pump(); });
+  look_.store(true);
+  Wake();
+}
+
+void JobWatch::Show(std::shared_ptr<const v1::JobProgress> progress) {
+  {
+    absl::MutexLock lock(&shown_mutex_);
+    shown_ = std::move(progress);
+  }
+  Wake();
+}
+
+void JobWatch::Wake() {
+  if (state_.exchange(kWoken) == kResting) hub_.Run([this] { Pump(); });
 }
 
 void JobWatch::OnWriteDone(bool ok) {
   call_.api().idle_streams.Suspend(context_);
-  call_.api().executor.Run([this, ok] {
+  hub_.Run([this, ok] {
     if (!ok) {
       End(absl::CancelledError("the client went away"));
       return;
@@ -64,8 +76,12 @@ void JobWatch::Pump() {
     }
     // Set before looking, so that what happens while looking is looked at again.
     state_.store(kActive);
-    const absl::StatusOr<bool> ended = Refill();
-    if (!ended.ok() || *ended) return End(ended.status());
+    if (look_.exchange(false)) {
+      const absl::StatusOr<bool> ended = Refill();
+      if (!ended.ok() || *ended) return End(ended.status());
+    } else {
+      TakeShown();
+    }
     if (!outbox_.empty()) continue;
     if (hub_.draining()) {
       return End(WithRetry(MakeError(absl::StatusCode::kUnavailable, "SERVER_STOPPING",
@@ -82,37 +98,54 @@ absl::StatusOr<bool> JobWatch::Refill() {
   if (final_sent_) return true;
   BALLAST_ASSIGN_OR_RETURN(const TenantName parsed, ParseJobName(name_, "name"));
   // The job is read before its events: when it has ended by then, all of its events are there.
-  BALLAST_ASSIGN_OR_RETURN(const v1::FineTuningJob job, jobs_.Get(who_.tenant, parsed));
+  BALLAST_ASSIGN_OR_RETURN(v1::FineTuningJob job, jobs_.GetStored(who_.tenant, parsed));
   v1::ListFineTuningJobEventsRequest list;
   list.set_parent(name_);
-  list.set_after_sequence(cursor_);
+  list.set_after_sequence(cursor_.load());
   list.set_page_size(kEventsAtOnce);
   BALLAST_ASSIGN_OR_RETURN(auto events, jobs_.ListEvents(who_.tenant, list));
   for (v1::JobEvent& event : *events.mutable_events()) {
-    cursor_ = event.sequence();
+    cursor_.store(event.sequence());
     final_sent_ = final_sent_ || IsFinal(event.state_changed().state());
     *outbox_.emplace_back().mutable_event() = std::move(event);
   }
-  if (!outbox_.empty()) return false;
+  if (!outbox_.empty()) {
+    look_.store(true);  // until there are no more
+    return false;
+  }
   // The cursor of the caller was at the end already.
   if (IsFinal(job.state()) || IsAtRest(job.state())) return true;
-  BALLAST_RETURN_IF_ERROR(AddProgress(job));
+  running_ = job.state() == v1::FineTuningJob::RUNNING;
+  progress_ = job.progress();
+  if (!running_) return false;
+  AddLiveProgress(plane_, job);
+  if (job.has_progress()) AddProgress(job.progress());
   return false;
 }
 
-absl::Status JobWatch::AddProgress(const v1::FineTuningJob& stored) {
-  if (stored.state() != v1::FineTuningJob::RUNNING) return absl::OkStatus();
+void JobWatch::TakeShown() {
+  std::shared_ptr<const v1::JobProgress> shown;
+  {
+    absl::MutexLock lock(&shown_mutex_);
+    shown.swap(shown_);
+  }
+  if (shown == nullptr || !running_) return;
+  v1::JobProgress progress = progress_;
+  PutOver(*shown, progress);
+  AddProgress(progress);
+}
+
+void JobWatch::AddProgress(const v1::JobProgress& progress) {
+  std::string bytes = progress.SerializeAsString();
+  if (bytes == last_progress_) return;
   const absl::Time now = call_.Now();
-  if (now < last_progress_time_ + kProgressInterval) return absl::OkStatus();
-  v1::FineTuningJob job = stored;
-  AddLiveProgress(plane_, job);
-  if (!job.has_progress()) return absl::OkStatus();
-  std::string bytes = job.progress().SerializeAsString();
-  if (bytes == last_progress_) return absl::OkStatus();
+  if (now < last_progress_time_ + WatchHub::kProgressInterval) {
+    hub_.Moved(name_);  // to be shown once more
+    return;
+  }
   last_progress_ = std::move(bytes);
   last_progress_time_ = now;
-  *outbox_.emplace_back().mutable_progress() = job.progress();
-  return absl::OkStatus();
+  *outbox_.emplace_back().mutable_progress() = progress;
 }
 
 }  // namespace ballast::server

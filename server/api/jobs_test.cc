@@ -15,6 +15,7 @@
 #include "common/rpc/grpc_status.h"
 #include "gmock/gmock.h"
 #include "server/testing/server_fixture.h"
+#include "server/testing/watching.h"
 
 namespace ballast::server::testing {
 namespace {
@@ -25,39 +26,6 @@ using ::testing::Not;
 using v1::FineTuningJob;
 
 constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
-
-// A watch that a test reads message by message.
-class Watching {
- public:
-  Watching(v1::FineTuningService::Stub& stub, const std::string& name, int64_t after)
-      : context_(ContextWith(kTenantKey)) {
-    v1::WatchFineTuningJobRequest request;
-    request.set_name(name);
-    request.set_after_sequence(after);
-    stream_ = stub.WatchFineTuningJob(context_.get(), request);
-  }
-  // The next event; sequence 0 at the end.
-  v1::JobEvent NextEvent() {
-    v1::WatchFineTuningJobResponse response;
-    while (stream_->Read(&response)) {
-      if (response.has_event()) return response.event();
-    }
-    return {};
-  }
-  v1::JobProgress NextProgress() {
-    v1::WatchFineTuningJobResponse response;
-    while (stream_->Read(&response)) {
-      if (response.has_progress()) return response.progress();
-    }
-    return {};
-  }
-  absl::Status Finish() { return FromGrpcStatus(stream_->Finish()); }
-  void Cancel() { context_->TryCancel(); }
-
- private:
-  std::unique_ptr<grpc::ClientContext> context_;
-  std::unique_ptr<grpc::ClientReader<v1::WatchFineTuningJobResponse>> stream_;
-};
 
 class JobsTest : public ServerFixture {
  protected:

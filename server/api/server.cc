@@ -40,6 +40,7 @@
 #include "server/api/usage_service.h"
 #include "server/api/watch_hub.h"
 #include "server/api/worker_service.h"
+#include "server/core/last_events.h"
 #include "server/core/live_servers.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
@@ -49,7 +50,7 @@ namespace ballast::server {
 namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(200);
-// How often watchers are shown progress, and gauges are counted.
+// How often held calls are looked at where notices may be missed, and gauges are counted.
 constexpr absl::Duration kLookPeriod = absl::Seconds(1);
 constexpr absl::Duration kStreamIdle = absl::Seconds(60);
 // A second after each: as long as it takes to find out that another server is gone.
@@ -88,6 +89,8 @@ class Server::Impl : public ChangeListener, public NoticeReader {
         screens_(parts.store, *this),
         withheld_(parts.store, *this, options.withheld_expiry),
         standings_(parts.store, *this, options_.quotas, options.withheld_budget),
+        watches_({[this](const auto& jobs) { return LastEvents(parts_.store, jobs); },
+                  [this](const auto& job) { return plane_->LiveProgress(job); }}),
         relay_(parts.store, broker_, parts.clock, parts.bulletin),
         validator_(datasets_, parts.blobs, parts.row_checks, parts.clock),
         janitor_(parts.store, parts.blobs, unnamed_,
@@ -117,6 +120,8 @@ class Server::Impl : public ChangeListener, public NoticeReader {
     }
     executor_.Start(options_.executor_threads);
     transfers_.Start(options_.transfer_threads);
+    watches_.Start(options_.watch_threads);
+    dispatcher_.Start([this] { held_->Dispatch(parts_.clock.Now()); }, absl::InfiniteDuration());
     relay_.Start();
     BALLAST_RETURN_IF_ERROR(Listen(tls));
     validator_.Start();
@@ -137,6 +142,7 @@ class Server::Impl : public ChangeListener, public NoticeReader {
       server_->GetHealthCheckService()->SetServingStatus(false);
       held_->Drain();
       watches_.Drain();
+      dataset_service_->Drain();
       relay_.Drain();
       broker_.EndAll();
       server_->Shutdown(std::chrono::system_clock::now() +
@@ -148,6 +154,8 @@ class Server::Impl : public ChangeListener, public NoticeReader {
     janitor_.Stop();
     ticker_.Stop();
     presence_.Stop();
+    dispatcher_.Stop();
+    watches_.Stop();
     transfers_.Stop();
     executor_.Stop();
     // The others need not wait until it is taken for gone.
@@ -161,6 +169,7 @@ class Server::Impl : public ChangeListener, public NoticeReader {
     const absl::Status status = plane_->Enter(now);
     if (!status.ok())
       spdlog::error("ending leases failed, it is tried again: {}", ErrorReason(status));
+    watches_.Tick(now);
     held_->Sweep(now);
     if (broker_.Sweep(now)) held_->Dispatch(now);
     if (relay_.Enter(now, held_->count() > 0)) held_->Dispatch(now);
@@ -172,9 +181,8 @@ class Server::Impl : public ChangeListener, public NoticeReader {
         spdlog::error("expiring withheld deltas failed, it is tried again: {}",
                       ErrorReason(expired));
       }
-      watches_.PokeAll();
       // Where a notice was missed.
-      if (parts_.store.shared() && held_->count() > 0) held_->Dispatch(now);
+      if (parts_.store.shared() && held_->count() > 0) DispatchSoon();
       UpdateGauges(now);
     }
   }
@@ -191,6 +199,10 @@ class Server::Impl : public ChangeListener, public NoticeReader {
     watches_.Changed(job);
     Post({Notice::Kind::kJobChanged, job});
   }
+  // Other servers learn of it from its worker's signs.
+  void JobMoved(const std::string& tenant, const std::string& id) override {
+    watches_.Moved(JobName(tenant, id));
+  }
   void WorkAdded() override {
     DispatchSoon();
     Post({Notice::Kind::kWorkAdded, ""});
@@ -204,7 +216,7 @@ class Server::Impl : public ChangeListener, public NoticeReader {
         watches_.Changed(notice.name);
         return;
       case Notice::Kind::kAnything:
-        watches_.PokeAll();
+        watches_.Missed();
         [[fallthrough]];
       case Notice::Kind::kSampleOffered:
         relay_.Heard();
@@ -242,11 +254,15 @@ class Server::Impl : public ChangeListener, public NoticeReader {
       spdlog::error("no sign of life could be given, it is tried again: {}", ErrorReason(given));
     }
     dataset_service_->EndLeftUploads();
+    const absl::Status swept = datasets_.SweepDirectUploads(parts_.clock.Now());
+    if (!swept.ok()) {
+      spdlog::error("collecting what links led to failed, it is tried again: {}",
+                    ErrorReason(swept));
+    }
   }
 
-  void DispatchSoon() {
-    executor_.Run([this] { held_->Dispatch(parts_.clock.Now()); });
-  }
+  // Not on threads that answer heartbeats: it waits for the one before.
+  void DispatchSoon() { dispatcher_.Wake(); }
   void Post(const Notice& notice) {
     if (parts_.bulletin != nullptr) parts_.bulletin->Post(notice);
   }
@@ -268,8 +284,9 @@ class Server::Impl : public ChangeListener, public NoticeReader {
 
   void MakeServices() {
     base_model_service_ = std::make_unique<BaseModelService>(api_, models_);
-    dataset_service_ =
-        std::make_unique<DatasetService>(api_, datasets_, parts_.blobs, options_.max_dataset_bytes);
+    dataset_service_ = std::make_unique<DatasetService>(
+        api_, datasets_, parts_.blobs, unnamed_,
+        DatasetService::Limits{options_.max_dataset_bytes, options_.upload_part_bytes});
     fine_tuning_service_ = std::make_unique<FineTuningService>(api_, jobs_, *plane_, watches_);
     delta_service_ = std::make_unique<DeltaService>(api_, jobs_, parts_.blobs);
     sampling_service_ =
@@ -399,7 +416,7 @@ class Server::Impl : public ChangeListener, public NoticeReader {
   std::unique_ptr<SafetyRowsService> safety_rows_service_;
   std::unique_ptr<ScreenService> screen_service_;
   std::unique_ptr<grpc::Server> server_;
-  BackgroundLoop ticker_, presence_;
+  BackgroundLoop dispatcher_, ticker_, presence_;
   mutable absl::Mutex fault_mutex_;
   absl::Status fault_ ABSL_GUARDED_BY(fault_mutex_);
   absl::Mutex tick_mutex_;

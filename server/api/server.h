@@ -36,12 +36,14 @@ struct ServerOptions {
   int withheld_budget = 5;
   absl::Duration withheld_expiry = absl::Hours(14 * 24);
   int64_t max_dataset_bytes = int64_t{1} << 30;
+  int64_t upload_part_bytes = int64_t{64} << 20;  // of an upload by links
   Quotas quotas;
   v1::Money price_per_million_tokens;  // unset for none
   // Of one blob that a worker writes: a checkpoint, a file of a delta, a sealed vector.
   int64_t max_worker_blob_bytes = int64_t{64} << 30;
   int executor_threads = 8;
   int transfer_threads = 16;  // for reading and writing blobs
+  int watch_threads = 2;
   // Whether jobs of base models that were imported as unprotected run.
   bool allow_unprotected_base_models = false;
 };

@@ -24,8 +24,10 @@ class IdSource {
 class ChangeListener {
  public:
   virtual ~ChangeListener() = default;
-  // A job has new events, another state or newer progress.
+  // A job has new events or another state.
   virtual void JobChanged(const std::string& tenant, const std::string& id) = 0;
+  // A job has newer progress, which no record need have (ControlPlane::LiveProgress).
+  virtual void JobMoved(const std::string& /*tenant*/, const std::string& /*id*/) {}
   // An idle worker may find work now.
   virtual void WorkAdded() = 0;
   // A data set waits for its row checks.

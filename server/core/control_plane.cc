@@ -19,21 +19,11 @@
 
 namespace ballast::server {
 
-// What to tell the listener once the lock is released.
-struct ControlPlane::Notices {
-  std::vector<std::string> changed;
-  bool work_added = false;
-  bool garbage_added = false;
-};
-
 namespace {
 
 using admin::v1::WorkerInfo;
 using worker::v1::SynchronizeRequest;
 using worker::v1::SynchronizeResponse;
-
-// Workers that get work in one transaction.
-constexpr ptrdiff_t kMostAtOnce = 16;
 
 worker::v1::Lease ToWire(const std::string& resource, int64_t epoch) {
   worker::v1::Lease wire;
@@ -84,8 +74,9 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Create(
     const Quotas& quotas, const Options& options, absl::Time now) {
   std::unique_ptr<ControlPlane> plane(
       new ControlPlane(store, ids, listener, serving, quotas, options));
+  Notices nobody_knows_of;
   absl::MutexLock lock(&plane->mutex_);
-  BALLAST_RETURN_IF_ERROR(plane->TakeOverLocked(now));
+  BALLAST_RETURN_IF_ERROR(plane->TakeOverLocked(now, nobody_knows_of));
   return plane;
 }
 
@@ -93,6 +84,11 @@ void ControlPlane::Tell(const Notices& notices) {
   for (const std::string& name : notices.changed) {
     if (const auto parsed = ParseJobName(name, "name"); parsed.ok()) {
       listener_.JobChanged(parsed->tenant, parsed->id);
+    }
+  }
+  for (const std::string& name : notices.moved) {
+    if (const auto parsed = ParseJobName(name, "name"); parsed.ok()) {
+      listener_.JobMoved(parsed->tenant, parsed->id);
     }
   }
   if (notices.work_added) listener_.WorkAdded();
@@ -116,7 +112,7 @@ absl::Status ControlPlane::EndDueLeases(absl::Time now) {
 }
 
 absl::Status ControlPlane::EnterLocked(absl::Time now, Notices& notices) {
-  if (now >= next_take_over_) BALLAST_RETURN_IF_ERROR(TakeOverLocked(now));
+  if (now >= next_take_over_) BALLAST_RETURN_IF_ERROR(TakeOverLocked(now, notices));
   if (now >= next_forgetting_) BALLAST_RETURN_IF_ERROR(ForgetLocked(now));
   while (!retries_.empty() && *retries_.begin() <= now) {
     retries_.erase(retries_.begin());
@@ -165,8 +161,7 @@ absl::Status ControlPlane::ExpireLocked(absl::Time now, const std::string& resou
 }
 
 absl::StatusOr<SynchronizeResponse> ControlPlane::Synchronize(absl::Time now,
-                                                              const SynchronizeRequest& request,
-                                                              bool held) {
+                                                              const SynchronizeRequest& request) {
   BALLAST_RETURN_IF_ERROR(CheckWorkerId(request.worker_id()));
   Notices notices;
   absl::StatusOr<SynchronizeResponse> response;
@@ -179,14 +174,11 @@ absl::StatusOr<SynchronizeResponse> ControlPlane::Synchronize(absl::Time now,
   }
   {
     absl::MutexLock lock(&mutex_);
-    // Got at another server, and forgotten: what follows finds it.
-    if (last.has_value() && leases_.Find(last->wire, request.worker_id()) == nullptr) {
-      last->live.expires = now + options_.lease;
-      leases_.Put(last->wire.resource(), last->live);
-    }
+    // Where it was forgotten what follows finds it.
+    KeepLastLocked(now, request.worker_id(), last);
     // It may end its leases.
     if (!request.has_busy()) WaitForCommitsLocked(request.worker_id());
-    response = SynchronizeLocked(now, request, held, notices);
+    response = SynchronizeLocked(now, request, notices);
   }
   Tell(notices);
   return response;
@@ -208,7 +200,7 @@ void ControlPlane::WaitForCommitsLocked(const std::string& worker_id) {
 }
 
 absl::StatusOr<SynchronizeResponse> ControlPlane::SynchronizeLocked(
-    absl::Time now, const SynchronizeRequest& request, bool held, Notices& notices) {
+    absl::Time now, const SynchronizeRequest& request, Notices& notices) {
   // The caller's own lease is renewed by this very call, so it must not be found due first.
   const worker::v1::Lease& own =
       request.has_busy() ? request.busy().lease() : request.finished().lease();
@@ -216,13 +208,7 @@ absl::StatusOr<SynchronizeResponse> ControlPlane::SynchronizeLocked(
   if (renewed != nullptr) renewed->expires = std::max(renewed->expires, now + options_.lease);
   BALLAST_RETURN_IF_ERROR(EnterLocked(now, notices));
 
-  WorkerInfo& info = workers_[request.worker_id()];
-  info.set_name(WorkerName(request.worker_id()));
-  info.set_device(ValidUtf8(request.device(), 200));
-  info.set_version(ValidUtf8(request.version(), 100));
-  *info.mutable_last_seen_time() = ToTimestamp(now);
-  info.clear_current_work();
-
+  WorkerInfo& info = SeeLocked(now, request);
   SynchronizeResponse response;
   SetDuration(options_.heartbeat, response.mutable_heartbeat_interval());
   if (request.has_busy()) {
@@ -235,13 +221,23 @@ absl::StatusOr<SynchronizeResponse> ControlPlane::SynchronizeLocked(
   }
   response.mutable_idle();
   if (!request.draining()) {
-    BALLAST_RETURN_IF_ERROR(FindWorkLocked(now, request.worker_id(), held, response, notices));
+    BALLAST_RETURN_IF_ERROR(FindWorkLocked(now, request.worker_id(), response, notices));
     if (response.has_work()) {
       workers_[request.worker_id()].set_current_work(response.work().lease().resource());
     }
   }
   if (!response.has_work()) ShowIdleLocked(now, request.worker_id());
   return response;
+}
+
+WorkerInfo& ControlPlane::SeeLocked(absl::Time now, const SynchronizeRequest& request) {
+  WorkerInfo& info = workers_[request.worker_id()];
+  info.set_name(WorkerName(request.worker_id()));
+  info.set_device(ValidUtf8(request.device(), 200));
+  info.set_version(ValidUtf8(request.version(), 100));
+  *info.mutable_last_seen_time() = ToTimestamp(now);
+  info.clear_current_work();
+  return info;
 }
 
 absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequest& request,
@@ -284,7 +280,8 @@ absl::Status ControlPlane::HeartbeatLocked(absl::Time now, const SynchronizeRequ
     lease->sign = sign;
     if (news) PassKillPoint("server.progress.recorded");
   }
-  notices.changed.push_back(busy.lease().resource());
+  if (news) notices.changed.push_back(busy.lease().resource());
+  notices.moved.push_back(busy.lease().resource());
   return absl::OkStatus();
 }
 
@@ -335,7 +332,7 @@ absl::Status ControlPlane::FinishLocked(absl::Time now, const SynchronizeRequest
   return absl::OkStatus();
 }
 
-absl::Status ControlPlane::FindWorkLocked(absl::Time now, const std::string& worker_id, bool held,
+absl::Status ControlPlane::FindWorkLocked(absl::Time now, const std::string& worker_id,
                                           SynchronizeResponse& response, Notices& notices) {
   // Another call of the same worker's, whose answer is lost, may be getting it work.
   const auto asks_once = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
@@ -345,14 +342,20 @@ absl::Status ControlPlane::FindWorkLocked(absl::Time now, const std::string& wor
   finding_work_.insert(worker_id);
   const absl::Cleanup done = [&]()
                                  ABSL_NO_THREAD_SAFETY_ANALYSIS { finding_work_.erase(worker_id); };
+  BALLAST_RETURN_IF_ERROR(GiveAgainLocked(now, worker_id, response, notices));
+  if (response.has_work()) return absl::OkStatus();
+  auto asked = AskForWorkLocked(now, {worker_id}, notices);
+  BALLAST_ASSIGN_OR_RETURN(auto work, std::move(asked.front()));
+  if (work.has_value()) *response.mutable_work() = *std::move(work);
+  return absl::OkStatus();
+}
+
+absl::Status ControlPlane::GiveAgainLocked(absl::Time now, const std::string& worker_id,
+                                           SynchronizeResponse& response, Notices& notices) {
   // A worker that holds a lease and says it is idle has either not got our answer, and gets it
   // again, or has forgotten its work, which is then lost.
   for (const std::string& resource : leases_.HeldBy(worker_id)) {
     const LiveLease lease = *leases_.FindResource(resource);
-    if (lease.heard && held) {
-      return MakeError(absl::StatusCode::kAborted, "CALL_STALE",
-                       "the worker has got work by a later call; this one is of no use any more");
-    }
     if (lease.heard) {
       BALLAST_RETURN_IF_ERROR(ExpireLocked(now, resource, Why::kForgotten, notices));
       continue;
@@ -368,31 +371,43 @@ absl::Status ControlPlane::FindWorkLocked(absl::Time now, const std::string& wor
     // It was taken back (its vector was rejected): it is nobody's now.
     leases_.Erase(resource);
   }
-  BALLAST_ASSIGN_OR_RETURN(auto work, AskForWorkLocked(now, worker_id, notices));
-  if (work.has_value()) *response.mutable_work() = *std::move(work);
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<worker::v1::Work>> ControlPlane::AskForWorkLocked(
-    absl::Time now, const std::string& worker_id, Notices& notices) {
-  Asking own{worker_id, std::nullopt};
-  asking_.push_back(&own);
-  const auto may_go_on = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return own.answer.has_value() || !handing_out_;
+std::vector<ControlPlane::WorkOrNone> ControlPlane::AskForWorkLocked(
+    absl::Time now, const std::vector<std::string>& worker_ids, Notices& notices) {
+  std::deque<Asking> own;
+  for (const std::string& id : worker_ids) {
+    asking_.push_back(&own.emplace_back(Asking{id, std::nullopt}));
+  }
+  const auto answered = [&] {
+    return std::all_of(own.begin(), own.end(),
+                       [](const Asking& one) { return one.answer.has_value(); });
   };
-  mutex_.Await(absl::Condition(&may_go_on));
-  if (!own.answer.has_value()) HandOutLocked(now, notices);
-  return *std::move(own.answer);
+  const auto may_go_on = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return answered() || !handing_out_;
+  };
+  while (!answered()) {
+    mutex_.Await(absl::Condition(&may_go_on));
+    // Others who ask may be before these, so that once is not always enough.
+    if (!answered()) HandOutLocked(now, notices);
+  }
+  std::vector<WorkOrNone> answers;
+  answers.reserve(own.size());
+  for (Asking& one : own) answers.push_back(*std::move(one.answer));
+  return answers;
 }
 
 void ControlPlane::HandOutLocked(absl::Time now, Notices& notices) {
   handing_out_ = true;
   const std::vector<Asking*> asking(
-      asking_.begin(), asking_.begin() + std::min<ptrdiff_t>(asking_.size(), kMostAtOnce));
+      asking_.begin(),
+      asking_.begin() + static_cast<ptrdiff_t>(std::min(asking_.size(), kMostAtOnce)));
   asking_.erase(asking_.begin(), asking_.begin() + asking.size());
   std::vector<std::string> worker_ids;
   for (const Asking* one : asking) worker_ids.push_back(one->worker_id);
-  QueueFront front = front_;
+  const QueueFront front_before = front_;
+  QueueFront front;
   std::vector<WorkerInfo> infos;
   for (const std::string& id : worker_ids) infos.push_back(workers_[id]);
 
@@ -404,6 +419,7 @@ void ControlPlane::HandOutLocked(absl::Time now, Notices& notices) {
   const absl::Status status = store_.Update([&](Transaction& tx) -> absl::Status {
     changed.clear();
     leases.clear();
+    front = front_before;
     BALLAST_ASSIGN_OR_RETURN(
         given, TakeNext(tx, worker_ids, now, ids_, serving_, quotas_, front, changed));
     if (store_.shared()) BALLAST_RETURN_IF_ERROR(PrefetchSigns(tx, worker_ids, given.size()));
@@ -457,6 +473,13 @@ std::vector<admin::v1::WorkerInfo> ControlPlane::ListWorkers(absl::Time now) {
     if (FromTimestamp(info.last_seen_time()) + kMemory >= now) workers.push_back(info);
   }
   return workers;
+}
+
+bool ControlPlane::HasWorkers(absl::Time now) const {
+  absl::MutexLock lock(&mutex_);
+  return std::any_of(workers_.begin(), workers_.end(), [&](const auto& entry) {
+    return FromTimestamp(entry.second.last_seen_time()) + kPresent >= now;
+  });
 }
 
 int64_t ControlPlane::LeasesLost() const {

@@ -59,10 +59,18 @@ class ControlPlane {
   // caller. A Busy with a stale lease is answered with stop. A repeated Finished is answered like
   // the first. INVALID_ARGUMENT (WORKER_ID_INVALID, RESULT_INVALID), FAILED_PRECONDITION
   // (LEASE_LOST). Results must have been checked against the blob store by the caller.
-  // `held`: it was made a while ago, so that its worker may have turned to another server since:
-  // ABORTED (CALL_STALE) where it has got work there.
   absl::StatusOr<worker::v1::SynchronizeResponse> Synchronize(
-      absl::Time now, const worker::v1::SynchronizeRequest& request, bool held = false);
+      absl::Time now, const worker::v1::SynchronizeRequest& request);
+
+  // Workers that get work in one transaction, at most.
+  static constexpr size_t kMostAtOnce = 16;
+
+  // The same for calls of idle workers that were held, at most kMostAtOnce and each of another
+  // worker: those that get new work get it in one transaction. Answers in their order. They were
+  // made a while ago, so that a worker may have called again since, or have turned to another
+  // server: ABORTED (CALL_STALE) where it gets work by another call.
+  std::vector<absl::StatusOr<worker::v1::SynchronizeResponse>> SynchronizeHeld(
+      absl::Time now, const std::vector<const worker::v1::SynchronizeRequest*>& requests);
 
   // OK when the worker holds the lease and its work needs `blob`. FAILED_PRECONDITION (LEASE_LOST),
   // PERMISSION_DENIED (BLOB_NOT_IN_LEASE).
@@ -104,11 +112,21 @@ class ControlPlane {
   // Workers seen in the hour before `now`, by name.
   std::vector<admin::v1::WorkerInfo> ListWorkers(absl::Time now);
 
+  // Whether any worker was seen of late.
+  bool HasWorkers(absl::Time now) const;
+
   int64_t LeasesLost() const;
 
  private:
-  struct Notices;
+  // What to tell the listener once the lock is released.
+  struct Notices {
+    std::vector<std::string> changed, moved;
+    bool work_added = false;
+    bool garbage_added = false;
+  };
   static constexpr absl::Duration kMemory = absl::Hours(1);  // of workers
+  // Longer than an idle worker's call is held.
+  static constexpr absl::Duration kPresent = absl::Minutes(2);
 
   ControlPlane(JobStore& store, IdSource& ids, ChangeListener& listener,
                const ServingVectors& serving, const Quotas& quotas, const Options& options)
@@ -123,7 +141,8 @@ class ControlPlane {
   // never taken for silent.
   absl::Duration BetweenSigns() const { return options_.lease / 6; }
   // Brings memory up to the leases that the store has.
-  absl::Status TakeOverLocked(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TakeOverLocked(absl::Time now, Notices& notices)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The lease, also where another server has given it; null when the worker does not hold it.
   absl::StatusOr<LiveLease*> FindLocked(absl::Time now, const worker::v1::Lease& lease,
                                         const std::string& worker_id)
@@ -150,7 +169,10 @@ class ControlPlane {
   absl::Status ExpireLocked(absl::Time now, const std::string& resource, Why why, Notices& notices)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<worker::v1::SynchronizeResponse> SynchronizeLocked(
-      absl::Time now, const worker::v1::SynchronizeRequest& request, bool held, Notices& notices)
+      absl::Time now, const worker::v1::SynchronizeRequest& request, Notices& notices)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The worker has called now: what is known of it.
+  admin::v1::WorkerInfo& SeeLocked(absl::Time now, const worker::v1::SynchronizeRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status HeartbeatLocked(absl::Time now, const worker::v1::SynchronizeRequest& request,
                                worker::v1::SynchronizeResponse& response, Notices& notices)
@@ -158,15 +180,28 @@ class ControlPlane {
   absl::Status FinishLocked(absl::Time now, const worker::v1::SynchronizeRequest& request,
                             Notices& notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of a worker that has said that it is idle.
-  absl::Status FindWorkLocked(absl::Time now, const std::string& worker_id, bool held,
+  absl::Status FindWorkLocked(absl::Time now, const std::string& worker_id,
                               worker::v1::SynchronizeResponse& response, Notices& notices)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The next thing for a worker. Of calls that ask at the same time one gets it for all, in one
-  // transaction, without the lock; the others wait.
-  absl::StatusOr<std::optional<worker::v1::Work>> AskForWorkLocked(absl::Time now,
-                                                                   const std::string& worker_id,
-                                                                   Notices& notices)
+  // Of a worker that has said so and holds leases: the work that it has not heard of, once more.
+  // What it has forgotten ends.
+  absl::Status GiveAgainLocked(absl::Time now, const std::string& worker_id,
+                               worker::v1::SynchronizeResponse& response, Notices& notices)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // One of SynchronizeHeld before it asks for new work.
+  absl::StatusOr<worker::v1::SynchronizeResponse> MeetHeldLocked(
+      absl::Time now, const worker::v1::SynchronizeRequest& request,
+      const std::optional<GivenLease>& last, Notices& notices)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Keeps the lease that was got at another server, if it is not known here.
+  void KeepLastLocked(absl::Time now, const std::string& worker_id,
+                      const std::optional<GivenLease>& last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The next thing for each of these workers. Of calls that ask at the same time one gets it for
+  // all, in one transaction, without the lock; the others wait.
+  using WorkOrNone = absl::StatusOr<std::optional<worker::v1::Work>>;
+  std::vector<WorkOrNone> AskForWorkLocked(absl::Time now,
+                                           const std::vector<std::string>& worker_ids,
+                                           Notices& notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void HandOutLocked(absl::Time now, Notices& notices) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   JobStore& store_;
@@ -183,7 +218,7 @@ class ControlPlane {
   // A call that asks for work.
   struct Asking {
     const std::string& worker_id;
-    std::optional<absl::StatusOr<std::optional<worker::v1::Work>>> answer;
+    std::optional<WorkOrNone> answer;
   };
   std::deque<Asking*> asking_ ABSL_GUARDED_BY(mutex_);
   bool handing_out_ ABSL_GUARDED_BY(mutex_) = false;

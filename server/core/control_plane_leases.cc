@@ -18,12 +18,13 @@ constexpr absl::Duration kAfterFailure = absl::Seconds(1);
 
 }  // namespace
 
-absl::Status ControlPlane::TakeOverLocked(absl::Time now) {
+absl::Status ControlPlane::TakeOverLocked(absl::Time now, Notices& notices) {
   next_take_over_ = now + kAfterFailure;
   // Silence that nobody could have broken is none.
   const bool watched = now - last_take_over_ <= 2 * BetweenSigns();
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) {
-    return TakeOverLeases(tx, now, options_.lease, watched, leases_, workers_, seen_);
+    return TakeOverLeases(tx, now, options_.lease, watched, leases_, workers_, seen_,
+                          notices.moved);
   }));
   last_take_over_ = now;
   next_take_over_ = store_.shared() ? now + BetweenSigns() : absl::InfiniteFuture();

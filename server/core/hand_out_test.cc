@@ -59,6 +59,43 @@ TEST_F(HandOutTest, EachWorkerGetsAnotherJob) {
   }
 }
 
+TEST_F(HandOutTest, MoreThanFitIntoOneTransactionAllGetWork) {
+  constexpr int kWorkers = 3 * static_cast<int>(ControlPlane::kMostAtOnce);
+  for (int round = 0; round < 5; ++round) {
+    for (int i = 0; i < kWorkers; ++i) CreateJob();
+    const auto answers =
+        AskAtOnce(kWorkers, [&](int i) { return absl::StrCat("w", round, "-", i); });
+    std::set<std::string> given;
+    for (const auto& answer : answers) {
+      EXPECT_TRUE(given.insert(answer.work().lease().resource()).second);
+    }
+  }
+}
+
+TEST_F(HandOutTest, HeldCallsAndOthersAskTogether) {
+  constexpr size_t kHeld = ControlPlane::kMostAtOnce, kOthers = 12;
+  for (size_t i = 0; i < kHeld + kOthers; ++i) CreateJob();
+  std::vector<worker::v1::SynchronizeRequest> requests;
+  for (size_t i = 0; i < kHeld; ++i) {
+    requests.push_back(Request(absl::StrCat("held-", i)));
+    requests.back().mutable_idle();
+  }
+  std::vector<const worker::v1::SynchronizeRequest*> held;
+  for (const auto& request : requests) held.push_back(&request);
+  std::vector<absl::StatusOr<SynchronizeResponse>> held_answers;
+  std::thread dispatch([&] { held_answers = plane_->SynchronizeHeld(now_, held); });
+  const auto answers = AskAtOnce(kOthers, [](int i) { return absl::StrCat("w", i); });
+  dispatch.join();
+  std::set<std::string> given;
+  for (const auto& answer : answers) given.insert(answer.work().lease().resource());
+  for (const auto& answer : held_answers) {
+    ASSERT_OK(answer);
+    given.insert(answer->work().lease().resource());
+  }
+  EXPECT_EQ(given.size(), kHeld + kOthers);
+  EXPECT_EQ(given.count(""), 0u);
+}
+
 TEST_F(HandOutTest, TwoCallsOfOneWorkerGetTheSameWork) {
   for (int round = 0; round < 20; ++round) {
     CreateJob();

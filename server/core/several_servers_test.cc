@@ -5,16 +5,31 @@
 #include "gtest/gtest.h"
 #include "server/core/control_plane.h"
 #include "server/core/live_servers.h"
+#include "server/core/resource_name.h"
 #include "server/testing/core_fixture.h"
 
 namespace ballast::server::testing {
 namespace {
 
 using ballast::testing::StatusIs;
+using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using v1::FineTuningJob;
 using worker::v1::SynchronizeRequest;
 using worker::v1::SynchronizeResponse;
+
+// Names of the jobs that it hears of.
+class RecordingListener : public SilentListener {
+ public:
+  void JobChanged(const std::string& tenant, const std::string& id) override {
+    changed.push_back(JobName(tenant, id));
+  }
+  void JobMoved(const std::string& tenant, const std::string& id) override {
+    moved.push_back(JobName(tenant, id));
+  }
+  std::vector<std::string> changed, moved;
+};
 
 class SeveralServersTest : public CoreFixture {
  protected:
@@ -28,7 +43,7 @@ class SeveralServersTest : public CoreFixture {
   std::unique_ptr<ControlPlane> NewPlane() {
     ControlPlane::Options options;
     options.max_attempts = 3;
-    auto plane = ControlPlane::Create(store_, ids_, listener_, serving_, quotas_, options, now_);
+    auto plane = ControlPlane::Create(store_, ids_, at_other_, serving_, quotas_, options, now_);
     EXPECT_OK(plane);
     return *std::move(plane);
   }
@@ -60,6 +75,7 @@ class SeveralServersTest : public CoreFixture {
     }
   }
 
+  RecordingListener at_other_;
   std::unique_ptr<ControlPlane> other_;
 };
 
@@ -170,6 +186,36 @@ TEST_F(SeveralServersTest, ProgressIsSeenAtTheOther) {
   BusyAt(*plane_, "w", lease, 9);
   Pass(absl::Seconds(6));
   EXPECT_EQ(other_->LiveProgress(job)->step(), 9);
+}
+
+TEST_F(SeveralServersTest, WhereProgressIsTakenOverItIsToldOf) {
+  const std::string job = CreateJob();
+  const auto lease = IdleAt(*plane_, "w").work().lease();
+  BusyAt(*plane_, "w", lease, 6);
+  Pass(absl::Seconds(6));
+  EXPECT_THAT(at_other_.moved, Contains(job));
+  at_other_.moved.clear();
+  Pass(absl::Seconds(12));  // in which nothing was heard of it
+  EXPECT_THAT(at_other_.moved, IsEmpty());
+  BusyAt(*plane_, "w", lease, 9);
+  Pass(absl::Seconds(6));
+  EXPECT_THAT(at_other_.moved, ElementsAre(job));
+  EXPECT_THAT(at_other_.changed, IsEmpty());
+}
+
+TEST_F(SeveralServersTest, AHeartbeatChangesAJobWhereItBringsNews) {
+  const std::string job = CreateJob();
+  const auto lease = IdleAt(*other_, "w").work().lease();
+  EXPECT_THAT(at_other_.changed, ElementsAre(job));
+  BusyAt(*other_, "w", lease, 6);
+  EXPECT_THAT(at_other_.changed, ElementsAre(job));
+  EXPECT_THAT(at_other_.moved, ElementsAre(job));
+  SynchronizeRequest news = Request("w");
+  *news.mutable_busy()->mutable_lease() = lease;
+  news.mutable_busy()->set_step(7);
+  news.mutable_busy()->add_evaluations()->set_step(7);
+  SyncAt(*other_, news);
+  EXPECT_THAT(at_other_.changed, ElementsAre(job, job));
 }
 
 TEST_F(SeveralServersTest, AnOwnersWishReachesTheWorkerAtTheOther) {
@@ -318,8 +364,9 @@ TEST_F(SeveralServersTest, AHeldCallThatItsWorkerHasLeftEndsNothing) {
   BusyAt(*other_, "w", lease, 1);
   SynchronizeRequest old = Request("w");
   old.mutable_idle();
-  EXPECT_THAT(plane_->Synchronize(now_, old, /*held=*/true),
-              StatusIs(absl::StatusCode::kAborted, "CALL_STALE"));
+  const auto answers = plane_->SynchronizeHeld(now_, {&old});
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_THAT(answers[0], StatusIs(absl::StatusCode::kAborted, "CALL_STALE"));
   EXPECT_TRUE(BusyAt(*other_, "w", lease, 2).has_proceed());
 }
 

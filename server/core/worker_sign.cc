@@ -102,7 +102,8 @@ absl::StatusOr<std::optional<GivenLease>> FindLastLease(Transaction& tx,
 }
 
 absl::Status TakeOverLeases(Transaction& tx, absl::Time now, absl::Duration term, bool watched,
-                            LeaseTable& leases, WorkersById& workers, SignsSeen& seen) {
+                            LeaseTable& leases, WorkersById& workers, SignsSeen& seen,
+                            std::vector<std::string>& moved) {
   BALLAST_ASSIGN_OR_RETURN(const SignsById signs, AllSigns(tx));
   std::set<std::string> stored;
   const auto take_over = [&](const std::string& resource, const LeaseRecord& record,
@@ -115,7 +116,10 @@ absl::Status TakeOverLeases(Transaction& tx, absl::Time now, absl::Duration term
     wire.set_epoch(record.epoch());
     if (LiveLease* known = leases.Find(wire, record.worker_id()); known != nullptr) {
       const bool has_new_sign = has_sign && sign->second.sign() != known->sign;
-      if (has_new_sign) TakeSign(sign->second, *known);
+      if (has_new_sign) {
+        TakeSign(sign->second, *known);
+        moved.push_back(resource);
+      }
       if (has_new_sign || !watched) known->expires = std::max(known->expires, now + term);
       return absl::OkStatus();
     }
@@ -124,7 +128,10 @@ absl::Status TakeOverLeases(Transaction& tx, absl::Time now, absl::Duration term
     lease.worker_id = record.worker_id();
     lease.expires = now + term;
     BALLAST_ASSIGN_OR_RETURN(lease.coarse, work.IsCoarse());
-    if (has_sign) TakeSign(sign->second, lease);
+    if (has_sign) {
+      TakeSign(sign->second, lease);
+      moved.push_back(resource);
+    }
     leases.Put(resource, lease);
     return absl::OkStatus();
   };
@@ -168,10 +175,10 @@ absl::Status ForgetWorkers(Transaction& tx, const SignsSeen& seen, absl::Time be
 }
 
 absl::Status PrefetchSigns(Transaction& tx, const std::vector<std::string>& worker_ids,
-                           size_t count) {
+                           size_t count, Hold hold) {
   std::vector<RowKey> keys;
   for (size_t i = 0; i < count; ++i) {
-    keys.push_back({Kind::kWorker, "", worker_ids[i], Hold::kExclusive});
+    keys.push_back({Kind::kWorker, "", worker_ids[i], hold});
   }
   return keys.empty() ? absl::OkStatus() : tx.Prefetch(keys);
 }

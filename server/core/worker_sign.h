@@ -54,16 +54,18 @@ using SignsSeen = std::map<std::string, SignSeen>;
 
 // Brings `leases` up to what the store has: those that it has not are erased, those that are new
 // here get a full `term`, and those with another sign than before one more; all do where the store
-// was not `watched` for a while. `workers` get those that others have seen later than this server.
+// was not `watched` for a while. `workers` get those that others have seen later than this server,
+// `moved` the names of what others' workers have told of since.
 absl::Status TakeOverLeases(Transaction& tx, absl::Time now, absl::Duration term, bool watched,
-                            LeaseTable& leases, WorkersById& workers, SignsSeen& seen);
+                            LeaseTable& leases, WorkersById& workers, SignsSeen& seen,
+                            std::vector<std::string>& moved);
 
 // Deletes the records of workers whose last sign was seen before `before`.
 absl::Status ForgetWorkers(Transaction& tx, const SignsSeen& seen, absl::Time before);
 
-// A hint that signs of the first `count` workers will be written.
+// A hint that signs of the first `count` workers will be written, or with kNone read.
 absl::Status PrefetchSigns(Transaction& tx, const std::vector<std::string>& worker_ids,
-                           size_t count);
+                           size_t count, Hold hold = Hold::kExclusive);
 
 }  // namespace ballast::server
 

@@ -12,13 +12,19 @@ namespace ballast::server {
 namespace {
 // Bounds how long the first one waits for the commit.
 constexpr int kMostRuns = 32;
+// More than those have who read much at a time (ServerOptions::watch_threads).
+constexpr int kReaders = 4;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(const std::string& path) {
   BALLAST_ASSIGN_OR_RETURN(auto writer, SqliteConnection::Open(path, /*read_only=*/false));
   BALLAST_RETURN_IF_ERROR(MigrateSchema(*writer));
-  BALLAST_ASSIGN_OR_RETURN(auto reader, SqliteConnection::Open(path, /*read_only=*/true));
-  return std::unique_ptr<SqliteJobStore>(new SqliteJobStore(std::move(writer), std::move(reader)));
+  Readers readers;
+  for (int i = 0; i < kReaders; ++i) {
+    BALLAST_ASSIGN_OR_RETURN(auto reader, SqliteConnection::Open(path, /*read_only=*/true));
+    readers.push_back(std::move(reader));
+  }
+  return std::unique_ptr<SqliteJobStore>(new SqliteJobStore(std::move(writer), std::move(readers)));
 }
 
 absl::Status SqliteJobStore::Update(const Body& body) {
@@ -65,11 +71,24 @@ void SqliteJobStore::EndGroup(const absl::Status& status) {
 }
 
 absl::Status SqliteJobStore::Read(const Body& body) {
-  absl::MutexLock lock(&reader_mutex_);
-  BALLAST_RETURN_IF_ERROR(reader_->Execute("BEGIN"));
-  SqliteTransaction transaction(*reader_, owner_);
-  const absl::Status status = body(transaction);
-  reader_->Execute("ROLLBACK").IgnoreError();
+  std::unique_ptr<SqliteConnection> reader;
+  {
+    absl::MutexLock lock(&readers_mutex_);
+    const auto one_is_free = [this]() ABSL_SHARED_LOCKS_REQUIRED(readers_mutex_) {
+      return !readers_.empty();
+    };
+    readers_mutex_.Await(absl::Condition(&one_is_free));
+    reader = std::move(readers_.back());
+    readers_.pop_back();
+  }
+  absl::Status status = reader->Execute("BEGIN");
+  if (status.ok()) {
+    SqliteTransaction transaction(*reader, owner_);
+    status = body(transaction);
+    reader->Execute("ROLLBACK").IgnoreError();
+  }
+  absl::MutexLock lock(&readers_mutex_);
+  readers_.push_back(std::move(reader));
   return status;
 }
 

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,8 +18,8 @@ namespace ballast::server {
 
 // A JobStore in one SQLite file. Writes go through one connection and are on disk when Update
 // returns; those that wait for it while another one runs are committed together, by the last of
-// them. Reads have a connection of their own and do not wait for a commit. Made for one server
-// process (DataDirLock sees to that).
+// them. Reads have connections of their own, a few of them beside each other, and do not wait for a
+// commit. Made for one server process (DataDirLock sees to that).
 class SqliteJobStore : public JobStore {
  public:
   // Opens or makes the database and brings its schema up to date. Failures: SqliteConnection's,
@@ -40,8 +42,10 @@ class SqliteJobStore : public JobStore {
   absl::Status RunMember(const Body& body) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void EndGroup(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
 
-  SqliteJobStore(std::unique_ptr<SqliteConnection> writer, std::unique_ptr<SqliteConnection> reader)
-      : writer_(std::move(writer)), reader_(std::move(reader)) {}
+  using Readers = std::vector<std::unique_ptr<SqliteConnection>>;
+
+  SqliteJobStore(std::unique_ptr<SqliteConnection> writer, Readers readers)
+      : writer_(std::move(writer)), readers_(std::move(readers)) {}
 
   // There is no other, at no time.
   const std::string owner_ = "the-server";
@@ -50,8 +54,8 @@ class SqliteJobStore : public JobStore {
   // The one whose transaction is open, if any; those who wait for its end have it, too.
   std::shared_ptr<Group> group_ ABSL_GUARDED_BY(writer_mutex_);
   const std::unique_ptr<SqliteConnection> writer_ ABSL_PT_GUARDED_BY(writer_mutex_);
-  absl::Mutex reader_mutex_;
-  const std::unique_ptr<SqliteConnection> reader_ ABSL_PT_GUARDED_BY(reader_mutex_);
+  absl::Mutex readers_mutex_;
+  Readers readers_ ABSL_GUARDED_BY(readers_mutex_);  // that nobody uses
 };
 
 }  // namespace ballast::server

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "common/base/file.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
@@ -68,6 +69,22 @@ bool HasJob(JobStore& store, const std::string& id) {
     return absl::OkStatus();
   }));
   return has;
+}
+
+TEST(SqliteJobStoreTest, ReadsRunBesideEachOther) {
+  StoreInTempDir store;
+  ASSERT_OK(InsertJob(store, "one"));
+  absl::Notification read;
+  std::thread other;
+  ASSERT_OK(store.Read([&](Transaction&) {
+    other = std::thread([&] {
+      if (HasJob(store, "one")) read.Notify();
+    });
+    return read.WaitForNotificationWithTimeout(absl::Seconds(30))
+               ? absl::OkStatus()
+               : absl::DeadlineExceededError("one read waits for the other");
+  }));
+  other.join();
 }
 
 TEST(SqliteJobStoreTest, WhatWasCommittedSurvivesAKill) {

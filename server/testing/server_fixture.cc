@@ -67,7 +67,7 @@ void ServerFixture::StartServer() {
   row_checks_ = std::make_unique<TextRowChecks>(*blobs_, options_.scratch_dir);
   options_.listen_address = "127.0.0.1:0";
   options_.executor_threads = 4;
-  ASSERT_OK_AND_ASSIGN(server_, Server::Start({*store_, ServerBlobs(), *authenticator_,
+  ASSERT_OK_AND_ASSIGN(server_, Server::Start({ServerStore(), ServerBlobs(), *authenticator_,
                                                ServerRowChecks(), clock_, server_signer_},
                                               options_));
   grpc::ChannelArguments arguments;

@@ -54,6 +54,7 @@ class ServerFixture : public ::testing::Test {
   void TearDown() override { StopServer(); }
 
   // What the server is built of besides the fixture's own; a test may put something before them.
+  virtual JobStore& ServerStore() { return *store_; }
   virtual BlobStore& ServerBlobs() { return *blobs_; }
   virtual RowChecks& ServerRowChecks() { return *row_checks_; }
 
