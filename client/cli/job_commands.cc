@@ -28,6 +28,7 @@ struct JobOptions {
   int32_t epochs = 0, batch_rows = 0, lora_rank = 0;
   int64_t seed = 0;
   std::vector<std::string> labels;
+  int priority = 0;
   bool watch = false;
   CLI::Option *given_rate = nullptr, *given_warmup = nullptr, *given_epochs = nullptr,
               *given_batch = nullptr, *given_rank = nullptr, *given_alpha = nullptr,
@@ -40,6 +41,10 @@ void AddJobOptions(CLI::App* command, JobOptions& options) {
   command->add_option("--validation", options.validation,
                       "Data set that is only evaluated, never trained on");
   command->add_option("--name", options.display_name, "Name for people");
+  command
+      ->add_option("--priority", options.priority,
+                   "Among your jobs that wait, higher ones go first; -10 to 10")
+      ->capture_default_str();
   command->add_option("--label", options.labels, "KEY=VALUE; may be given up to 16 times")
       ->allow_extra_args(false);
   options.given_rate = command
@@ -92,6 +97,7 @@ absl::StatusOr<v1::FineTuningJob> ToJob(const client::Client& client, const JobO
   BALLAST_RETURN_IF_ERROR(RefuseZeros(options));
   v1::FineTuningJob job;
   job.set_display_name(options.display_name);
+  job.set_priority(options.priority);
   job.set_base_model(client::Client::BaseModelName(options.base_model));
   job.set_training_dataset(client.DatasetName(options.training));
   if (!options.validation.empty()) {

@@ -81,6 +81,20 @@ std::string DescribeEstimate(const v1::Estimate& estimate) {
   return text;
 }
 
+std::string DescribeStart(const v1::Waiting& waiting) {
+  if (!waiting.has_earliest_start()) return "";
+  const auto rough = [](absl::Duration duration) {
+    const bool hours = duration >= absl::Hours(1);
+    const int64_t count = hours ? absl::ToInt64Hours(duration) : absl::ToInt64Minutes(duration);
+    return absl::StrCat(count, hours ? " hour" : " minute", count == 1 ? "" : "s");
+  };
+  const absl::Duration earliest = ToDuration(waiting.earliest_start());
+  if (!waiting.has_latest_start()) return absl::StrCat("in more than ", rough(earliest));
+  const std::string latest = rough(ToDuration(waiting.latest_start()));
+  if (earliest == absl::ZeroDuration()) return absl::StrCat("within ", latest);
+  return absl::StrCat("in ", rough(earliest), " to ", latest);
+}
+
 std::string DescribeJob(const v1::FineTuningJob& job) {
   std::string text;
   AddLine(text, "name", job.name());
@@ -89,6 +103,11 @@ std::string DescribeJob(const v1::FineTuningJob& job) {
           job.state() == v1::FineTuningJob::QUEUED && job.queue_position() > 0
               ? absl::StrCat("QUEUED, ", job.queue_position(), " of yours before it")
               : StateName(job.state()));
+  if (job.has_waiting()) {
+    AddLine(text, "waits because", job.waiting().message());
+    AddLine(text, "starts", DescribeStart(job.waiting()));
+  }
+  if (job.priority() != 0) AddLine(text, "priority", absl::StrCat(job.priority()));
   if (job.has_error()) {
     AddLine(text, "error", absl::StrCat(job.error().message(), " (", job.error().reason(), ")"));
   }

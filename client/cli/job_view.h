@@ -24,6 +24,10 @@ std::string DescribeJob(const v1::FineTuningJob& job);
 // "12/40 steps  0:21 left  loss 1.842 (valid 1.931)".
 std::string DescribeProgress(const v1::JobProgress& progress);
 
+// When a job that waits starts, as far as it is known: "in 5 minutes to 4 hours"; empty where it is
+// not.
+std::string DescribeStart(const v1::Waiting& waiting);
+
 // One line for an event: "RUNNING (attempt 2)", "step 20: loss 1.84, validation 1.93".
 std::string DescribeEvent(const v1::JobEvent& event);
 

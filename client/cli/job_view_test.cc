@@ -72,6 +72,39 @@ TEST(JobViewTest, WhatScreeningFound) {
             "screening: 2 of 1,200 rows look prohibited, and the job is refused: lines 1, 2");
 }
 
+TEST(JobViewTest, AJobThatWaitsSaysWhyAndForHowLong) {
+  v1::FineTuningJob job;
+  job.set_state(v1::FineTuningJob::QUEUED);
+  job.set_queue_position(2);
+  job.set_priority(-3);
+  v1::Waiting& waiting = *job.mutable_waiting();
+  waiting.set_reason(v1::Waiting::WORKERS_BUSY);
+  waiting.set_message("the workers are busy");
+  EXPECT_THAT(DescribeJob(job), Not(HasSubstr("starts"))) << "nothing is known of it";
+  waiting.mutable_earliest_start()->set_seconds(300);
+  waiting.mutable_latest_start()->set_seconds(3600);
+  const std::string text = DescribeJob(job);
+  for (const char* part :
+       {"2 of yours before it", "the workers are busy", "in 5 minutes to 1 hour", "-3"}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+}
+
+TEST(JobViewTest, StartsAreTold) {
+  const auto told = [](int64_t earliest, int64_t latest) {
+    v1::Waiting waiting;
+    waiting.mutable_earliest_start()->set_seconds(earliest);
+    if (latest > 0) waiting.mutable_latest_start()->set_seconds(latest);
+    return DescribeStart(waiting);
+  };
+  EXPECT_EQ(DescribeStart({}), "");
+  EXPECT_EQ(told(0, 60), "within 1 minute");
+  EXPECT_EQ(told(0, 300), "within 5 minutes");
+  EXPECT_EQ(told(900, 14'400), "in 15 minutes to 4 hours");
+  EXPECT_EQ(told(43'200, 259'200), "in 12 hours to 72 hours");
+  EXPECT_EQ(told(259'200, 0), "in more than 72 hours");
+}
+
 TEST(JobViewTest, BadEndsAreFailuresOfTheCommand) {
   v1::FineTuningJob job;
   job.set_name("tenants/a/fineTuningJobs/j1");

@@ -19,7 +19,9 @@ grpc::ServerUnaryReactor* FineTuningService::CreateFineTuningJob(
       api_, "FineTuningService/CreateFineTuningJob", context, Allowed::kTenant, response,
       [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<v1::FineTuningJob> {
         BALLAST_RETURN_IF_ERROR(CheckOwnTenant(who, request->parent()));
-        return jobs_.Create(now, who.tenant, *request);
+        BALLAST_ASSIGN_OR_RETURN(v1::FineTuningJob job, jobs_.Create(now, who.tenant, *request));
+        AddLive(plane_, now, job);
+        return job;
       });
 }
 
@@ -28,10 +30,10 @@ grpc::ServerUnaryReactor* FineTuningService::GetFineTuningJob(
     v1::FineTuningJob* response) {
   return Unary(
       api_, "FineTuningService/GetFineTuningJob", context, Allowed::kTenant, response,
-      [this, request](const Principal& who, absl::Time) -> absl::StatusOr<v1::FineTuningJob> {
+      [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<v1::FineTuningJob> {
         BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseJobName(request->name(), "name"));
-        BALLAST_ASSIGN_OR_RETURN(v1::FineTuningJob job, jobs_.Get(who.tenant, name));
-        AddLiveProgress(plane_, job);
+        BALLAST_ASSIGN_OR_RETURN(v1::FineTuningJob job, jobs_.Get(now, who.tenant, name));
+        AddLive(plane_, now, job);
         return job;
       });
 }
@@ -41,10 +43,10 @@ grpc::ServerUnaryReactor* FineTuningService::ListFineTuningJobs(
     v1::ListFineTuningJobsResponse* response) {
   return Unary(api_, "FineTuningService/ListFineTuningJobs", context, Allowed::kTenant, response,
                [this, request](const Principal& who,
-                               absl::Time) -> absl::StatusOr<v1::ListFineTuningJobsResponse> {
+                               absl::Time now) -> absl::StatusOr<v1::ListFineTuningJobsResponse> {
                  BALLAST_RETURN_IF_ERROR(CheckOwnTenant(who, request->parent()));
-                 BALLAST_ASSIGN_OR_RETURN(auto list, jobs_.List(who.tenant, *request));
-                 for (auto& job : *list.mutable_fine_tuning_jobs()) AddLiveProgress(plane_, job);
+                 BALLAST_ASSIGN_OR_RETURN(auto list, jobs_.List(now, who.tenant, *request));
+                 for (auto& job : *list.mutable_fine_tuning_jobs()) AddLive(plane_, now, job);
                  return list;
                });
 }

@@ -27,6 +27,7 @@ constexpr size_t kMaxDisplayName = 100;
 constexpr int kMaxLabels = 16;
 constexpr size_t kMaxLabelKey = 64;
 constexpr size_t kMaxLabelValue = 512;
+constexpr int kMaxPriority = 10;
 
 // `limits` with the ranges of which the envelope leaves less, for choosing defaults. What lies
 // outside of both is left to Admit.
@@ -237,6 +238,11 @@ absl::Status CheckDisplayName(const std::string& display_name, const std::string
 
 absl::Status CheckJobShape(const v1::FineTuningJob& job) {
   BALLAST_RETURN_IF_ERROR(CheckDisplayName(job.display_name(), "fine_tuning_job.display_name"));
+  if (job.priority() < -kMaxPriority || job.priority() > kMaxPriority) {
+    return FieldError("fine_tuning_job.priority", "PRIORITY_OUT_OF_RANGE",
+                      absl::StrCat("the priority is ", job.priority(), "; it must lie between ",
+                                   -kMaxPriority, " and ", kMaxPriority));
+  }
   if (job.labels_size() > kMaxLabels) {
     return FieldError("fine_tuning_job.labels", "LABELS_INVALID",
                       absl::StrCat("there are ", job.labels_size(), " labels; at most ", kMaxLabels,

@@ -32,14 +32,6 @@ void NewLease(const std::string& worker_id, LeaseRecord* lease) {
   lease->clear_retry_time();
 }
 
-// Whether it was tried a moment ago and failed. A time that no rest could have come to was written
-// by a clock that was wrong.
-bool RestsAfterError(const LeaseRecord& lease, absl::Time now) {
-  if (!lease.has_retry_time()) return false;
-  const absl::Duration rest = FromTimestamp(lease.retry_time()) - now;
-  return rest > absl::ZeroDuration() && rest <= kLongestRest;
-}
-
 absl::StatusOr<std::optional<Work>> TakeVector(Transaction& tx, const std::string& worker_id,
                                                absl::Time now) {
   std::optional<VectorRecord> next;
@@ -259,13 +251,19 @@ struct Chosen {
   JobRecord record;  // held
   BaseModelRecord base;
   Protection protection;
+  bool limited = false;  // its tenant may run so many at once, and it may have waited for that
 };
 
 // Looks through the queue for jobs that can run now.
 class Chooser {
  public:
   Chooser(Transaction& tx, absl::Time now, const ServingVectors& serving, const Quotas& quotas)
-      : tx_(tx), now_(now), serving_(serving), protections_(tx, serving), tenants_(tx, quotas) {}
+      : tx_(tx),
+        now_(now),
+        serving_(serving),
+        quotas_(quotas),
+        protections_(tx, serving),
+        tenants_(tx, quotas) {}
 
   // Up to `most` of them, in their order.
   absl::StatusOr<std::vector<Chosen>> Choose(size_t most, QueueFront& front) {
@@ -315,13 +313,15 @@ class Chooser {
     if (!may_run) return absl::OkStatus();
     BALLAST_ASSIGN_OR_RETURN(auto base, HoldWhatDecides(tx_, *held, serving_, *protection));
     if (!base.has_value()) return absl::OkStatus();
-    chosen_.push_back({*std::move(held), *std::move(base), *std::move(protection)});
+    const bool limited = quotas_.Of(record.tenant()).max_running_jobs > 0;
+    chosen_.push_back({*std::move(held), *std::move(base), *std::move(protection), limited});
     return absl::OkStatus();
   }
 
   Transaction& tx_;
   const absl::Time now_;
   const ServingVectors& serving_;
+  const Quotas& quotas_;
   ProtectionOfBases protections_;
   Tenants tenants_;
   std::vector<Chosen> chosen_;
@@ -332,6 +332,8 @@ class Chooser {
 absl::StatusOr<Work> Give(Transaction& tx, Chosen& chosen, const std::string& worker_id,
                           absl::Time now, IdSource& ids) {
   JobRecord& record = chosen.record;
+  const bool for_worker = !record.waits_for_vector() && !record.waits_for_unfreeze() &&
+                          !record.lease().has_retry_time() && !chosen.limited;
   NewLease(worker_id, record.mutable_lease());
   record.set_waits_for_vector(false);
   record.set_waits_for_unfreeze(false);
@@ -350,12 +352,20 @@ absl::StatusOr<Work> Give(Transaction& tx, Chosen& chosen, const std::string& wo
     record.clear_evaluated_until_step();
     record.mutable_job()->clear_progress();
   }
-  BALLAST_RETURN_IF_ERROR(AdvanceTo(tx, record));
-  BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, WorkEvent::kTaken, {}, now));
+  BALLAST_RETURN_IF_ERROR(AdvanceTo(tx, record, for_worker, now));
+  const WorkEvent event = record.has_screen_given() ? WorkEvent::kTakenToScreen : WorkEvent::kTaken;
+  BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, event, {}, now));
   return WorkOf(tx, record);
 }
 
 }  // namespace
+
+bool RestsAfterError(const LeaseRecord& lease, absl::Time now) {
+  if (!lease.has_retry_time()) return false;
+  const absl::Duration rest = FromTimestamp(lease.retry_time()) - now;
+  // A time that no rest could have come to was written by a clock that was wrong.
+  return rest > absl::ZeroDuration() && rest <= kLongestRest;
+}
 
 absl::StatusOr<std::vector<Work>> TakeNext(Transaction& tx,
                                            const std::vector<std::string>& worker_ids,

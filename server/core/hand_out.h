@@ -45,6 +45,10 @@ class QueueFront {
   absl::Time looked_over_ = absl::InfinitePast();  // from the beginning
 };
 
+// Whether work was tried a moment ago and failed by the platform's fault, so that nobody gets it
+// yet.
+bool RestsAfterError(const LeaseRecord& lease, absl::Time now);
+
 // Gives each of these workers the next thing, under a new epoch, as long as there are such: vectors
 // first, oldest first, then jobs by fair share. A job whose tenant has as many running as it may is
 // passed over. A job whose tenant is frozen, whose base has no vector that serves, or that lies

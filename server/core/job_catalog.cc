@@ -136,13 +136,16 @@ absl::Status DatasetNotFound(const TenantName& name) {
                                 " does not exist; list your data sets to see their names"));
 }
 
-absl::StatusOr<FineTuningJob> ToJob(Transaction& tx, const JobRecord& record) {
+absl::StatusOr<FineTuningJob> JobCatalog::ToJob(Transaction& tx, const JobRecord& record,
+                                                WaitingView& view, Start start) {
   FineTuningJob job = record.job();
-  if (job.state() == FineTuningJob::QUEUED) {
-    BALLAST_ASSIGN_OR_RETURN(const int64_t before,
-                             tx.CountBefore(Kind::kJob, FineTuningJob::QUEUED, ToRow(record)));
-    job.set_queue_position(static_cast<int32_t>(before));
-  }
+  if (job.state() != FineTuningJob::QUEUED) return job;
+  BALLAST_ASSIGN_OR_RETURN(const int64_t before,
+                           tx.CountBefore(Kind::kJob, FineTuningJob::QUEUED, ToRow(record)));
+  job.set_queue_position(static_cast<int32_t>(before));
+  BALLAST_ASSIGN_OR_RETURN(*job.mutable_waiting(), start == Start::kWithBounds
+                                                       ? view.DescribeWithStart(record)
+                                                       : view.Describe(record));
   return job;
 }
 
@@ -189,6 +192,7 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
   job.set_base_model(asked.base_model());
   job.set_training_dataset(asked.training_dataset());
   job.set_validation_dataset(asked.validation_dataset());
+  job.set_priority(asked.priority());
   *job.mutable_hyperparameters() = hyper;
   *job.mutable_labels() = asked.labels();
   job.set_state(FineTuningJob::QUEUED);
@@ -236,7 +240,7 @@ absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::stri
     } else {
       BALLAST_RETURN_IF_ERROR(tx.Prefetch(RowsToCompose(tenant, request.fine_tuning_job())));
       BALLAST_ASSIGN_OR_RETURN(record, Compose(tx, now, tenant, request.fine_tuning_job()));
-      BALLAST_RETURN_IF_ERROR(Line(tx, record, quotas_.Of(tenant).weight));
+      BALLAST_RETURN_IF_ERROR(LineNew(tx, record, quotas_.Of(tenant), now));
       v1::JobEvent event;
       event.mutable_state_changed()->set_state(FineTuningJob::QUEUED);
       const EventRow row = NextEvent(record, std::move(event), now);
@@ -246,7 +250,8 @@ absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::stri
       BALLAST_RETURN_IF_ERROR(Remember(tx, tenant, request.request_id(), digest, record.id()));
       created = true;
     }
-    BALLAST_ASSIGN_OR_RETURN(result, ToJob(tx, record));
+    WaitingView view(tx, tenant, quotas_, now);
+    BALLAST_ASSIGN_OR_RETURN(result, ToJob(tx, record, view));
     return absl::OkStatus();
   }));
   if (created) PassKillPoint("server.job.created");
@@ -254,23 +259,37 @@ absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::stri
   return result;
 }
 
-absl::StatusOr<FineTuningJob> JobCatalog::Get(const std::string& tenant, const TenantName& name) {
+absl::StatusOr<FineTuningJob> JobCatalog::Get(absl::Time now, const std::string& tenant,
+                                              const TenantName& name) {
   FineTuningJob job;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(const JobRecord record, Find(tx, tenant, name));
-    BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record));
+    WaitingView view(tx, tenant, quotas_, now);
+    BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record, view, Start::kWithBounds));
+    return absl::OkStatus();
+  }));
+  return job;
+}
+
+absl::StatusOr<FineTuningJob> JobCatalog::GetStored(const std::string& tenant,
+                                                    const TenantName& name) {
+  FineTuningJob job;
+  BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
+    BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name));
+    job = std::move(*record.mutable_job());
     return absl::OkStatus();
   }));
   return job;
 }
 
 absl::StatusOr<v1::ListFineTuningJobsResponse> JobCatalog::List(
-    const std::string& tenant, const v1::ListFineTuningJobsRequest& request) {
+    absl::Time now, const std::string& tenant, const v1::ListFineTuningJobsRequest& request) {
   BALLAST_ASSIGN_OR_RETURN(const int size, PageSize(request.page_size()));
   BALLAST_ASSIGN_OR_RETURN(const int64_t before, ParsePageToken("jobs", request.page_token()));
   v1::ListFineTuningJobsResponse response;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     int64_t last = before;
+    WaitingView view(tx, tenant, quotas_, now);
     while (true) {
       BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListByScope(Kind::kJob, tenant, last, size + 1));
       for (const Row& row : rows) {
@@ -281,7 +300,7 @@ absl::StatusOr<v1::ListFineTuningJobsResponse> JobCatalog::List(
           response.set_next_page_token(MakePageToken("jobs", last));
           return absl::OkStatus();
         }
-        BALLAST_ASSIGN_OR_RETURN(*response.add_fine_tuning_jobs(), ToJob(tx, record));
+        BALLAST_ASSIGN_OR_RETURN(*response.add_fine_tuning_jobs(), ToJob(tx, record, view));
         last = row.sequence;
       }
       if (static_cast<int>(rows.size()) <= size) return absl::OkStatus();
@@ -304,10 +323,11 @@ absl::StatusOr<FineTuningJob> JobCatalog::Ask(absl::Time now, const std::string&
     const bool waits = NextState(record.job().state(), event) == FineTuningJob::QUEUED;
     if (waited && !waits) BALLAST_RETURN_IF_ERROR(LeaveLine(tx, record));
     if (!waited && waits) {
-      BALLAST_RETURN_IF_ERROR(Line(tx, record, quotas_.Of(tenant).weight));
+      BALLAST_RETURN_IF_ERROR(Line(tx, record, quotas_.Of(tenant).weight, now));
     }
     BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, event, {}, now));
-    BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record));
+    WaitingView view(tx, tenant, quotas_, now);
+    BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record, view));
     return absl::OkStatus();
   }));
   PassKillPoint("server.job.asked");

@@ -15,6 +15,7 @@
 #include "server/core/record.pb.h"
 #include "server/core/resource_name.h"
 #include "server/core/serving_vector.h"
+#include "server/core/waiting.h"
 
 namespace ballast::server {
 
@@ -36,8 +37,12 @@ class JobCatalog {
   // Checks and, unless validate_only, stores a job with its first event.
   absl::StatusOr<v1::FineTuningJob> Create(absl::Time now, const std::string& tenant,
                                            const v1::CreateFineTuningJobRequest& request);
-  absl::StatusOr<v1::FineTuningJob> Get(const std::string& tenant, const TenantName& name);
-  absl::StatusOr<v1::ListFineTuningJobsResponse> List(const std::string& tenant,
+  // With the bounds of its start, which no other call gives.
+  absl::StatusOr<v1::FineTuningJob> Get(absl::Time now, const std::string& tenant,
+                                        const TenantName& name);
+  // As it is stored: without its place in the queue, and why it waits.
+  absl::StatusOr<v1::FineTuningJob> GetStored(const std::string& tenant, const TenantName& name);
+  absl::StatusOr<v1::ListFineTuningJobsResponse> List(absl::Time now, const std::string& tenant,
                                                       const v1::ListFineTuningJobsRequest& request);
   absl::StatusOr<v1::FineTuningJob> Cancel(absl::Time now, const std::string& tenant,
                                            const TenantName& name);
@@ -55,6 +60,10 @@ class JobCatalog {
  private:
   absl::StatusOr<JobRecord> Compose(Transaction& tx, absl::Time now, const std::string& tenant,
                                     const v1::FineTuningJob& asked);
+  // The job as its owner sees it.
+  enum class Start { kWithout, kWithBounds };
+  static absl::StatusOr<v1::FineTuningJob> ToJob(Transaction& tx, const JobRecord& record,
+                                                 WaitingView& view, Start start = Start::kWithout);
   // Moves a job by what its owner asks for.
   absl::StatusOr<v1::FineTuningJob> Ask(absl::Time now, const std::string& tenant,
                                         const TenantName& name, WorkEvent event);
@@ -76,9 +85,6 @@ absl::StatusOr<BaseModelRecord> FindBaseModel(Transaction& tx, const std::string
                                               Hold hold = Hold::kNone);
 // NOT_FOUND (DATASET_NOT_FOUND).
 absl::Status DatasetNotFound(const TenantName& name);
-
-// The job as its owner sees it.
-absl::StatusOr<v1::FineTuningJob> ToJob(Transaction& tx, const JobRecord& record);
 
 }  // namespace ballast::server
 

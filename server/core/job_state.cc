@@ -12,6 +12,10 @@ std::string_view Name(WorkEvent event) {
   switch (event) {
     case WorkEvent::kTaken:
       return "taken";
+    case WorkEvent::kTakenToScreen:
+      return "taken to screen";
+    case WorkEvent::kScreened:
+      return "screened";
     case WorkEvent::kResult:
       return "result";
     case WorkEvent::kUserError:
@@ -52,10 +56,15 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
   switch (state) {
     case FineTuningJob::QUEUED:
       if (event == WorkEvent::kTaken) return FineTuningJob::RUNNING;
+      if (event == WorkEvent::kTakenToScreen) return FineTuningJob::SCREENING;
       if (event == WorkEvent::kCancel) return FineTuningJob::CANCELLED;
       if (event == WorkEvent::kPause) return FineTuningJob::PAUSED;
       if (event == WorkEvent::kResume) return FineTuningJob::QUEUED;
       return std::nullopt;
+    case FineTuningJob::SCREENING:
+      if (event == WorkEvent::kScreened) return FineTuningJob::RUNNING;
+      if (event == WorkEvent::kResume) return FineTuningJob::SCREENING;
+      return NextState(FineTuningJob::RUNNING, event);
     case FineTuningJob::RUNNING:
       switch (event) {
         case WorkEvent::kResult:
@@ -77,6 +86,8 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
         case WorkEvent::kWithheld:
           return FineTuningJob::WITHHELD;
         case WorkEvent::kTaken:
+        case WorkEvent::kTakenToScreen:
+        case WorkEvent::kScreened:
         case WorkEvent::kStopped:
         case WorkEvent::kPaused:
         case WorkEvent::kReleased:
@@ -106,6 +117,8 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
         case WorkEvent::kWithheld:
           return FineTuningJob::WITHHELD;
         case WorkEvent::kTaken:
+        case WorkEvent::kTakenToScreen:
+        case WorkEvent::kScreened:
         case WorkEvent::kStopped:
         case WorkEvent::kResume:
         case WorkEvent::kReleased:
@@ -140,6 +153,8 @@ std::optional<FineTuningJob::State> NextState(FineTuningJob::State state, WorkEv
           // Else a cancel in time would hide what the delta is, and spare its tenant's budget.
           return FineTuningJob::WITHHELD;
         case WorkEvent::kTaken:
+        case WorkEvent::kTakenToScreen:
+        case WorkEvent::kScreened:
         case WorkEvent::kPause:
         case WorkEvent::kResume:
         case WorkEvent::kReleased:

@@ -15,6 +15,8 @@ namespace ballast::server {
 // docs/job_states.md.
 enum class WorkEvent {
   kTaken,              // a worker got a lease
+  kTakenToScreen,      // a worker got a lease and screens the rows first
+  kScreened,           // it reported what screening found
   kResult,             // the worker reported its result: a delta or a sealed vector
   kUserError,          // it reported an error of the request or its data, or a refusal
   kPlatformError,      // it reported any other error, and attempts are left
@@ -33,6 +35,8 @@ enum class WorkEvent {
   kExpired,            // nobody decided in time
 };
 inline constexpr WorkEvent kAllWorkEvents[] = {WorkEvent::kTaken,
+                                               WorkEvent::kTakenToScreen,
+                                               WorkEvent::kScreened,
                                                WorkEvent::kResult,
                                                WorkEvent::kUserError,
                                                WorkEvent::kPlatformError,
@@ -66,15 +70,16 @@ bool IsAtRest(v1::FineTuningJob::State state);
 // Those in which a worker holds a lease.
 // Of these a job moves to later ones only.
 inline constexpr v1::FineTuningJob::State kLeasedStates[] = {
-    v1::FineTuningJob::RUNNING, v1::FineTuningJob::PAUSING, v1::FineTuningJob::CANCELLING};
+    v1::FineTuningJob::SCREENING, v1::FineTuningJob::RUNNING, v1::FineTuningJob::PAUSING,
+    v1::FineTuningJob::CANCELLING};
 bool IsLeased(v1::FineTuningJob::State state);
 
 // Those in which the job reads its data sets, or may yet. Who looks at them one by one, with the
 // data set held, misses no job: it begins to run, and is resumed, only when the data set can be
 // held for it, so it moves to a later state of these.
 inline constexpr v1::FineTuningJob::State kStatesThatReadData[] = {
-    v1::FineTuningJob::RUNNING, v1::FineTuningJob::PAUSING, v1::FineTuningJob::CANCELLING,
-    v1::FineTuningJob::QUEUED, v1::FineTuningJob::PAUSED};
+    v1::FineTuningJob::SCREENING,  v1::FineTuningJob::RUNNING, v1::FineTuningJob::PAUSING,
+    v1::FineTuningJob::CANCELLING, v1::FineTuningJob::QUEUED,  v1::FineTuningJob::PAUSED};
 
 }  // namespace ballast::server
 

@@ -110,11 +110,17 @@ class Transaction {
   // Rows of all scopes in `state`, by queue key.
   virtual absl::StatusOr<std::vector<Row>> ListByState(Kind kind, int state,
                                                        const StateCursor& after, int limit) = 0;
+  // Adds `by` to the queue keys of the rows of `scope` in `state` whose key is at least `from`, but
+  // for those that another transaction holds. The smallest of their keys before; empty where there
+  // are none.
+  virtual absl::StatusOr<std::optional<int64_t>> ShiftQueue(Kind kind, std::string_view scope,
+                                                            int state, int64_t from,
+                                                            int64_t by) = 0;
   // Number of rows of `scope` in `state` that come before `row` in the order of ListByState.
   virtual absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& row) = 0;
   // Number of rows of `scope` in one of `states`, which are different, at least one and at most
   // kMostStates.
-  static constexpr size_t kMostStates = 3;
+  static constexpr size_t kMostStates = 4;
   virtual absl::StatusOr<int64_t> CountOfScope(Kind kind, std::string_view scope,
                                                const std::vector<int>& states) = 0;
   // The largest queue key of rows in `state`; empty where there are none.

@@ -87,8 +87,13 @@ bool LeasedJob::IsNewScreening(const SynchronizeRequest::Busy& busy) const {
          busy.screening().SerializeAsString() != record_.job().screening().SerializeAsString();
 }
 
+bool LeasedJob::IsScreened(const SynchronizeRequest::Busy& busy) const {
+  return record_.job().state() == v1::FineTuningJob::SCREENING && busy.has_screening() &&
+         busy.screening().action() != v1::ScreeningReport::REFUSED;
+}
+
 bool LeasedJob::HasNews(const SynchronizeRequest::Busy& busy) const {
-  bool news = IsNewScreening(busy);
+  bool news = IsNewScreening(busy) || IsScreened(busy);
   for (const auto& evaluation : busy.evaluations()) {
     news = news || evaluation.step() >= record_.evaluated_until_step();
   }
@@ -109,6 +114,9 @@ absl::Status LeasedJob::TakeProgress(const SynchronizeRequest::Busy& busy, absl:
     *event.mutable_screening() = busy.screening();
     BALLAST_RETURN_IF_ERROR(AppendJobEvent(tx_, record_, std::move(event), now));
     *record_.mutable_job()->mutable_screening() = busy.screening();
+  }
+  if (IsScreened(busy)) {
+    BALLAST_RETURN_IF_ERROR(MoveJob(tx_, record_, WorkEvent::kScreened, {}, now));
   }
   for (const v1::Evaluation& evaluation : busy.evaluations()) {
     // A later attempt passes the same points again; each is told once, so that a curve never goes

@@ -37,6 +37,8 @@ class LeasedJob : public LeasedWork {
       const worker::v1::SynchronizeRequest::Finished& finished) const override;
 
  private:
+  // That the rows were screened, and will be trained on.
+  bool IsScreened(const worker::v1::SynchronizeRequest::Busy& busy) const;
   // The result of a screening that the job does not have yet.
   bool IsNewScreening(const worker::v1::SynchronizeRequest::Busy& busy) const;
   absl::StatusOr<std::optional<BaseModelRecord>> Base(Hold hold);

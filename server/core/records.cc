@@ -52,6 +52,18 @@ Row ToRow(const DatasetRecord& record) {
   return row;
 }
 
+template <>
+absl::StatusOr<JobRecord> FromRow<JobRecord>(const Row& row) {
+  JobRecord record;
+  BALLAST_RETURN_IF_ERROR(ParseRow(row, record));
+  if (record.job().state() == v1::FineTuningJob::QUEUED && record.has_start_tag()) {
+    const int64_t by = row.queue_key - record.start_tag();
+    record.set_start_tag(record.start_tag() + by);
+    record.set_finish_tag(record.finish_tag() + by);
+  }
+  return record;
+}
+
 Row ToRow(const JobRecord& record) {
   Row row;
   row.scope = record.tenant();
@@ -115,6 +127,9 @@ absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent eve
 
 std::string DatasetBlob(std::string_view tenant, std::string_view id) {
   return absl::StrCat("datasets/", View(tenant), "/", View(id));
+}
+std::string IncomingBlobs(std::string_view tenant, std::string_view id, std::string_view upload) {
+  return absl::StrCat("incoming/", View(tenant), "/", View(id), "/", View(upload));
 }
 std::string JobBlobs(std::string_view tenant, std::string_view id) {
   return absl::StrCat("jobs/", View(tenant), "/", View(id));

@@ -44,16 +44,25 @@ Row ToRow(const WorkerRecord& record);
 Row ToRow(const ServerRecord& record);
 Row ToRow(const SampleRecord& record);
 
-// DATA_LOSS (STORE_CORRUPT) when the bytes are no such record.
+// OK when the bytes of `row` are such a record, which is then `record`. DATA_LOSS (STORE_CORRUPT).
+template <typename Record>
+absl::Status ParseRow(const Row& row, Record& record) {
+  if (record.ParseFromString(row.bytes)) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",
+                   "the record " + row.id + " in the database is damaged; restore a backup");
+}
+
+// The record of a row. DATA_LOSS (STORE_CORRUPT).
 template <typename Record>
 absl::StatusOr<Record> FromRow(const Row& row) {
   Record record;
-  if (!record.ParseFromString(row.bytes)) {
-    return MakeError(absl::StatusCode::kDataLoss, "STORE_CORRUPT",
-                     "the record " + row.id + " in the database is damaged; restore a backup");
-  }
+  BALLAST_RETURN_IF_ERROR(ParseRow(row, record));
   return record;
 }
+
+// A job's place is the row's, which may have been shifted (Transaction::ShiftQueue).
+template <>
+absl::StatusOr<JobRecord> FromRow<JobRecord>(const Row& row);
 
 template <typename Record>
 absl::StatusOr<std::optional<Record>> GetRecord(Transaction& tx, std::string_view scope,
@@ -111,6 +120,8 @@ absl::Status AppendJobEvent(Transaction& tx, JobRecord& record, v1::JobEvent eve
 
 // Names of blobs.
 std::string DatasetBlob(std::string_view tenant, std::string_view id);
+// What links of an upload lead to, a prefix; `upload` is the upload's own id.
+std::string IncomingBlobs(std::string_view tenant, std::string_view id, std::string_view upload);
 std::string JobBlobs(std::string_view tenant, std::string_view id);
 std::string AttemptBlobs(const JobRecord& record, int64_t epoch);
 std::string VectorBlobs(std::string_view id);

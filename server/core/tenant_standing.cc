@@ -121,7 +121,7 @@ absl::StatusOr<TenantStanding> TenantStandings::Unfreeze(absl::Time now, const s
     }
     result = standing;
     BALLAST_RETURN_IF_ERROR(SaveTenant(tx, record));
-    return LineUpAnew(tx, tenant, quotas_.Of(tenant).weight);
+    return LineUpAnew(tx, tenant, quotas_.Of(tenant).weight, now);
   }));
   listener_.WorkAdded();
   result.set_withheld_budget(budget_);

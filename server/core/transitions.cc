@@ -172,7 +172,7 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
   auto& changed = *state_event.mutable_state_changed();
   changed.set_state(*next);
 
-  if (event == WorkEvent::kTaken) {
+  if (event == WorkEvent::kTaken || event == WorkEvent::kTakenToScreen) {
     job.set_attempt(job.attempt() + 1);
     if (!job.has_start_time()) *job.mutable_start_time() = ToTimestamp(now);
   }

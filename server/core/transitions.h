@@ -15,11 +15,12 @@
 
 namespace ballast::server {
 
-// Moves `record` by `event` and stores it with its event and garbage. For kTaken the caller has set
-// epoch and worker, for kWithheld the job's verdict. `error` is what the worker reported, for the
-// error events (customers see the reason of a platform error, not its text) and for a kPaused whose
-// checkpoint failed, or what the customer is told, for kRefused and kExpired. FAILED_PRECONDITION
-// (TRANSITION_REFUSED) where docs/job_states.md has no arrow; the record is then unchanged.
+// Moves `record` by `event` and stores it with its event and garbage. For kTaken and kTakenToScreen
+// the caller has set epoch and worker, for kWithheld the job's verdict. `error` is what the worker
+// reported, for the error events (customers see the reason of a platform error, not its text) and
+// for a kPaused whose checkpoint failed, or what the customer is told, for kRefused and kExpired.
+// FAILED_PRECONDITION (TRANSITION_REFUSED) where docs/job_states.md has no arrow; the record is
+// then unchanged.
 absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const v1::JobError& error,
                      absl::Time now);
 

@@ -145,14 +145,14 @@ TEST_F(UsageTest, ADeletedJobIsGoneAndItsUsageStays) {
   const std::string name = RunOne();
   EXPECT_THAT(Delete(name, "other"), StatusIs(absl::StatusCode::kAborted, "ETAG_MISMATCH"));
   EXPECT_OK(Delete(name, Job(name).etag()));
-  EXPECT_THAT(jobs_->Get("acme", Parse(name)),
+  EXPECT_THAT(jobs_->Get(now_, "acme", Parse(name)),
               StatusIs(absl::StatusCode::kNotFound, "JOB_NOT_FOUND"));
   EXPECT_THAT(Delete(name), StatusIs(absl::StatusCode::kNotFound, "JOB_NOT_FOUND"));
   EXPECT_THAT(Garbage(), Contains("jobs/acme/" + Parse(name).id));
   EXPECT_EQ(Months("acme")[0].jobs(), 1);
   v1::ListFineTuningJobsRequest list;
   list.set_parent("tenants/acme");
-  EXPECT_EQ(jobs_->List("acme", list)->fine_tuning_jobs_size(), 0);
+  EXPECT_EQ(jobs_->List(now_, "acme", list)->fine_tuning_jobs_size(), 0);
   EXPECT_THAT(jobs_->GetDelta("acme", Parse(name)),
               StatusIs(absl::StatusCode::kNotFound, "DELTA_NOT_FOUND"));
   v1::ListFineTuningJobEventsRequest events;
@@ -176,7 +176,7 @@ TEST_F(UsageTest, PagesAreFullAlsoBetweenDeletedJobs) {
   list.set_page_size(2);
   std::vector<std::string> seen;
   do {
-    ASSERT_OK_AND_ASSIGN(const auto page, jobs_->List("acme", list));
+    ASSERT_OK_AND_ASSIGN(const auto page, jobs_->List(now_, "acme", list));
     EXPECT_EQ(page.fine_tuning_jobs_size(), 2);
     for (const auto& job : page.fine_tuning_jobs()) seen.push_back(job.name());
     list.set_page_token(page.next_page_token());

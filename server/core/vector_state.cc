@@ -34,6 +34,8 @@ std::optional<Vector::State> NextState(Vector::State state, WorkEvent event) {
     case WorkEvent::kLeaseExpired:
       return Vector::DRAFT;
     case WorkEvent::kTaken:
+    case WorkEvent::kTakenToScreen:
+    case WorkEvent::kScreened:
     case WorkEvent::kStopped:
     case WorkEvent::kPaused:
     case WorkEvent::kCancel:

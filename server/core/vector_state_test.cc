@@ -16,6 +16,8 @@ using admin::v1::Vector;
 // Events that only jobs have: no column of the table, and refused in every state.
 bool OnlyJobsHave(WorkEvent event) {
   switch (event) {
+    case WorkEvent::kTakenToScreen:
+    case WorkEvent::kScreened:
     case WorkEvent::kStopped:
     case WorkEvent::kPaused:
     case WorkEvent::kCancel:

@@ -320,6 +320,36 @@ TEST(PostgresJobStoreTest, ARowThatAnotherHoldsIsTakenForNone) {
   }));
 }
 
+TEST(PostgresJobStoreTest, RowsThatAnotherHoldsAreNotShifted) {
+  PostgresTestSchema schema;
+  const auto store = schema.Open();
+  ASSERT_OK(InsertJob(*store, "a"));
+  ASSERT_OK(InsertJob(*store, "b"));
+  const auto key = [](Transaction& tx, const std::string& id) {
+    return tx.Get(Kind::kJob, "t", id, Hold::kNone).value()->queue_key;
+  };
+  int64_t before = 0;
+  int state = 0;
+  ASSERT_OK(store->Update([&](Transaction& tx) -> absl::Status {
+    const auto a = tx.Get(Kind::kJob, "t", "a", Hold::kExclusive).value();
+    before = a->queue_key;
+    state = a->state;
+    std::thread other([&] {
+      EXPECT_OK(store->Update([&](Transaction& create) -> absl::Status {
+        EXPECT_EQ(create.ShiftQueue(Kind::kJob, "t", state, before, 7).value(), before);
+        return absl::OkStatus();
+      }));
+    });
+    other.join();
+    return absl::OkStatus();
+  }));
+  ASSERT_OK(store->Read([&](Transaction& tx) -> absl::Status {
+    EXPECT_EQ(key(tx, "a"), before);
+    EXPECT_EQ(key(tx, "b"), before + 7);
+    return absl::OkStatus();
+  }));
+}
+
 TEST(PostgresJobStoreTest, EachServerHasAnIdOfItsOwn) {
   PostgresTestSchema schema;
   const auto one = schema.Open(), other = schema.Open();

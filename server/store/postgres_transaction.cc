@@ -227,6 +227,20 @@ absl::StatusOr<std::vector<Row>> PostgresTransaction::ListByState(Kind kind, int
   return Collect(rows, RowAt);
 }
 
+absl::StatusOr<std::optional<int64_t>> PostgresTransaction::ShiftQueue(Kind kind,
+                                                                       std::string_view scope,
+                                                                       int state, int64_t from,
+                                                                       int64_t by) {
+  BALLAST_ASSIGN_OR_RETURN(const PostgresRows rows, Write(StatementsFor(kind).shift_unheld,
+                                                          {Value::Text(scope), Value::Int(state),
+                                                           Value::Int(from), Value::Int(by)}));
+  for (auto& [key, known] : known_) {
+    if (std::get<0>(key) != kind || std::get<1>(key) != scope || !known.row.has_value()) continue;
+    if (known.row->state == state && known.row->queue_key >= from) known.row->queue_key += by;
+  }
+  return rows.count() == 0 ? std::optional<int64_t>() : rows.IntAt(0, 0);
+}
+
 absl::StatusOr<int64_t> PostgresTransaction::CountBefore(Kind kind, int state, const Row& row) {
   BALLAST_ASSIGN_OR_RETURN(
       const PostgresRows rows,
@@ -238,10 +252,10 @@ absl::StatusOr<int64_t> PostgresTransaction::CountBefore(Kind kind, int state, c
 absl::StatusOr<int64_t> PostgresTransaction::CountOfScope(Kind kind, std::string_view scope,
                                                           const std::vector<int>& states) {
   const auto state = [&](size_t i) { return Value::Int(states[std::min(i, states.size() - 1)]); };
-  static_assert(kMostStates == 3);
-  BALLAST_ASSIGN_OR_RETURN(
-      const PostgresRows rows,
-      Run(StatementsFor(kind).count_of_scope, {Value::Text(scope), state(0), state(1), state(2)}));
+  static_assert(kMostStates == 4);
+  BALLAST_ASSIGN_OR_RETURN(const PostgresRows rows,
+                           Run(StatementsFor(kind).count_of_scope,
+                               {Value::Text(scope), state(0), state(1), state(2), state(3)}));
   return rows.IntAt(0, 0);
 }
 

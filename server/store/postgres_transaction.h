@@ -43,6 +43,8 @@ class PostgresTransaction : public Transaction {
                                                int64_t before_sequence, int limit) override;
   absl::StatusOr<std::vector<Row>> ListByState(Kind kind, int state, const StateCursor& after,
                                                int limit) override;
+  absl::StatusOr<std::optional<int64_t>> ShiftQueue(Kind kind, std::string_view scope, int state,
+                                                    int64_t from, int64_t by) override;
   absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& row) override;
   absl::StatusOr<int64_t> CountOfScope(Kind kind, std::string_view scope,
                                        const std::vector<int>& states) override;

@@ -9,30 +9,40 @@ namespace {
 
 #define BALLAST_COLUMNS "scope, id, sequence, state, queue_key, record"
 #define BALLAST_GET(table) "SELECT " BALLAST_COLUMNS " FROM " table " WHERE scope = $1 AND id = $2"
-#define BALLAST_STATEMENTS(table)                                                          \
-  {                                                                                        \
-    BALLAST_GET(table), BALLAST_GET(table) " FOR SHARE", BALLAST_GET(table) " FOR UPDATE", \
-        BALLAST_GET(table) " FOR UPDATE SKIP LOCKED",                                      \
-        "INSERT INTO " table " (" BALLAST_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6)",     \
-        "WITH next AS (INSERT INTO sequences AS s (kind, scope, last) VALUES ($3, $1, 1)"  \
-        " ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last)"       \
-        " INSERT INTO " table " (" BALLAST_COLUMNS                                         \
-        ") SELECT $1, $2, last, $4, $5, $6"                                                \
-        " FROM next RETURNING sequence",                                                   \
-        "UPDATE " table                                                                    \
-        " SET state = $1, queue_key = $2, record = $3 WHERE scope = $4 AND id = $5"        \
-        " RETURNING sequence",                                                             \
-        "DELETE FROM " table " WHERE scope = $1 AND id = $2",                              \
-        "SELECT " BALLAST_COLUMNS " FROM " table                                           \
-        " WHERE scope = $1 AND sequence < $2 ORDER BY sequence DESC LIMIT $3",             \
-        "SELECT " BALLAST_COLUMNS " FROM " table                                           \
-        " WHERE state = $1 AND (queue_key, scope, id) > ($2, $3, $4)"                      \
-        " ORDER BY queue_key, scope, id LIMIT $5",                                         \
-        "SELECT count(*) FROM " table                                                      \
-        " WHERE scope = $1 AND state = $2 AND (queue_key, id) < ($3, $4)",                 \
-        "SELECT count(*) FROM " table " WHERE scope = $1 AND state IN ($2, $3, $4)",       \
-        "SELECT count(*) FROM " table " WHERE state = $1",                                 \
-        "SELECT queue_key FROM " table " WHERE state = $1 ORDER BY queue_key DESC LIMIT 1" \
+#define BALLAST_STATEMENTS(table)                                                              \
+  {                                                                                            \
+    BALLAST_GET(table), BALLAST_GET(table) " FOR SHARE", BALLAST_GET(table) " FOR UPDATE",     \
+        BALLAST_GET(table) " FOR UPDATE SKIP LOCKED",                                          \
+        "INSERT INTO " table " (" BALLAST_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6)",         \
+        "WITH next AS (INSERT INTO sequences AS s (kind, scope, last) VALUES ($3, $1, 1)"      \
+        " ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last)"           \
+        " INSERT INTO " table " (" BALLAST_COLUMNS                                             \
+        ") SELECT $1, $2, last, $4, $5, $6"                                                    \
+        " FROM next RETURNING sequence",                                                       \
+        "UPDATE " table                                                                        \
+        " SET state = $1, queue_key = $2, record = $3 WHERE scope = $4 AND id = $5"            \
+        " RETURNING sequence",                                                                 \
+        "DELETE FROM " table " WHERE scope = $1 AND id = $2",                                  \
+        "SELECT " BALLAST_COLUMNS " FROM " table                                               \
+        " WHERE scope = $1 AND sequence < $2 ORDER BY sequence DESC LIMIT $3",                 \
+        "SELECT " BALLAST_COLUMNS " FROM " table                                               \
+        " WHERE state = $1 AND (queue_key, scope, id) > ($2, $3, $4)"                          \
+        " ORDER BY queue_key, scope, id LIMIT $5",                                             \
+        "SELECT count(*) FROM " table                                                          \
+        " WHERE scope = $1 AND state = $2 AND (queue_key, id) < ($3, $4)",                     \
+        "SELECT count(*) FROM " table " WHERE scope = $1 AND state IN ($2, $3, $4, $5)",       \
+        "SELECT count(*) FROM " table " WHERE state = $1",                                     \
+        "SELECT queue_key FROM " table " WHERE state = $1 ORDER BY queue_key DESC LIMIT 1",    \
+        "SELECT queue_key FROM " table                                                         \
+        " WHERE scope = $1 AND state = $2 AND queue_key >= $3 ORDER BY queue_key LIMIT 1",     \
+        "UPDATE " table                                                                        \
+        " SET queue_key = queue_key + $1 WHERE scope = $2 AND state = $3 AND queue_key >= $4", \
+        "WITH unheld AS (SELECT id, queue_key FROM " table                                     \
+        " WHERE scope = $1 AND state = $2 AND queue_key >= $3 FOR UPDATE SKIP LOCKED),"        \
+        " shifted AS (UPDATE " table                                                           \
+        " AS t SET queue_key = t.queue_key + $4 FROM unheld"                                   \
+        " WHERE t.scope = $1 AND t.id = unheld.id)"                                            \
+        " SELECT min(queue_key) FROM unheld HAVING count(*) > 0"                               \
   }
 
 constexpr RecordStatements kStatements[] = {

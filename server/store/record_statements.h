@@ -27,6 +27,9 @@ struct RecordStatements {
   const char* count_of_scope;
   const char* count_state;
   const char* last_queue_key;
+  const char* first_to_shift;  // SQLite only
+  const char* shift_queue;     // SQLite only
+  const char* shift_unheld;    // PostgreSQL only: both in one
 };
 
 const RecordStatements& StatementsFor(Kind kind);

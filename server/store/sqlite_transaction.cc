@@ -114,6 +114,23 @@ absl::StatusOr<std::vector<Row>> SqliteTransaction::ListByState(Kind kind, int s
   return Collect<Row>(*statement, RowAt);
 }
 
+absl::StatusOr<std::optional<int64_t>> SqliteTransaction::ShiftQueue(Kind kind,
+                                                                     std::string_view scope,
+                                                                     int state, int64_t from,
+                                                                     int64_t by) {
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const first,
+                           connection_.Prepare(StatementsFor(kind).first_to_shift));
+  first->Text(scope).Int(state).Int(from);
+  BALLAST_ASSIGN_OR_RETURN(const auto keys, Collect<int64_t>(*first, [](const SqliteStatement& s) {
+                             return s.IntAt(0);
+                           }));
+  if (keys.empty()) return std::optional<int64_t>();
+  BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const shift,
+                           connection_.Prepare(StatementsFor(kind).shift_queue));
+  BALLAST_RETURN_IF_ERROR(shift->Int(by).Text(scope).Int(state).Int(from).Run());
+  return std::optional<int64_t>(keys.front());
+}
+
 absl::StatusOr<int64_t> SqliteTransaction::CountBefore(Kind kind, int state, const Row& row) {
   BALLAST_ASSIGN_OR_RETURN(SqliteStatement* const statement,
                            connection_.Prepare(StatementsFor(kind).count_before));

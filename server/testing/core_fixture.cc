@@ -193,7 +193,7 @@ TenantName CoreFixture::Parse(const std::string& name) {
 }
 
 v1::FineTuningJob CoreFixture::Job(const std::string& name) {
-  const auto job = jobs_->Get(Parse(name).tenant, Parse(name));
+  const auto job = jobs_->Get(now_, Parse(name).tenant, Parse(name));
   EXPECT_OK(job);
   return job.value_or(v1::FineTuningJob());
 }

@@ -91,6 +91,18 @@ class FakeTransaction : public Transaction {
         [](const Row& a, const Row& b) { return OrderOf(a) < OrderOf(b); }, limit);
   }
 
+  absl::StatusOr<std::optional<int64_t>> ShiftQueue(Kind kind, std::string_view scope, int state,
+                                                    int64_t from, int64_t by) override {
+    BALLAST_RETURN_IF_ERROR(CheckWritable());
+    std::optional<int64_t> first;
+    for (auto& [_, row] : state_.rows[kind]) {
+      if (row.scope != scope || row.state != state || row.queue_key < from) continue;
+      first = std::min(first.value_or(row.queue_key), row.queue_key);
+      row.queue_key += by;
+    }
+    return first;
+  }
+
   absl::StatusOr<int64_t> CountBefore(Kind kind, int state, const Row& before) override {
     return static_cast<int64_t>(Select(
                                     kind,

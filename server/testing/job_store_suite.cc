@@ -179,8 +179,39 @@ TEST_P(JobStoreSuite, CountsRowsOfAScopeInSomeStates) {
     EXPECT_EQ(tx.CountOfScope(Kind::kJob, "t", {1}).value(), 2);
     EXPECT_EQ(tx.CountOfScope(Kind::kJob, "t", {1, 2}).value(), 3);
     EXPECT_EQ(tx.CountOfScope(Kind::kJob, "t", {4, 2, 3}).value(), 3);
+    EXPECT_EQ(tx.CountOfScope(Kind::kJob, "t", {4, 5, 3, 2}).value(), 3);
     EXPECT_EQ(tx.CountOfScope(Kind::kJob, "t", {5}).value(), 0);
     EXPECT_EQ(tx.CountOfScope(Kind::kJob, "v", {1}).value(), 0);
+    return absl::OkStatus();
+  }));
+}
+
+TEST_P(JobStoreSuite, ShiftsTheQueueOfAScope) {
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    for (const Row& row :
+         {MakeRow("t", "a", 1, 10), MakeRow("t", "b", 1, 20), MakeRow("t", "c", 1, 30),
+          MakeRow("t", "other-state", 2, 30), MakeRow("u", "other-scope", 1, 30)}) {
+      BALLAST_RETURN_IF_ERROR(tx.Insert(Kind::kJob, row).status());
+    }
+    return absl::OkStatus();
+  }));
+  ASSERT_OK(store_->Update([&](Transaction& tx) -> absl::Status {
+    BALLAST_RETURN_IF_ERROR(tx.Get(Kind::kJob, "t", "c", Hold::kExclusive).status());
+    EXPECT_EQ(tx.ShiftQueue(Kind::kJob, "t", 1, 20, 5).value(), 20);
+    EXPECT_EQ(tx.Get(Kind::kJob, "t", "c", Hold::kExclusive).value()->queue_key, 35);
+    EXPECT_EQ(tx.ShiftQueue(Kind::kJob, "t", 1, 36, 5).value(), std::nullopt);
+    EXPECT_EQ(tx.ShiftQueue(Kind::kJob, "t", 1, 26, -1).value(), 35);
+    return absl::OkStatus();
+  }));
+  ASSERT_OK(store_->Read([&](Transaction& tx) -> absl::Status {
+    for (const auto& [scope, id, key] :
+         std::vector<std::tuple<const char*, const char*, int>>{{"t", "a", 10},
+                                                                {"t", "b", 25},
+                                                                {"t", "c", 34},
+                                                                {"t", "other-state", 30},
+                                                                {"u", "other-scope", 30}}) {
+      EXPECT_EQ(tx.Get(Kind::kJob, scope, id, Hold::kNone).value()->queue_key, key) << id;
+    }
     return absl::OkStatus();
   }));
 }

@@ -92,6 +92,27 @@ def cancel_queued(bench):
     bench.wait_for_state(first, ("CANCELLED",), 20)
 
 
+@STEPS.step("a job that waits says why and what goes first: by priority, and else in order", needs=[LONG])
+def jobs_wait(bench):
+    error = bench.refused(4, "PRIORITY_OUT_OF_RANGE", "job", "create", *steps_main.job_arguments(bench), "--priority", "11")
+    check("between -10 and 10" in json.dumps(error), f"{error}")
+    running = long_job(bench)
+    bench.wait_for_step(running, 1)
+    arguments = steps_main.job_arguments(bench)
+    usual, urgent = (
+        short(bench.ok_json("job", "create", *arguments, "--priority", priority)["name"]) for priority in ("0", "7")
+    )
+    check(bench.job(urgent).get("queuePosition", 0) == 0, f"{bench.job(urgent)}")
+    waits = bench.job(usual)
+    check(waits["queuePosition"] == 1 and waits["waiting"]["reason"] == "WORKERS_BUSY", f"{waits}")
+    shown = bench.ok("job", "show", usual).out
+    check("1 of yours before it" in shown and "the workers are busy" in shown, shown)
+    for job in (running, usual):
+        bench.ok("job", "cancel", job)
+    bench.wait_for_state(urgent, ("SUCCEEDED",), 60)
+    check("waiting" not in bench.job(urgent), f"{bench.job(urgent)}")
+
+
 @STEPS.step("kill -9 of the worker in the middle: a second attempt goes on and there is one delta", needs=[LONG])
 def kill_worker(bench):
     job = long_job(bench)
@@ -127,7 +148,9 @@ def start_large_upload(bench, log):
         filler = "x" * (3 << 20)
         for number in range(60):
             out.write(f'{{"number": {number}, "filler": "{filler}"}}\n')
-    upload = bench.start_command("dataset", "upload", file, "--base-model", MODEL, "--output", "json", log=log)
+    # Through the server, which is to be killed meanwhile.
+    arguments = ["--base-model", MODEL, "--no-links", "--output", "json"]
+    upload = bench.start_command("dataset", "upload", file, *arguments, log=log)
 
     def stored():
         return sum(path.stat().st_size for folder in bench.stores.all_bytes for path in folder.rglob("*") if path.is_file())
@@ -281,7 +304,7 @@ def no_object_store(bench):
     download = bench.start_command("delta", "download", bench.first_job, "--to", bench.folder / "delta-waits", log="download-waits.txt")
     log = bench.server.text
     wait_for("both to be refused", lambda: "DatasetService/GetUploadStatus failed: UNAVAILABLE OBJECT_STORE" in log()
-             and "DeltaService/ReadDelta failed: UNAVAILABLE OBJECT_STORE" in log(), 30)
+             and "DeltaService/GetDeltaLinks failed: UNAVAILABLE OBJECT_STORE" in log(), 30)
     check(bench.job(bench.first_job) == bench.finished_job, "the job changed")
     check(upload.running() and download.running(), f"given up:\n{upload.text()}\n{download.text()}")
     object_store.run(bench.stores.object_store_file)
