@@ -80,7 +80,9 @@ grpc::ServerUnaryReactor* FineTuningService::ResumeFineTuningJob(
       api_, "FineTuningService/ResumeFineTuningJob", context, Allowed::kTenant, response,
       [this, request](const Principal& who, absl::Time now) -> absl::StatusOr<v1::FineTuningJob> {
         BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseJobName(request->name(), "name"));
-        return jobs_.Resume(now, who.tenant, name);
+        BALLAST_ASSIGN_OR_RETURN(v1::FineTuningJob job, jobs_.Resume(now, who.tenant, name));
+        AddLive(plane_, now, job);
+        return job;
       });
 }
 

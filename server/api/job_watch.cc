@@ -67,6 +67,8 @@ void JobWatch::OnDone() {
 
 void JobWatch::Pump() {
   while (true) {
+    // Set before looking, so that what happens while looking is looked at again.
+    state_.store(kActive);
     if (context_->IsCancelled()) return End(absl::CancelledError("the client went away"));
     if (!outbox_.empty()) {
       const v1::WatchFineTuningJobResponse& next = outbox_.front();
@@ -74,8 +76,6 @@ void JobWatch::Pump() {
       StartWrite(&next);
       return;
     }
-    // Set before looking, so that what happens while looking is looked at again.
-    state_.store(kActive);
     if (look_.exchange(false)) {
       const absl::StatusOr<bool> ended = Refill();
       if (!ended.ok() || *ended) return End(ended.status());
@@ -139,7 +139,7 @@ void JobWatch::AddProgress(const v1::JobProgress& progress) {
   std::string bytes = progress.SerializeAsString();
   if (bytes == last_progress_) return;
   const absl::Time now = call_.Now();
-  if (now < last_progress_time_ + WatchHub::kProgressInterval) {
+  if (now >= last_progress_time_ && now < last_progress_time_ + WatchHub::kProgressInterval) {
     hub_.Moved(name_);  // to be shown once more
     return;
   }

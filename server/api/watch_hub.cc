@@ -74,7 +74,7 @@ std::vector<std::string> WatchHub::TakeMoved(absl::Time now) {
   absl::MutexLock lock(&mutex_);
   for (auto it = moved_.begin(); it != moved_.end();) {
     absl::Time& shown = watched_.at(*it).shown;
-    if (now < shown + kProgressInterval) {
+    if (now >= shown && now < shown + kProgressInterval) {  // the clock may have been set back
       ++it;
       continue;
     }

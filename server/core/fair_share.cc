@@ -97,12 +97,11 @@ class Ends {
       if (end >= from) end += tokens;
     }
   }
-  // Puts them into the record, but for those that virtual time has passed.
-  void Save(int64_t time) {
+  // Puts them into the record.
+  void Save() {
     tenant_.set_finish_tag(ends_[0]);
-    tenant_.clear_finish_tags();
     for (const auto& [priority, end] : ends_) {
-      if (priority != 0 && end > time) (*tenant_.mutable_finish_tags())[priority] = end;
+      if (priority != 0) (*tenant_.mutable_finish_tags())[priority] = end;
     }
   }
 
@@ -111,28 +110,32 @@ class Ends {
   std::map<int32_t, int64_t> ends_;
 };
 
+// `behind_all`: behind the tenant's others of lower priority, too.
 absl::Status Place(Transaction& tx, JobRecord& record, double weight, absl::Time now,
-                   TenantRecord& tenant) {
+                   TenantRecord& tenant, bool behind_all = false) {
   BALLAST_ASSIGN_OR_RETURN(const int64_t time, VirtualTime(tx));
   const int32_t priority = record.job().priority();
   const int64_t cost = CostOfWaiting(record, weight);
   Ends ends(tenant);
-  const int64_t from = std::max(time, ends.Before(priority));
-  int64_t start = std::max(time, ends.Last());
-  if (start > from) {
-    // Jobs of lower priority lie behind: it takes the place of the first that still waits.
-    BALLAST_ASSIGN_OR_RETURN(const auto first, tx.ShiftQueue(Kind::kJob, record.tenant(),
-                                                             FineTuningJob::QUEUED, from, cost));
+  const int64_t from = ends.Before(priority), last = ends.Last();
+  int64_t start = std::max(time, last);
+  if (!behind_all && last > from) {
+    // Jobs of lower priority lie behind: it takes the place of the first that still waits, and the
+    // tenant's last one ends where it would without priorities.
+    const int64_t by = start + cost - last;
+    BALLAST_ASSIGN_OR_RETURN(
+        const auto first,
+        tx.ShiftQueue(Kind::kJob, record.tenant(), FineTuningJob::QUEUED, from, by));
     if (first.has_value()) {
       start = *first;
-      ends.Shift(start + 1, cost);
+      ends.Shift(start + 1, by);
     }
   }
   record.set_start_tag(start);
   record.set_finish_tag(start + cost);
   *record.mutable_waits_since() = ToTimestamp(now);
   ends.Set(priority, record.finish_tag());
-  ends.Save(time);
+  ends.Save();
   return SaveTenant(tx, tenant);
 }
 
@@ -163,8 +166,9 @@ absl::Status LineNew(Transaction& tx, JobRecord& record, const TenantQuota& quot
   // What a worker holds may come back, so that it counts, too: then only creations can make it
   // more.
   if (!HasRoom(tenant, quota)) {
-    BALLAST_ASSIGN_OR_RETURN(const int64_t waiting, CountWaiting(tx, record.tenant()));
+    // In this order: what comes back between the two is counted twice rather than not at all.
     BALLAST_ASSIGN_OR_RETURN(const int64_t leased, CountLeased(tx, record.tenant()));
+    BALLAST_ASSIGN_OR_RETURN(const int64_t waiting, CountWaiting(tx, record.tenant()));
     tenant.set_waiting_at_most(waiting + leased);
   }
   tenant.set_waiting_at_most(tenant.waiting_at_most() + 1);
@@ -174,14 +178,18 @@ absl::Status LineNew(Transaction& tx, JobRecord& record, const TenantQuota& quot
 absl::Status LeaveLine(Transaction& tx, const JobRecord& record) {
   if (!record.has_start_tag()) return absl::OkStatus();
   BALLAST_ASSIGN_OR_RETURN(TenantRecord tenant, LoadTenant(tx, record.tenant(), Hold::kExclusive));
-  BALLAST_ASSIGN_OR_RETURN(const int64_t time, VirtualTime(tx));
   const int64_t cost = record.finish_tag() - record.start_tag();
+  if (tenant.finish_tags().empty()) {
+    // Its others keep their places, which is not worth a row for each: the next to come is earlier.
+    tenant.set_finish_tag(tenant.finish_tag() - cost);
+    return SaveTenant(tx, tenant);
+  }
   Ends ends(tenant);
   BALLAST_RETURN_IF_ERROR(
       tx.ShiftQueue(Kind::kJob, record.tenant(), FineTuningJob::QUEUED, record.finish_tag(), -cost)
           .status());
   ends.Shift(record.finish_tag(), -cost);
-  ends.Save(time);
+  ends.Save();
   return SaveTenant(tx, tenant);
 }
 
@@ -225,7 +233,8 @@ absl::Status LineUpAnew(Transaction& tx, const std::string& tenant, double weigh
   for (const auto& [priority, place, id] : waiting) {
     BALLAST_ASSIGN_OR_RETURN(auto record, GetRecord<JobRecord>(tx, tenant, id, Hold::kExclusive));
     if (!record.has_value() || record->job().state() != FineTuningJob::QUEUED) continue;
-    BALLAST_RETURN_IF_ERROR(Line(tx, *record, weight, now));
+    BALLAST_ASSIGN_OR_RETURN(known, LoadTenant(tx, tenant, Hold::kExclusive));
+    BALLAST_RETURN_IF_ERROR(Place(tx, *record, weight, now, known, /*behind_all=*/true));
     BALLAST_RETURN_IF_ERROR(ReplaceRecord(tx, *record));
   }
   return absl::OkStatus();

@@ -8,8 +8,8 @@
 // time is the largest tag that was ever taken. It is stored, and never goes back.
 //
 // Within a tenant a job goes before those of lower priority, which move back by as much as it
-// costs, and moves up what is behind it when it leaves. So the tags of a tenant's jobs always lie
-// end to end, and priorities take nothing from others.
+// costs. Where priorities are used, what leaves moves up what is behind it. So the last of a
+// tenant's jobs ends where it would without priorities, which take nothing from others.
 //
 // Functions over a transaction; they hold the tenant's record, which comes after the job's.
 #ifndef BALLAST_SERVER_CORE_FAIR_SHARE_H_
@@ -37,7 +37,8 @@ absl::Status Line(Transaction& tx, JobRecord& record, double weight, absl::Time 
 // The same for a job that is being created, which CheckMayQueue has let in.
 absl::Status LineNew(Transaction& tx, JobRecord& record, const TenantQuota& quota, absl::Time now);
 
-// A job that waited leaves the queue untaken: its tenant's others behind it begin so much earlier.
+// A job that waited leaves the queue untaken: its tenant's next one, or those behind it where the
+// tenant uses priorities, begin so much earlier.
 absl::Status LeaveLine(Transaction& tx, const JobRecord& record);
 
 // A job that waited was taken: virtual time goes on to its tag. `for_worker`: a worker is all that

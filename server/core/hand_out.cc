@@ -302,7 +302,8 @@ class Chooser {
     }
     BALLAST_RETURN_IF_ERROR(tx_.Prefetch(RowsToTake(record, *protection)));
     BALLAST_ASSIGN_OR_RETURN(auto held, HoldQueued(tx_, record));
-    if (!held.has_value()) return absl::OkStatus();
+    // Where it has moved back since it was listed, others are before it.
+    if (!held.has_value() || held->start_tag() > record.start_tag()) return absl::OkStatus();
     // Looked at again now that the virtual time is held: claims of all servers come one after the
     // other from here.
     const int64_t of_tenant = std::count_if(chosen_.begin(), chosen_.end(), [&](const Chosen& c) {
@@ -359,6 +360,14 @@ absl::StatusOr<Work> Give(Transaction& tx, Chosen& chosen, const std::string& wo
 }
 
 }  // namespace
+
+absl::StatusOr<std::string> WhyTheBaseKeeps(Transaction& tx, const JobRecord& record,
+                                            const ServingVectors& serving) {
+  ProtectionOfBases protections(tx, serving);
+  BALLAST_ASSIGN_OR_RETURN(const auto protection, protections.Of(record.job().base_model()));
+  BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx, record, /*frozen=*/false, protection));
+  return std::move(wait.why);
+}
 
 bool RestsAfterError(const LeaseRecord& lease, absl::Time now) {
   if (!lease.has_retry_time()) return false;

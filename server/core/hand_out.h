@@ -49,6 +49,10 @@ class QueueFront {
 // yet.
 bool RestsAfterError(const LeaseRecord& lease, absl::Time now);
 
+// Why a job cannot run on its base model at present, for its owner; empty when it can.
+absl::StatusOr<std::string> WhyTheBaseKeeps(Transaction& tx, const JobRecord& record,
+                                            const ServingVectors& serving);
+
 // Gives each of these workers the next thing, under a new epoch, as long as there are such: vectors
 // first, oldest first, then jobs by fair share. A job whose tenant has as many running as it may is
 // passed over. A job whose tenant is frozen, whose base has no vector that serves, or that lies

@@ -54,8 +54,7 @@ absl::StatusOr<DatasetRecord> FindDataset(Transaction& tx, const std::string& te
 
 // Holds the data sets of a job that is about to go on: who looks for jobs that read one waits. One
 // that is missing was of a job that has ended.
-absl::Status HoldDatasets(Transaction& tx, const std::string& tenant, const TenantName& name) {
-  BALLAST_ASSIGN_OR_RETURN(const JobRecord record, Find(tx, tenant, name));
+absl::Status HoldDatasets(Transaction& tx, const JobRecord& record) {
   for (const std::string& dataset :
        {record.job().training_dataset(), record.job().validation_dataset()}) {
     if (dataset.empty()) continue;
@@ -250,7 +249,7 @@ absl::StatusOr<FineTuningJob> JobCatalog::Create(absl::Time now, const std::stri
       BALLAST_RETURN_IF_ERROR(Remember(tx, tenant, request.request_id(), digest, record.id()));
       created = true;
     }
-    WaitingView view(tx, tenant, quotas_, now);
+    WaitingView view(tx, tenant, serving_, quotas_, now);
     BALLAST_ASSIGN_OR_RETURN(result, ToJob(tx, record, view));
     return absl::OkStatus();
   }));
@@ -264,7 +263,7 @@ absl::StatusOr<FineTuningJob> JobCatalog::Get(absl::Time now, const std::string&
   FineTuningJob job;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(const JobRecord record, Find(tx, tenant, name));
-    WaitingView view(tx, tenant, quotas_, now);
+    WaitingView view(tx, tenant, serving_, quotas_, now);
     BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record, view, Start::kWithBounds));
     return absl::OkStatus();
   }));
@@ -289,7 +288,7 @@ absl::StatusOr<v1::ListFineTuningJobsResponse> JobCatalog::List(
   v1::ListFineTuningJobsResponse response;
   BALLAST_RETURN_IF_ERROR(store_.Read([&](Transaction& tx) -> absl::Status {
     int64_t last = before;
-    WaitingView view(tx, tenant, quotas_, now);
+    WaitingView view(tx, tenant, serving_, quotas_, now);
     while (true) {
       BALLAST_ASSIGN_OR_RETURN(const auto rows, tx.ListByScope(Kind::kJob, tenant, last, size + 1));
       for (const Row& row : rows) {
@@ -314,8 +313,17 @@ absl::StatusOr<FineTuningJob> JobCatalog::Ask(absl::Time now, const std::string&
                                               const TenantName& name, WorkEvent event) {
   FineTuningJob job;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    if (event == WorkEvent::kResume) BALLAST_RETURN_IF_ERROR(HoldDatasets(tx, tenant, name));
-    BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name, Hold::kExclusive));
+    // What changes nothing holds nothing: a row that is held is left out where its queue is shifted.
+    BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name));
+    const auto next = NextState(record.job().state(), event);
+    if (!next.has_value()) return NotPossible(record.job(), event);
+    if (*next == record.job().state()) {
+      WaitingView view(tx, tenant, serving_, quotas_, now);
+      BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record, view));
+      return absl::OkStatus();
+    }
+    if (event == WorkEvent::kResume) BALLAST_RETURN_IF_ERROR(HoldDatasets(tx, record));
+    BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name, Hold::kExclusive));
     if (!NextState(record.job().state(), event).has_value()) {
       return NotPossible(record.job(), event);
     }
@@ -326,7 +334,7 @@ absl::StatusOr<FineTuningJob> JobCatalog::Ask(absl::Time now, const std::string&
       BALLAST_RETURN_IF_ERROR(Line(tx, record, quotas_.Of(tenant).weight, now));
     }
     BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, event, {}, now));
-    WaitingView view(tx, tenant, quotas_, now);
+    WaitingView view(tx, tenant, serving_, quotas_, now);
     BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record, view));
     return absl::OkStatus();
   }));

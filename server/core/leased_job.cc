@@ -102,10 +102,11 @@ bool LeasedJob::HasNews(const SynchronizeRequest::Busy& busy) const {
 
 absl::Status LeasedJob::TakeProgress(const SynchronizeRequest::Busy& busy, absl::Time now) {
   v1::JobProgress& progress = *record_.mutable_job()->mutable_progress();
-  progress.set_total_steps(busy.total_steps());
+  // Until rows are read and screened there are no steps to tell of.
+  if (busy.total_steps() > 0) progress.set_total_steps(busy.total_steps());
   // An attempt that was taken up again tells its step at an evaluation; until then it has told less
   // than is known.
-  if (busy.step() >= progress.step()) {
+  if (busy.total_steps() > 0 && busy.step() >= progress.step()) {
     progress.set_step(busy.step());
     progress.set_trained_tokens(busy.trained_tokens());
   }

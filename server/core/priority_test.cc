@@ -8,6 +8,7 @@
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/core/fair_share.h"
 #include "server/core/records.h"
 #include "server/testing/core_fixture.h"
 
@@ -124,6 +125,45 @@ TEST_F(PriorityTest, AJobThatComesBackKeepsItsPlace) {
   ASSERT_OK(plane_->Enter(now_));
   ASSERT_EQ(Job(usual).state(), v1::FineTuningJob::QUEUED);
   EXPECT_THAT(NextOnes(2), ElementsAre(usual, high));
+}
+
+// Its tags lie behind virtual time, since it may run only one.
+TEST_F(PriorityTest, HoldsForATenantAtItsLimit) {
+  quotas_ = Quotas({}, {{"acme", {.max_running_jobs = 1}}});
+  const std::string running = Create("acme", 0);
+  ASSERT_EQ(Next(), running);
+  const std::string usual_1 = Create("acme", 0), usual_2 = Create("acme", 0);
+  for (int i = 0; i < 20; ++i) Create("other", 0);
+  NextOnes(20);
+  const std::string usual_3 = Create("acme", 0), high = Create("acme", 4);
+  EXPECT_EQ(Job(high).queue_position(), 0);
+  EXPECT_EQ(Job(usual_1).queue_position(), 1);
+  EXPECT_EQ(Job(usual_2).queue_position(), 2);
+  EXPECT_EQ(Job(usual_3).queue_position(), 3);
+}
+
+TEST_F(PriorityTest, UnfreezingKeepsTheOrder) {
+  const std::string usual = Create("acme", 0), low = Create("acme", -1), high = Create("acme", 1);
+  ASSERT_OK(store_.Update([&](Transaction& tx) { return LineUpAnew(tx, "acme", 1, now_); }));
+  EXPECT_THAT(NextOnes(3), ElementsAre(high, usual, low));
+}
+
+TEST_F(PriorityTest, TheLimitOfWaitingJobsIsExactWhereItIsReached) {
+  quotas_ = Quotas({.max_queued_jobs = 3});
+  std::vector<std::string> names;
+  for (int i = 0; i < 3; ++i) names.push_back(Create("acme", 0));
+  const auto refused = [&] { return jobs_->Create(now_, "acme", JobRequest("acme")); };
+  EXPECT_THAT(refused(), StatusIs(absl::StatusCode::kResourceExhausted, "QUOTA_QUEUED_JOBS"));
+  const auto work = Idle("w").work();  // one runs, and may come back
+  EXPECT_NE(Create("acme", 0), "");
+  EXPECT_THAT(refused(), StatusIs(absl::StatusCode::kResourceExhausted, "QUOTA_QUEUED_JOBS"));
+  now_ += absl::Minutes(1);
+  ASSERT_OK(plane_->Enter(now_));
+  EXPECT_THAT(refused(), StatusIs(absl::StatusCode::kResourceExhausted, "QUOTA_QUEUED_JOBS"));
+  for (const std::string& name : names) Cancel(name);
+  EXPECT_NE(Create("acme", 0), "");
+  EXPECT_NE(Create("acme", 0), "");
+  EXPECT_THAT(refused(), StatusIs(absl::StatusCode::kResourceExhausted, "QUOTA_QUEUED_JOBS"));
 }
 
 TEST_F(PriorityTest, OutOfRangeIsRefused) {

@@ -84,6 +84,13 @@ TEST_F(ScreeningTest, ARefusedJobNeverRuns) {
 
 TEST_F(ScreeningTest, ALostWorkersJobIsScreenedAgain) {
   Report(ScreeningReport::LEFT_OUT);
+  worker::v1::SynchronizeRequest request = Request("w-1");
+  *request.mutable_busy()->mutable_lease() = lease_;
+  Fill(ScreeningReport::LEFT_OUT, *request.mutable_busy());
+  request.mutable_busy()->set_total_steps(20);
+  request.mutable_busy()->set_step(4);
+  request.mutable_busy()->add_evaluations()->set_step(4);
+  Sync(request);
   now_ += absl::Minutes(1);
   ASSERT_OK(plane_->Enter(now_));
   ASSERT_EQ(State(), FineTuningJob::QUEUED);
@@ -91,6 +98,7 @@ TEST_F(ScreeningTest, ALostWorkersJobIsScreenedAgain) {
   EXPECT_EQ(State(), FineTuningJob::SCREENING);
   Report(ScreeningReport::LEFT_OUT);
   EXPECT_EQ(State(), FineTuningJob::RUNNING) << "the same was found as before";
+  EXPECT_EQ(Job(name_).progress().total_steps(), 20) << "which the screening does not know";
 }
 
 TEST_F(ScreeningTest, ALeaseEndsWhileItScreens) {

@@ -182,6 +182,7 @@ absl::Status MoveJob(Transaction& tx, JobRecord& record, WorkEvent event, const 
       BALLAST_RETURN_IF_ERROR(AppendMessage(tx, record, text, now));
     }
     SetBackProgress(record);
+    if (*next == FineTuningJob::QUEUED) *record.mutable_waits_since() = ToTimestamp(now);
   }
   if (*next == FineTuningJob::WITHHELD) *changed.mutable_gate_verdict() = job.gate_verdict();
   if (IsFinal(*next)) *job.mutable_end_time() = ToTimestamp(now);

@@ -43,9 +43,8 @@ absl::StatusOr<Waiting> WaitingView::Describe(const JobRecord& record) {
   }
   if (*frozen_) return because(Waiting::TENANT_FROZEN, kFrozenMessage);
   if (record.waits_for_vector()) {
-    return because(Waiting::BASE_MODEL,
-                   "the base model has no security vector that serves jobs like this one at "
-                   "present; the newest event of the job says more");
+    BALLAST_ASSIGN_OR_RETURN(const std::string why, WhyTheBaseKeeps(tx_, record, serving_));
+    if (!why.empty()) return because(Waiting::BASE_MODEL, why);
   }
   if (RestsAfterError(record.lease(), now_)) {
     return because(

@@ -13,6 +13,7 @@
 #include "server/core/job_store.h"
 #include "server/core/quotas.h"
 #include "server/core/record.pb.h"
+#include "server/core/serving_vector.h"
 
 namespace ballast::server {
 
@@ -21,8 +22,9 @@ namespace ballast::server {
 class WaitingView {
  public:
   // All must outlive the object.
-  WaitingView(Transaction& tx, const std::string& tenant, const Quotas& quotas, absl::Time now)
-      : tx_(tx), tenant_(tenant), quotas_(quotas), now_(now) {}
+  WaitingView(Transaction& tx, const std::string& tenant, const ServingVectors& serving,
+              const Quotas& quotas, absl::Time now)
+      : tx_(tx), tenant_(tenant), serving_(serving), quotas_(quotas), now_(now) {}
 
   // Of a job that is QUEUED. Without the bounds of its start.
   absl::StatusOr<v1::Waiting> Describe(const JobRecord& record);
@@ -32,6 +34,7 @@ class WaitingView {
  private:
   Transaction& tx_;
   const std::string& tenant_;
+  const ServingVectors& serving_;
   const Quotas& quotas_;
   const absl::Time now_;
   std::optional<bool> frozen_;

@@ -60,6 +60,15 @@ TEST_F(WaitingTest, SinceIsWhenItWasResumed) {
   EXPECT_EQ(FromTimestamp(WaitingOf(name).since()), now_);
 }
 
+TEST_F(WaitingTest, SinceIsWhenItCameBack) {
+  const std::string name = CreateJob();
+  Idle("w-1");
+  now_ += absl::Hours(1);
+  ASSERT_OK(plane_->Enter(now_));
+  ASSERT_EQ(Job(name).state(), FineTuningJob::QUEUED);
+  EXPECT_EQ(FromTimestamp(WaitingOf(name).since()), now_);
+}
+
 TEST_F(WaitingTest, AsManyRunAsMay) {
   SetQuota({.max_running_jobs = 1});
   CreateJob();
@@ -82,6 +91,8 @@ TEST_F(WaitingTest, TheBaseHasNoVector) {
   ASSERT_OK(vectors_->Retire("vec-1"));
   Idle("w-1");  // is told of no work, and the job why
   EXPECT_EQ(WaitingOf(name).reason(), Waiting::BASE_MODEL);
+  AddActiveVector("vec-2", 2);
+  EXPECT_EQ(WaitingOf(name).reason(), Waiting::WORKERS_BUSY) << "though no worker has looked yet";
 }
 
 TEST_F(WaitingTest, ItRestsAfterAnError) {
