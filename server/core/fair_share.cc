@@ -123,9 +123,8 @@ absl::Status Place(Transaction& tx, JobRecord& record, double weight, absl::Time
     // Jobs of lower priority lie behind: it takes the place of the first that still waits, and the
     // tenant's last one ends where it would without priorities.
     const int64_t by = start + cost - last;
-    BALLAST_ASSIGN_OR_RETURN(
-        const auto first,
-        tx.ShiftQueue(Kind::kJob, record.tenant(), FineTuningJob::QUEUED, from, by));
+    BALLAST_ASSIGN_OR_RETURN(const auto first, tx.ShiftQueue(Kind::kJob, record.tenant(),
+                                                             FineTuningJob::QUEUED, from, by));
     if (first.has_value()) {
       start = *first;
       ends.Shift(start + 1, by);

@@ -313,7 +313,8 @@ absl::StatusOr<FineTuningJob> JobCatalog::Ask(absl::Time now, const std::string&
                                               const TenantName& name, WorkEvent event) {
   FineTuningJob job;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
-    // What changes nothing holds nothing: a row that is held is left out where its queue is shifted.
+    // What changes nothing holds nothing: a row that is held is left out where its queue is
+    // shifted.
     BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name));
     const auto next = NextState(record.job().state(), event);
     if (!next.has_value()) return NotPossible(record.job(), event);

@@ -60,8 +60,8 @@ ALTER TABLE samples SET UNLOGGED;
 ALTER TABLE garbage ADD COLUMN holder text COLLATE "C" NOT NULL DEFAULT '';
 DROP TABLE IF EXISTS server_generation;
 )sql",
-    // Nothing to change: servers of before know neither jobs that are SCREENING nor places that were
-    // shifted, and must not start.
+    // Nothing to change: servers of before know neither jobs that are SCREENING nor places that
+    // were shifted, and must not start.
     "",
 };
 #undef BALLAST_RECORDS

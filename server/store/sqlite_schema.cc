@@ -76,8 +76,8 @@ CREATE TABLE samples (
   PRIMARY KEY (scope, id), UNIQUE (scope, sequence));
 ALTER TABLE garbage ADD COLUMN holder TEXT NOT NULL DEFAULT '';
 )sql",
-    // Nothing to change: servers of before know neither jobs that are SCREENING nor places that were
-    // shifted, and must not start.
+    // Nothing to change: servers of before know neither jobs that are SCREENING nor places that
+    // were shifted, and must not start.
     "",
 };
 
