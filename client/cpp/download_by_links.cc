@@ -9,9 +9,6 @@
 namespace ballast::client {
 namespace {
 
-// Rounds of links that may bring nothing before the server is asked for the bytes.
-constexpr int kMostFruitless = 2;
-
 // What the links bring. `local` is set where the failure is that of writing the file.
 absl::Status ReadOn(const HttpClient& http, const v1::DeltaLinks& links, const v1::DeltaFile& file,
                     PartFile& part, const std::function<void(int64_t)>& progress, bool& local) {
@@ -41,7 +38,7 @@ LinkFetch FetchByLinks(const Connection& connection, v1::DeltaService::StubInter
   v1::GetDeltaLinksRequest request;
   request.set_name(name);
   request.set_path(file.path());
-  int fruitless = 0;
+  LinkRounds rounds;
   while (part.bytes() < file.size_bytes()) {
     v1::DeltaLinks links;
     const absl::Status told = connection.Call(true, [&](grpc::ClientContext* context) {
@@ -54,11 +51,8 @@ LinkFetch FetchByLinks(const Connection& connection, v1::DeltaService::StubInter
     const absl::Status status = ReadOn(http, links, file, part, progress, local);
     if (status.ok()) break;
     if (local) return {status, false};
-    fruitless = part.bytes() > before ? 0 : fruitless + 1;
-    // A link may have expired; a store that cannot be reached from here stays so.
-    const bool reached = part.bytes() > before || ErrorReason(status) != "LINK_UNREACHABLE";
-    if (!reached || fruitless == kMostFruitless) return {status, true};
-    connection.Sleep(connection.options().retry.Backoff(fruitless + 1, status));
+    if (!rounds.GoOn(part.bytes() > before, status)) return {status, true};
+    connection.Sleep(connection.options().retry.Backoff(rounds.fruitless() + 1, status));
   }
   return {};
 }

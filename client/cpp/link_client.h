@@ -18,6 +18,19 @@ absl::StatusOr<std::unique_ptr<HttpClient>> HttpClientFor(const Connection& conn
 // none, or that does not know of them.
 bool HasNoLinks(const absl::Status& status);
 
+// How often links are asked for again.
+class LinkRounds {
+ public:
+  // After a round that failed by `status`, having `brought` something or not: whether there is
+  // another one, or the bytes go through the server.
+  bool GoOn(bool brought, const absl::Status& status);
+  // Rounds since the last one that brought something.
+  int fruitless() const { return fruitless_; }
+
+ private:
+  int fruitless_ = 0;
+};
+
 }  // namespace ballast::client
 
 #endif  // BALLAST_CLIENT_CPP_LINK_CLIENT_H_

@@ -12,9 +12,6 @@
 namespace ballast::client {
 namespace {
 
-// Rounds of links that may bring nothing before the bytes go through the server.
-constexpr int kMostFruitless = 2;
-
 // Of the parts that were sent.
 struct Sent {
   absl::Status status;
@@ -105,7 +102,7 @@ DirectUploadResult UploadByLinks(const Connection& connection,
   v1::StartDirectUploadRequest request;
   request.set_name(name);
   request.set_size_bytes(source.size());
-  int fruitless = 0;
+  LinkRounds rounds;
   for (int attempt = 1; attempt <= retry.max_reconnects; ++attempt) {
     if (attempt > 1) connection.Sleep(retry.Backoff(attempt, result.status));
     v1::DirectUpload upload;
@@ -124,10 +121,7 @@ DirectUploadResult UploadByLinks(const Connection& connection,
     result.status = sent.status;
     if (sent.local) return result;
     if (!sent.status.ok()) {
-      fruitless = sent.parts > 0 ? 0 : fruitless + 1;
-      // A link may have expired; a store that cannot be reached from here stays so.
-      const bool reached = sent.parts > 0 || ErrorReason(sent.status) != "LINK_UNREACHABLE";
-      result.through_server = !reached || fruitless == kMostFruitless;
+      result.through_server = !rounds.GoOn(sent.parts > 0, sent.status);
       if (result.through_server) return result;
       if (sent.parts > 0) attempt = 1;
       continue;

@@ -2,11 +2,11 @@
 #include "server/api/dataset_upload.h"
 
 #include "absl/strings/str_cat.h"
-#include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/kill_point.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "server/api/upload_checks.h"
 
 namespace ballast::server {
 namespace {
@@ -91,19 +91,11 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
   // Asked now and then only, and for good at the end.
   if (committed + size > checked_until_) {
     BALLAST_RETURN_IF_ERROR(
-        datasets_.CheckRoom(who_.tenant, committed + size, [this](const std::string& blob) {
-          if (blob == blob_) return absl::StatusOr<int64_t>(0);
-          auto stored = blobs_.Size(blob);
-          // Not begun yet, or half deleted.
-          if (absl::IsNotFound(stored.status()) || absl::IsDataLoss(stored.status())) stored = 0;
-          return stored;
-        }));
+        datasets_.CheckRoom(who_.tenant, committed + size, BytesIn(blobs_), parsed_.id));
     checked_until_ = committed + size + kQuotaBytes;
   }
   if (committed + size > max_bytes_) {
-    return FieldError("data", "FILE_TOO_LARGE",
-                      absl::StrCat("the file has more than ", max_bytes_,
-                                   " bytes, the most that this server takes; split it"));
+    return FileTooLarge("data", max_bytes_);
   }
   const absl::Status appended = appender_->Append(request.data());
   sync_failed_ = !appended.ok();
@@ -124,10 +116,7 @@ absl::Status DatasetUpload::Sync() {
 }
 
 absl::Status DatasetUpload::FinishUpload(const std::string& digest) {
-  if (!IsDigest(digest)) {
-    return FieldError("digest", "DIGEST_INVALID",
-                      "digest must be \"sha256:\" and 64 lower-case hex digits, of the whole file");
-  }
+  BALLAST_RETURN_IF_ERROR(CheckDigestOfFile(digest));
   BALLAST_RETURN_IF_ERROR(Sync());
   BALLAST_ASSIGN_OR_RETURN(const std::string actual, appender_->Digest());
   if (actual != digest) {

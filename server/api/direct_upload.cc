@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "server/api/dataset_service.h"
+#include "server/api/upload_checks.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 
@@ -48,9 +49,7 @@ absl::Status DirectUploads::CheckSize(int64_t size_bytes) const {
                       "size_bytes must be at least 1; send an empty file by WriteDataset");
   }
   if (size_bytes > parts_.max_bytes) {
-    return FieldError("size_bytes", "FILE_TOO_LARGE",
-                      absl::StrCat("the file has more than ", parts_.max_bytes,
-                                   " bytes, the most that this server takes; split it"));
+    return FileTooLarge("size_bytes", parts_.max_bytes);
   }
   return absl::OkStatus();
 }
@@ -64,15 +63,8 @@ absl::StatusOr<v1::DirectUpload> DirectUploads::Start(absl::Time now, const std:
   BALLAST_RETURN_IF_ERROR(parts_.blobs.WriteLink(record.blob()).status());
   if (!parts_.uploads.Begin(request.name())) return UploadInProgress(request.name());
   const absl::Cleanup end = [&] { parts_.uploads.End(request.name()); };
-  BALLAST_RETURN_IF_ERROR(parts_.datasets.CheckRoom(
-      tenant, request.size_bytes(),
-      [this](const std::string& blob) {
-        auto stored = parts_.blobs.Size(blob);
-        // Not begun yet, or half deleted.
-        if (absl::IsNotFound(stored.status()) || absl::IsDataLoss(stored.status())) stored = 0;
-        return stored;
-      },
-      name.id));
+  BALLAST_RETURN_IF_ERROR(
+      parts_.datasets.CheckRoom(tenant, request.size_bytes(), BytesIn(parts_.blobs), name.id));
   BALLAST_ASSIGN_OR_RETURN(const DirectUploadRecord upload,
                            parts_.datasets.StartDirectUpload(
                                now, tenant, name, request.size_bytes(), parts_.part_bytes));
@@ -149,10 +141,7 @@ absl::StatusOr<v1::Dataset> DirectUploads::Finish(const std::string& tenant,
                                                   const v1::FinishDirectUploadRequest& request) {
   BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDatasetName(request.name(), "name"));
   BALLAST_RETURN_IF_ERROR(parts_.datasets.GetRecordOf(tenant, name).status());
-  if (!IsDigest(request.digest())) {
-    return FieldError("digest", "DIGEST_INVALID",
-                      "digest must be \"sha256:\" and 64 lower-case hex digits, of the whole file");
-  }
+  BALLAST_RETURN_IF_ERROR(CheckDigestOfFile(request.digest()));
   if (!parts_.uploads.Begin(request.name())) return UploadInProgress(request.name());
   const absl::Cleanup end = [&] { parts_.uploads.End(request.name()); };
   auto dataset = CopyAndCheck(tenant, name, request.digest());

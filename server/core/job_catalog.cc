@@ -8,6 +8,7 @@
 #include "common/base/kill_point.h"
 #include "common/base/status_macros.h"
 #include "server/core/admission.h"
+#include "server/core/dataset_rules.h"
 #include "server/core/fair_share.h"
 #include "server/core/paging.h"
 #include "server/core/records.h"
@@ -41,15 +42,11 @@ absl::StatusOr<JobRecord> FindMade(Transaction& tx, const std::string& tenant,
 }
 
 // Of a job that is made: the data set stays until the job is there.
-absl::StatusOr<DatasetRecord> FindDataset(Transaction& tx, const std::string& tenant,
-                                          const std::string& dataset_name,
-                                          const std::string& field) {
+absl::StatusOr<DatasetRecord> FindNamedDataset(Transaction& tx, const std::string& tenant,
+                                               const std::string& dataset_name,
+                                               const std::string& field) {
   BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDatasetName(dataset_name, field));
-  if (name.tenant != tenant) return DatasetNotFound(name);
-  BALLAST_ASSIGN_OR_RETURN(auto record,
-                           GetRecord<DatasetRecord>(tx, name.tenant, name.id, Hold::kShared));
-  if (!record.has_value()) return DatasetNotFound(name);
-  return *std::move(record);
+  return FindDataset(tx, tenant, name, Hold::kShared);
 }
 
 // Holds the data sets of a job that is about to go on: who looks for jobs that read one waits. One
@@ -159,11 +156,11 @@ absl::StatusOr<JobRecord> JobCatalog::Compose(Transaction& tx, absl::Time now,
   if (!base.has_value()) return BaseModelNotFound(base_id);
   BALLAST_ASSIGN_OR_RETURN(
       const DatasetRecord training,
-      FindDataset(tx, tenant, asked.training_dataset(), "fine_tuning_job.training_dataset"));
+      FindNamedDataset(tx, tenant, asked.training_dataset(), "fine_tuning_job.training_dataset"));
   std::optional<DatasetRecord> validation;
   if (!asked.validation_dataset().empty()) {
-    BALLAST_ASSIGN_OR_RETURN(validation, FindDataset(tx, tenant, asked.validation_dataset(),
-                                                     "fine_tuning_job.validation_dataset"));
+    BALLAST_ASSIGN_OR_RETURN(validation, FindNamedDataset(tx, tenant, asked.validation_dataset(),
+                                                          "fine_tuning_job.validation_dataset"));
   }
   BALLAST_ASSIGN_OR_RETURN(const auto protection, serving_.Find(tx, *base));
   *base->mutable_model()->mutable_limits() = LimitsUnder(*base, protection);
@@ -316,26 +313,24 @@ absl::StatusOr<FineTuningJob> JobCatalog::Ask(absl::Time now, const std::string&
     // What changes nothing holds nothing: a row that is held is left out where its queue is
     // shifted.
     BALLAST_ASSIGN_OR_RETURN(JobRecord record, Find(tx, tenant, name));
-    const auto next = NextState(record.job().state(), event);
+    auto next = NextState(record.job().state(), event);
     if (!next.has_value()) return NotPossible(record.job(), event);
+    WaitingView view(tx, tenant, serving_, quotas_, now);
     if (*next == record.job().state()) {
-      WaitingView view(tx, tenant, serving_, quotas_, now);
       BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record, view));
       return absl::OkStatus();
     }
     if (event == WorkEvent::kResume) BALLAST_RETURN_IF_ERROR(HoldDatasets(tx, record));
     BALLAST_ASSIGN_OR_RETURN(record, Find(tx, tenant, name, Hold::kExclusive));
-    if (!NextState(record.job().state(), event).has_value()) {
-      return NotPossible(record.job(), event);
-    }
+    next = NextState(record.job().state(), event);
+    if (!next.has_value()) return NotPossible(record.job(), event);
     const bool waited = record.job().state() == FineTuningJob::QUEUED;
-    const bool waits = NextState(record.job().state(), event) == FineTuningJob::QUEUED;
+    const bool waits = *next == FineTuningJob::QUEUED;
     if (waited && !waits) BALLAST_RETURN_IF_ERROR(LeaveLine(tx, record));
     if (!waited && waits) {
       BALLAST_RETURN_IF_ERROR(Line(tx, record, quotas_.Of(tenant).weight, now));
     }
     BALLAST_RETURN_IF_ERROR(MoveJob(tx, record, event, {}, now));
-    WaitingView view(tx, tenant, serving_, quotas_, now);
     BALLAST_ASSIGN_OR_RETURN(job, ToJob(tx, record, view));
     return absl::OkStatus();
   }));

@@ -2,6 +2,7 @@
 #include "server/core/waiting.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/base/proto_duration.h"
 #include "common/base/status_macros.h"
 #include "server/core/fair_share.h"
 #include "server/core/hand_out.h"
@@ -21,10 +22,6 @@ absl::StatusOr<bool> IsNext(Transaction& tx, const JobRecord& record, int64_t vi
                            tx.ListByState(Kind::kJob, FineTuningJob::QUEUED,
                                           StateCursor{virtual_time, "", ""}, /*limit=*/1));
   return first.empty() || first.front().queue_key >= record.start_tag();
-}
-
-void SetDuration(absl::Duration duration, google::protobuf::Duration* target) {
-  target->set_seconds(absl::ToInt64Seconds(duration));
 }
 
 }  // namespace

@@ -18,7 +18,7 @@
 namespace ballast::server {
 
 // Looks at jobs of one tenant inside a transaction; what they share is looked up once. Whether
-// there are workers at all is not known here: see NoWorkers.
+// there are workers at all is not known here: see SayNoWorkers.
 class WaitingView {
  public:
   // All must outlive the object.

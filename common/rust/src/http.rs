@@ -42,6 +42,10 @@ fn failure(code: Code, message: impl Into<String>) -> Failure {
     Failure { code: code as i32, message: message.into() }
 }
 
+fn no_threads() -> Failure {
+    failure(Code::Unreachable, "the system gives no threads for HTTP")
+}
+
 pub struct Http {
     client: Client,
     idle: Duration,
@@ -119,9 +123,7 @@ fn begins_at(response: &Response, offset: u64) -> bool {
 
 impl Http {
     fn open(connect: Duration, idle: Duration, allow_plain: bool) -> Result<Http, Failure> {
-        if runtime().is_none() {
-            return Err(failure(Code::Unreachable, "the system gives no threads for HTTP"));
-        }
+        runtime().ok_or_else(no_threads)?;
         let mut builder = Client::builder()
             .connect_timeout(connect)
             .pool_idle_timeout(POOL_IDLE)
@@ -150,8 +152,7 @@ impl Http {
 
     /// Runs a call, and waits for it here: callbacks run in the calling thread.
     fn wait<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let none = || failure(Code::Unreachable, "the system gives no threads for HTTP");
-        runtime().ok_or_else(none)?.block_on(call)
+        runtime().ok_or_else(no_threads)?.block_on(call)
     }
 
     async fn get(
