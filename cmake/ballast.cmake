@@ -149,8 +149,8 @@ set(BALLAST_OBJECT_STORE_FILE ${CMAKE_BINARY_DIR}/services/object_store)
 # ALSO_ON_POSTGRES: they run a second time, with one, under names "postgres.<case>". OBJECT_STORE: its cases have a server
 # that speaks S3.
 #
-# The target unit_tests builds all of label unit. Where a folder sets BALLAST_NEEDS_TORCH, its tests have the label torch,
-# too. The target unsanitized builds what the preset asan need not repeat for scripts/test: the programs (see CMakeLists.txt
+# The target unit_tests builds all of label unit; where a folder sets BALLAST_NEEDS_TORCH, the label of its own is unit-torch.
+# The target unsanitized builds what the preset asan need not repeat for scripts/test: the programs (see CMakeLists.txt
 # of the top), and all tests but the unit tests that do without libtorch.
 add_custom_target(unit_tests)
 add_custom_target(unsanitized)
@@ -169,17 +169,16 @@ function(ballast_test)
   endif()
   if(ARG_LABEL STREQUAL "unit")
     add_dependencies(unit_tests ${ARG_NAME})
+    if(BALLAST_NEEDS_TORCH)
+      set(ARG_LABEL unit-torch)
+    endif()
   endif()
-  set(labels ${ARG_LABEL})
-  if(BALLAST_NEEDS_TORCH)
-    list(APPEND labels torch)
-  endif()
-  if(NOT labels STREQUAL "unit")
+  if(NOT ARG_LABEL STREQUAL "unit")
     add_dependencies(unsanitized ${ARG_NAME})
   endif()
   include(GoogleTest)
   set(discovery DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60)
-  set(properties LABELS "${labels}" TIMEOUT ${ARG_TIMEOUT})
+  set(properties LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
   set(on_postgres FIXTURES_REQUIRED postgres
     ENVIRONMENT_MODIFICATION BALLAST_POSTGRES_FILE=set:${BALLAST_POSTGRES_FILE})
   if(ARG_POSTGRES)
