@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -87,6 +89,17 @@ absl::StatusOr<std::optional<JobRecord>> HoldQueued(Transaction& tx, const JobRe
   return record;
 }
 
+// The rows of a job's data sets, as far as their names can be read.
+std::vector<RowKey> DatasetsOf(const JobRecord& record, Hold hold) {
+  std::vector<RowKey> keys;
+  for (const std::string& dataset :
+       {record.job().training_dataset(), record.job().validation_dataset()}) {
+    const auto name = ParseDatasetName(dataset, "");
+    if (name.ok()) keys.push_back({Kind::kDataset, name->tenant, name->id, hold});
+  }
+  return keys;
+}
+
 bool WasSaid(const JobRecord& record, const Wait& wait) {
   return wait.for_unfreeze ? record.waits_for_unfreeze() : record.waits_for_vector();
 }
@@ -131,6 +144,11 @@ class Tenants {
  public:
   Tenants(Transaction& tx, const Quotas& quotas) : tx_(tx), quotas_(quotas) {}
 
+  // As far as it was looked up already.
+  bool MayRunNoMore(const std::string& tenant) const {
+    const auto known = found_.find(tenant);
+    return known != found_.end() && !known->second.may_run;
+  }
   absl::StatusOr<bool> IsFrozen(const std::string& tenant) {
     BALLAST_ASSIGN_OR_RETURN(const Standing* standing, Of(tenant));
     return standing->frozen;
@@ -217,25 +235,49 @@ absl::StatusOr<std::optional<BaseModelRecord>> HoldWhatDecides(Transaction& tx,
   return std::make_optional(std::move(base));
 }
 
-// Rows that a job is taken with, in the order in which they are held.
-std::vector<RowKey> RowsToTake(const JobRecord& listed, const Protection& protection) {
-  const FineTuningJob& job = listed.job();
-  std::vector<RowKey> keys = {{Kind::kJob, listed.tenant(), listed.id(), Hold::kExclusiveOrNone}};
-  if (const auto base = ParseBaseModelName(job.base_model(), ""); base.ok()) {
-    keys.push_back({Kind::kBaseModel, "", *base, Hold::kShared});
+// A job that was listed and may run, as far as could be seen without holding anything.
+struct Candidate {
+  JobRecord listed;
+  Protection protection;
+};
+
+// Keys of rows, each once.
+class KeysOnce {
+ public:
+  void Add(RowKey key) {
+    if (known_.emplace(key.kind, key.scope, key.id).second) keys_.push_back(std::move(key));
   }
-  for (const std::string& dataset : {job.training_dataset(), job.validation_dataset()}) {
-    const auto name = ParseDatasetName(dataset, "");
-    if (name.ok()) keys.push_back({Kind::kDataset, name->tenant, name->id, Hold::kShared});
+  const std::vector<RowKey>& keys() const { return keys_; }
+
+ private:
+  std::vector<RowKey> keys_;
+  std::set<std::tuple<Kind, std::string, std::string>> known_;
+};
+
+// Rows that jobs are taken with, in the order in which they are held.
+std::vector<RowKey> RowsToTake(const std::vector<Candidate>& candidates) {
+  KeysOnce keys;
+  for (const Candidate& one : candidates) {
+    keys.Add({Kind::kJob, one.listed.tenant(), one.listed.id(), Hold::kExclusiveOrNone});
   }
-  if (protection.vector.has_value()) {
-    keys.push_back({Kind::kVector, "", protection.vector_id(), Hold::kShared});
+  for (const Candidate& one : candidates) {
+    const auto base = ParseBaseModelName(one.listed.job().base_model(), "");
+    if (base.ok()) keys.Add({Kind::kBaseModel, "", *base, Hold::kShared});
   }
-  keys.push_back({Kind::kTenant, "", listed.tenant(), Hold::kShared});
+  for (const Candidate& one : candidates) {
+    for (const RowKey& dataset : DatasetsOf(one.listed, Hold::kShared)) keys.Add(dataset);
+  }
+  for (const Candidate& one : candidates) {
+    if (!one.protection.vector.has_value()) continue;
+    keys.Add({Kind::kVector, "", one.protection.vector_id(), Hold::kShared});
+  }
+  for (const Candidate& one : candidates) {
+    keys.Add({Kind::kTenant, "", one.listed.tenant(), Hold::kShared});
+  }
   RowKey time = VirtualTimeKey();
   time.hold = Hold::kExclusive;
-  keys.push_back(std::move(time));
-  return keys;
+  keys.Add(std::move(time));
+  return keys.keys();
 }
 
 // What decides, beside the data set, which rows an attempt is trained on.
@@ -267,16 +309,13 @@ class Chooser {
 
   // Up to `most` of them, in their order.
   absl::StatusOr<std::vector<Chosen>> Choose(size_t most, QueueFront& front) {
-    const auto look_at = [&](JobRecord record) -> absl::StatusOr<bool> {
-      BALLAST_RETURN_IF_ERROR(LookAt(std::move(record)));
-      return chosen_.size() < most;
-    };
-    const auto may_run = [&](const std::string& tenant) { return tenants_.MayRunOneMore(tenant); };
-    for (const int64_t begin : front.Begins(now_)) {
-      BALLAST_RETURN_IF_ERROR(ForEachInState<JobRecord>(tx_, FineTuningJob::QUEUED, look_at,
-                                                        may_run, StateCursor{begin, "", ""}));
-      if (!chosen_.empty()) front.Taken(begin, ToRow(chosen_.back().record).queue_key, now_);
-      if (chosen_.size() == most) break;
+    if (front.IsKnown(now_)) {
+      BALLAST_RETURN_IF_ERROR(LookThrough(front.last_taken(), most));
+      if (!chosen_.empty()) front.Taken(ToRow(chosen_.back().record), false, now_);
+    }
+    if (chosen_.size() < most) {
+      BALLAST_RETURN_IF_ERROR(LookThrough(StateCursor(), most));
+      if (!chosen_.empty()) front.Taken(ToRow(chosen_.back().record), true, now_);
     }
     return std::move(chosen_);
   }
@@ -291,8 +330,45 @@ class Chooser {
     });
   }
 
-  absl::Status LookAt(JobRecord record) {
-    if (RestsAfterError(record.lease(), now_) || IsChosen(record)) return absl::OkStatus();
+  // Chooses from the queue after `cursor` until there are `most`.
+  absl::Status LookThrough(StateCursor cursor, size_t most) {
+    // Most of what is wanted is at the front.
+    const int first_page = static_cast<int>(std::max<size_t>(4, most - chosen_.size()));
+    constexpr int kPage = 64;
+    for (int page = first_page;; page = kPage) {
+      BALLAST_ASSIGN_OR_RETURN(const auto rows,
+                               tx_.ListByState(Kind::kJob, FineTuningJob::QUEUED, cursor, page));
+      BALLAST_RETURN_IF_ERROR(LookAt(rows, most));
+      if (chosen_.size() >= most || static_cast<int>(rows.size()) < page) return absl::OkStatus();
+      cursor = {rows.back().queue_key, rows.back().scope, rows.back().id};
+    }
+  }
+
+  absl::Status LookAt(const std::vector<Row>& rows, size_t most) {
+    std::vector<JobRecord> listed;
+    KeysOnce seen;  // what is looked at, found at once and not one by one
+    for (const Row& row : rows) {
+      if (tenants_.MayRunNoMore(row.scope)) continue;
+      BALLAST_ASSIGN_OR_RETURN(JobRecord record, FromRow<JobRecord>(row));
+      if (RestsAfterError(record.lease(), now_) || IsChosen(record)) continue;
+      seen.Add({Kind::kTenant, "", record.tenant(), Hold::kNone});
+      for (const RowKey& dataset : DatasetsOf(record, Hold::kNone)) seen.Add(dataset);
+      listed.push_back(std::move(record));
+    }
+    BALLAST_RETURN_IF_ERROR(tx_.Prefetch(seen.keys()));
+    std::vector<Candidate> candidates;
+    for (size_t i = 0; i < listed.size() && chosen_.size() < most; ++i) {
+      BALLAST_RETURN_IF_ERROR(Consider(std::move(listed[i]), candidates));
+      if (candidates.size() < most - chosen_.size() && i + 1 < listed.size()) continue;
+      BALLAST_RETURN_IF_ERROR(Take(std::exchange(candidates, {})));
+    }
+    return absl::OkStatus();
+  }
+
+  // Adds it to `candidates` where nothing that can be seen speaks against it.
+  absl::Status Consider(JobRecord record, std::vector<Candidate>& candidates) {
+    BALLAST_ASSIGN_OR_RETURN(const bool may_run, tenants_.MayRunOneMore(record.tenant()));
+    if (!may_run) return absl::OkStatus();
     BALLAST_ASSIGN_OR_RETURN(const bool frozen, tenants_.IsFrozen(record.tenant()));
     BALLAST_ASSIGN_OR_RETURN(auto protection, protections_.Of(record.job().base_model()));
     BALLAST_ASSIGN_OR_RETURN(Wait wait, WhyItWaits(tx_, record, frozen, protection));
@@ -300,7 +376,19 @@ class Chooser {
       if (!WasSaid(record, wait)) waiting_.emplace_back(std::move(record), std::move(wait));
       return absl::OkStatus();
     }
-    BALLAST_RETURN_IF_ERROR(tx_.Prefetch(RowsToTake(record, *protection)));
+    candidates.push_back({std::move(record), *std::move(protection)});
+    return absl::OkStatus();
+  }
+
+  // Holds them, all at once, and chooses those that may still run.
+  absl::Status Take(std::vector<Candidate> candidates) {
+    if (candidates.empty()) return absl::OkStatus();
+    BALLAST_RETURN_IF_ERROR(tx_.Prefetch(RowsToTake(candidates)));
+    for (Candidate& one : candidates) BALLAST_RETURN_IF_ERROR(TakeHeld(one.listed, one.protection));
+    return absl::OkStatus();
+  }
+
+  absl::Status TakeHeld(const JobRecord& record, Protection& protection) {
     BALLAST_ASSIGN_OR_RETURN(auto held, HoldQueued(tx_, record));
     // Where it has moved back since it was listed, others are before it.
     if (!held.has_value() || held->start_tag() > record.start_tag()) return absl::OkStatus();
@@ -312,10 +400,10 @@ class Chooser {
     BALLAST_ASSIGN_OR_RETURN(const bool may_run,
                              tenants_.StillMayRunOneMore(record.tenant(), of_tenant));
     if (!may_run) return absl::OkStatus();
-    BALLAST_ASSIGN_OR_RETURN(auto base, HoldWhatDecides(tx_, *held, serving_, *protection));
+    BALLAST_ASSIGN_OR_RETURN(auto base, HoldWhatDecides(tx_, *held, serving_, protection));
     if (!base.has_value()) return absl::OkStatus();
     const bool limited = quotas_.Of(record.tenant()).max_running_jobs > 0;
-    chosen_.push_back({*std::move(held), *std::move(base), *std::move(protection), limited});
+    chosen_.push_back({*std::move(held), *std::move(base), std::move(protection), limited});
     return absl::OkStatus();
   }
 

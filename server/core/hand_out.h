@@ -3,8 +3,6 @@
 #ifndef BALLAST_SERVER_CORE_HAND_OUT_H_
 #define BALLAST_SERVER_CORE_HAND_OUT_H_
 
-#include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,20 +26,18 @@ namespace ballast::server {
 // passed over, have come back, or were created beside a claim.
 class QueueFront {
  public:
-  // Where to begin: keys in turn, until something is found.
-  std::vector<int64_t> Begins(absl::Time now) const {
-    constexpr int64_t kWhole = std::numeric_limits<int64_t>::min();
-    if (now < looked_over_ || now - looked_over_ >= absl::Seconds(1)) return {kWhole};
-    return {key_, kWhole};
+  // Whether to begin behind the last job that was taken; from the beginning where nothing is found.
+  bool IsKnown(absl::Time now) const {
+    return now >= looked_over_ && now - looked_over_ < absl::Seconds(1);
   }
-  // What TakeNext has begun with, and the key of the job that it took.
-  void Taken(int64_t begin, int64_t key, absl::Time now) {
-    if (begin != key_ || looked_over_ == absl::InfinitePast()) looked_over_ = now;
-    key_ = key;
+  const StateCursor& last_taken() const { return last_taken_; }
+  void Taken(const Row& row, bool from_the_beginning, absl::Time now) {
+    if (from_the_beginning) looked_over_ = now;
+    last_taken_ = {row.queue_key, row.scope, row.id};
   }
 
  private:
-  int64_t key_ = std::numeric_limits<int64_t>::min();
+  StateCursor last_taken_;
   absl::Time looked_over_ = absl::InfinitePast();  // from the beginning
 };
 

@@ -120,6 +120,39 @@ TEST_F(HandOutTest, ALimitOnRunningJobsHoldsForThoseWhoAskAtOnce) {
             2);
 }
 
+TEST_F(HandOutTest, TheBatchGoesOnBehindATenantThatIsAtItsLimit) {
+  TenantQuota quota;
+  quota.max_running_jobs = 1;
+  quotas_ = Quotas({}, {{"acme", quota}});
+  Restart();
+  for (int i = 0; i < 6; ++i) CreateJob("acme");
+  const std::string behind = CreateJob("other");
+  const auto answers = AskAtOnce(6, [](int i) { return absl::StrCat("w", i); });
+  EXPECT_EQ(std::count_if(answers.begin(), answers.end(),
+                          [](const auto& answer) { return answer.has_work(); }),
+            2);
+  EXPECT_EQ(
+      std::count_if(answers.begin(), answers.end(),
+                    [&](const auto& answer) { return answer.work().lease().resource() == behind; }),
+      1);
+}
+
+TEST_F(HandOutTest, WhatComesBeforeTheLastOneTakenIsNotForgotten) {
+  CreateJob("b");
+  const std::string later = CreateJob("c");
+  ASSERT_TRUE(Idle("w1").has_work());
+  // The same place in the queue, and a tenant whose name comes before.
+  const std::string earlier = CreateJob("a");
+  EXPECT_EQ(Idle("w2").work().lease().resource(), later);
+  EXPECT_EQ(Idle("w3").work().lease().resource(), earlier);
+  // After a second the whole queue is looked at, though there is work behind the last one.
+  ASSERT_TRUE((CreateJob("x"), Idle("w4").has_work()));
+  CreateJob("y");
+  const std::string first = CreateJob("0");
+  now_ += absl::Seconds(1);
+  EXPECT_EQ(Idle("w5").work().lease().resource(), first);
+}
+
 TEST_F(HandOutTest, WhoAsksWhileTheStoreIsAwayIsToldSo) {
   CreateJob();
   store_.FailNextCommitForTest(

@@ -83,19 +83,16 @@ absl::Status ReplaceRecord(Transaction& tx, const Record& record) {
   return tx.Replace(KindOf(record), ToRow(record));
 }
 
-// All records of all scopes in `state` after `cursor`, in queue order, until `visit` returns false;
-// without those of scopes that `wanted` does not want, which are not even read.
-template <typename Record, typename Visit, typename Wanted>
-absl::Status ForEachInState(Transaction& tx, int state, Visit visit, Wanted wanted,
-                            StateCursor cursor = {}) {
+// All records of all scopes in `state`, in queue order, until `visit` returns false.
+template <typename Record, typename Visit>
+absl::Status ForEachInState(Transaction& tx, int state, Visit visit) {
+  StateCursor cursor;
   // Most visits end at one of the first rows.
   constexpr int kFirstPage = 4, kPage = 64;
   for (int page = kFirstPage;; page = kPage) {
     BALLAST_ASSIGN_OR_RETURN(const auto rows,
                              tx.ListByState(KindOf(Record()), state, cursor, page));
     for (const Row& row : rows) {
-      BALLAST_ASSIGN_OR_RETURN(const bool is_wanted, wanted(row.scope));
-      if (!is_wanted) continue;
       BALLAST_ASSIGN_OR_RETURN(Record record, FromRow<Record>(row));
       BALLAST_ASSIGN_OR_RETURN(const bool more, visit(std::move(record)));
       if (!more) return absl::OkStatus();
@@ -103,12 +100,6 @@ absl::Status ForEachInState(Transaction& tx, int state, Visit visit, Wanted want
     if (static_cast<int>(rows.size()) < page) return absl::OkStatus();
     cursor = {rows.back().queue_key, rows.back().scope, rows.back().id};
   }
-}
-
-template <typename Record, typename Visit>
-absl::Status ForEachInState(Transaction& tx, int state, Visit visit) {
-  return ForEachInState<Record>(tx, state, std::move(visit),
-                                [](const std::string&) -> absl::StatusOr<bool> { return true; });
 }
 
 // The next event of a job as a row, with `record.last_event` advanced; it stores nothing.

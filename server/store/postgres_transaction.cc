@@ -15,9 +15,9 @@ namespace {
 
 using Value = PostgresValue;
 
-// Statements that are put off: while they are sent nobody reads their results, which must fit into
-// the buffers of the connection.
-constexpr size_t kMostLater = 100;
+// Statements that are sent together: meanwhile nobody reads their results, which must fit into the
+// buffers of the connection.
+constexpr size_t kMostTogether = 100;
 
 Row RowAt(const PostgresRows& rows, int i) {
   Row row;
@@ -121,7 +121,7 @@ absl::Status PostgresTransaction::WriteLater(const char* sql,
     }
   }
   later_.push_back(std::move(statement));
-  return later_.size() < kMostLater ? absl::OkStatus() : RunAll({}).status();
+  return later_.size() < kMostTogether ? absl::OkStatus() : RunAll({}).status();
 }
 
 const char* PostgresTransaction::GetStatement(Kind kind, Hold hold) const {
@@ -133,14 +133,28 @@ const char* PostgresTransaction::GetStatement(Kind kind, Hold hold) const {
 }
 
 absl::Status PostgresTransaction::Prefetch(const std::vector<RowKey>& keys) {
-  std::vector<PostgresStatement> statements;
+  std::vector<const RowKey*> asked;
   for (const RowKey& key : keys) {
-    statements.push_back(
-        {GetStatement(key.kind, key.hold), {Value::Text(key.scope), Value::Text(key.id)}});
+    // What is held so already stays as it is.
+    const auto known = known_.find({key.kind, key.scope, key.id});
+    const bool is_held = known != known_.end() && known->second.hold != Hold::kNone &&
+                         known->second.hold >= std::min(key.hold, Hold::kExclusive);
+    if (!is_held) asked.push_back(&key);
+    if (asked.size() < kMostTogether) continue;
+    BALLAST_RETURN_IF_ERROR(PrefetchAll(std::exchange(asked, {})));
   }
-  BALLAST_ASSIGN_OR_RETURN(const auto found, RunAll(statements));
+  return asked.empty() ? absl::OkStatus() : PrefetchAll(asked);
+}
+
+absl::Status PostgresTransaction::PrefetchAll(const std::vector<const RowKey*>& keys) {
+  std::vector<PostgresStatement> statements;
+  for (const RowKey* key : keys) {
+    statements.push_back(
+        {GetStatement(key->kind, key->hold), {Value::Text(key->scope), Value::Text(key->id)}});
+  }
+  BALLAST_ASSIGN_OR_RETURN(const auto found, RunAll(std::move(statements)));
   for (size_t i = 0; i < keys.size(); ++i) {
-    const RowKey& key = keys[i];
+    const RowKey& key = *keys[i];
     if (key.hold == Hold::kExclusiveOrNone && found[i].count() == 0) {
       skipped_.insert({key.kind, key.scope, key.id});
       continue;

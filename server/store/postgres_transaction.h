@@ -73,6 +73,7 @@ class PostgresTransaction : public Transaction {
   };
 
   const char* GetStatement(Kind kind, Hold hold) const;
+  absl::Status PrefetchAll(const std::vector<const RowKey*>& keys);
   // Runs what was put off, and then `statements`, whose rows it gives.
   absl::StatusOr<std::vector<PostgresRows>> RunAll(std::vector<PostgresStatement> statements);
   absl::StatusOr<PostgresRows> Run(const char* sql, std::vector<PostgresValue> values);

@@ -10,8 +10,7 @@ usage: tests/bench/control_plane.py [--build build/release] [--rounds 5] [--seco
   most that the server puts into one commit, and one at a time.
 - Server CPU per bare RPC (health check), from the server's own clock in /proc.
 
-Jobs are of 64 tenants in turn. The server counts a tenant's waiting jobs at each creation, so a long queue of one tenant costs
-more (docs/results/README.md). All tables are emptied before each round. Writes its figures into docs/results/control_plane.json.
+Jobs are of 64 tenants in turn. All tables are emptied before each round. Writes its figures into docs/results/control_plane.json.
 """
 
 import sqlite3
