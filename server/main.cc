@@ -17,7 +17,6 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "ballast/config/v1/config.pb.h"
 #include "common/base/clock.h"
@@ -182,14 +181,9 @@ absl::StatusOr<std::optional<ObjectBlobStore::LinkOptions>> LinksOf(
         absl::StrCat("object_store.links.seconds is ", seconds, "; give a number from ", kFewest,
                      " to ", kMost, ", or none for ", kSeconds));
   }
-  const std::string& endpoint = store.links().endpoint();
-  if (!endpoint.empty() && !absl::StartsWith(endpoint, "https://") &&
-      !absl::StartsWith(endpoint, "http://")) {
-    return FieldError("object_store.links.endpoint", "ENDPOINT_INVALID",
-                      "object_store.links.endpoint must be a URL, for example "
-                      "\"https://s3.example.com\"");
-  }
-  return std::optional(ObjectBlobStore::LinkOptions{absl::Seconds(seconds), endpoint});
+  const ObjectBlobStore::LinkOptions links{absl::Seconds(seconds), store.links().endpoint()};
+  BALLAST_RETURN_IF_ERROR(ObjectBlobStore::CheckLinks(store.url(), links));
+  return std::optional(links);
 }
 
 absl::Status CheckObjectStore(const config::v1::ObjectStore& store) {

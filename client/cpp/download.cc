@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Client::DownloadDelta: the files of a delta, by range, checked against the manifest.
 #include <filesystem>
-#include <memory>
 #include <string>
 #include <utility>
 
@@ -82,20 +81,21 @@ class Fetcher {
  public:
   Fetcher(const Connection& connection, v1::DeltaService::StubInterface& stub, std::string name,
           const DownloadOptions& options)
-      : connection_(connection), stub_(stub), name_(std::move(name)), options_(options) {
-    if (!options.links) return;
-    auto client = HttpClientFor(connection);
-    if (client.ok()) http_ = *std::move(client);
-  }
+      : connection_(connection),
+        stub_(stub),
+        name_(std::move(name)),
+        options_(options),
+        links_(connection),
+        by_links_(options.links) {}
 
   // Fetches the rest of `part`.
   absl::Status Fill(const v1::DeltaFile& file, PartFile& part,
                     const std::function<void(int64_t)>& progress) {
-    if (http_ != nullptr) {
+    if (by_links_) {
       const LinkFetch fetched =
-          FetchByLinks(connection_, stub_, *http_, name_, file, part, progress);
+          FetchByLinks(connection_, stub_, links_, name_, file, part, progress);
       if (!fetched.through_server) return fetched.status;
-      http_ = nullptr;
+      by_links_ = false;
       if (!fetched.status.ok() && options_.on_fallback) options_.on_fallback(fetched.status);
     }
     return Fetch(connection_, stub_, name_, file, part, progress);
@@ -106,7 +106,8 @@ class Fetcher {
   v1::DeltaService::StubInterface& stub_;
   const std::string name_;
   const DownloadOptions& options_;
-  std::unique_ptr<HttpClient> http_;  // null: through the server
+  LinkClient links_;
+  bool by_links_;  // else through the server
 };
 
 absl::Status DownloadFile(Fetcher& fetcher, const v1::DeltaFile& file, const std::string& path,

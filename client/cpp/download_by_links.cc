@@ -13,9 +13,13 @@ namespace {
 absl::Status ReadOn(const HttpClient& http, const v1::DeltaLinks& links, const v1::DeltaFile& file,
                     PartFile& part, const std::function<void(int64_t)>& progress, bool& local) {
   for (const v1::DeltaLink& link : links.links()) {
+    if (!IsWithin(link.offset(), link.size_bytes(), file.size_bytes())) {
+      return MakeError(absl::StatusCode::kUnavailable, "LINK_INVALID",
+                       absl::StrCat("a link is to bytes that ", file.path(), " does not have"));
+    }
     const int64_t end = link.offset() + link.size_bytes();
     if (end <= part.bytes()) continue;
-    if (link.offset() > part.bytes() || end > file.size_bytes()) break;
+    if (link.offset() > part.bytes()) break;
     const absl::Status got = http.Get(link.url(), part.bytes() - link.offset(), end - part.bytes(),
                                       [&](std::string_view bytes) {
                                         const absl::Status written = part.Append(bytes);
@@ -33,7 +37,7 @@ absl::Status ReadOn(const HttpClient& http, const v1::DeltaLinks& links, const v
 }  // namespace
 
 LinkFetch FetchByLinks(const Connection& connection, v1::DeltaService::StubInterface& stub,
-                       const HttpClient& http, const std::string& name, const v1::DeltaFile& file,
+                       LinkClient& client, const std::string& name, const v1::DeltaFile& file,
                        PartFile& part, const std::function<void(int64_t)>& progress) {
   v1::GetDeltaLinksRequest request;
   request.set_name(name);
@@ -46,9 +50,11 @@ LinkFetch FetchByLinks(const Connection& connection, v1::DeltaService::StubInter
     });
     if (HasNoLinks(told)) return {absl::OkStatus(), true};
     if (!told.ok()) return {told, true};
+    const absl::StatusOr<const HttpClient*> http = client.Get();
+    if (!http.ok()) return {http.status(), true};
     const int64_t before = part.bytes();
     bool local = false;
-    const absl::Status status = ReadOn(http, links, file, part, progress, local);
+    const absl::Status status = ReadOn(**http, links, file, part, progress, local);
     if (status.ok()) break;
     if (local) return {status, false};
     if (!rounds.GoOn(part.bytes() > before, status)) return {status, true};

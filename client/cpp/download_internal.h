@@ -123,7 +123,7 @@ struct LinkFetch {
 
 // Reads [part.bytes(), end) into `part`. `progress` is told the bytes that `part` has.
 LinkFetch FetchByLinks(const Connection& connection, v1::DeltaService::StubInterface& stub,
-                       const HttpClient& http, const std::string& name, const v1::DeltaFile& file,
+                       LinkClient& client, const std::string& name, const v1::DeltaFile& file,
                        PartFile& part, const std::function<void(int64_t)>& progress);
 
 }  // namespace ballast::client

@@ -11,8 +11,20 @@
 
 namespace ballast::client {
 
-// For links that come over this connection: by plain http only where it is plain itself.
-absl::StatusOr<std::unique_ptr<HttpClient>> HttpClientFor(const Connection& connection);
+// Makes the client for links that come over a connection once there is one to use: a machine may
+// have no certificate authorities, and need none. Plain http only where the connection is plain
+// itself.
+class LinkClient {
+ public:
+  // `connection` must outlive the object.
+  explicit LinkClient(const Connection& connection) : connection_(connection) {}
+  // The errors of HttpClient::Create. The client lives as long as the object.
+  absl::StatusOr<const HttpClient*> Get();
+
+ private:
+  const Connection& connection_;
+  std::unique_ptr<HttpClient> http_;
+};
 
 // Whether a call that asked for links was answered that there are none: by a server that gives
 // none, or that does not know of them.

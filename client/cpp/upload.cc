@@ -59,6 +59,18 @@ AttemptResult Attempt(const Connection& connection, v1::DatasetService::StubInte
   return result;
 }
 
+// The data set that has its bytes already, if they are the file's. FAILED_PRECONDITION
+// (UPLOAD_FINISHED).
+absl::StatusOr<v1::Dataset> IfSame(absl::StatusOr<v1::Dataset> dataset, UploadSource& source) {
+  BALLAST_RETURN_IF_ERROR(dataset.status());
+  BALLAST_RETURN_IF_ERROR(source.HashUpTo(source.size()));
+  if (dataset->digest() == source.Digest()) return dataset;
+  return MakeError(absl::StatusCode::kFailedPrecondition, "UPLOAD_FINISHED",
+                   absl::StrCat(dataset->name(), " has the bytes of another file, with the digest ",
+                                dataset->digest(), "; upload this one to a new data set"),
+                   {{"digest", dataset->digest()}});
+}
+
 }  // namespace
 
 absl::Status Client::CheckUploadFile(const std::string& path) {
@@ -75,7 +87,7 @@ absl::StatusOr<v1::Dataset> Client::UploadDataset(std::string_view name, const s
   BALLAST_ASSIGN_OR_RETURN(UploadSource source, UploadSource::Open(path));
   if (options.links && source.size() > 0) {
     DirectUploadResult direct = UploadByLinks(*connection_, *datasets_, full_name, options, source);
-    if (direct.finished_before) return GetDataset(full_name);
+    if (direct.finished_before) return IfSame(GetDataset(full_name), source);
     if (!direct.through_server) {
       if (!direct.status.ok()) return direct.status;
       return std::move(direct.dataset);
@@ -94,7 +106,7 @@ absl::StatusOr<v1::Dataset> Client::UploadDataset(std::string_view name, const s
       continue;
     }
     // The answer to the last attempt may have been lost after the file was complete.
-    if (upload->finished()) return GetDataset(full_name);
+    if (upload->finished()) return IfSame(GetDataset(full_name), source);
     if (upload->committed_bytes() > source.size()) return source.Changed();
     if (upload->committed_bytes() > last_committed) attempt = 1;
     last_committed = upload->committed_bytes();

@@ -16,7 +16,7 @@ namespace {
 struct Sent {
   absl::Status status;
   bool local = false;  // the failure is the file's: trying again does not help
-  int parts = 0;       // that are there now and were not
+  int64_t parts = 0;   // that are there now and were not
 };
 
 absl::Status SendPart(const HttpClient& http, const v1::UploadPart& part,
@@ -41,7 +41,7 @@ Sent SendParts(const HttpClient& http, const v1::DirectUpload& upload, const Upl
                UploadSource& source) {
   Sent sent;
   for (const v1::UploadPart& part : upload.parts()) {
-    if (part.offset() + part.size_bytes() > source.size() || part.size_bytes() < 1) {
+    if (!IsWithin(part.offset(), part.size_bytes(), source.size()) || part.size_bytes() < 1) {
       sent.status = MakeError(absl::StatusCode::kInternal, "LINK_INVALID",
                               "the server gives links to parts that the file does not have");
       return sent;
@@ -82,6 +82,11 @@ bool HasBegun(const Connection& connection, v1::DatasetService::StubInterface& s
   return !status.ok() || upload.finished() || upload.committed_bytes() > 0;
 }
 
+int64_t StoredParts(const v1::DirectUpload& upload) {
+  return std::count_if(upload.parts().begin(), upload.parts().end(),
+                       [](const v1::UploadPart& part) { return part.stored(); });
+}
+
 // Whether the end failed for want of parts, which can be sent again.
 bool LacksParts(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
@@ -94,15 +99,16 @@ DirectUploadResult UploadByLinks(const Connection& connection,
                                  v1::DatasetService::StubInterface& stub, const std::string& name,
                                  const UploadOptions& options, UploadSource& source) {
   DirectUploadResult result;
-  const auto http = HttpClientFor(connection);
   // The way through the server finds out what is wrong, if something is.
-  result.through_server = !http.ok() || HasBegun(connection, stub, name);
+  result.through_server = HasBegun(connection, stub, name);
   if (result.through_server) return result;
   const RetryPolicy& retry = connection.options().retry;
   v1::StartDirectUploadRequest request;
   request.set_name(name);
   request.set_size_bytes(source.size());
+  LinkClient client(connection);
   LinkRounds rounds;
+  int64_t most = 0;  // parts that were ever there
   for (int attempt = 1; attempt <= retry.max_reconnects; ++attempt) {
     if (attempt > 1) connection.Sleep(retry.Backoff(attempt, result.status));
     v1::DirectUpload upload;
@@ -117,16 +123,28 @@ DirectUploadResult UploadByLinks(const Connection& connection,
       if (!UploadGoesOn(result.status)) return result;
       continue;
     }
+    const absl::StatusOr<const HttpClient*> http = client.Get();
+    result.status = http.status();
+    result.through_server = !http.ok();
+    if (!http.ok()) return result;
+    const int64_t stored = StoredParts(upload);
+    most = std::max(most, stored);
     const Sent sent = SendParts(**http, upload, options, source);
     result.status = sent.status;
     if (sent.local) return result;
     if (!sent.status.ok()) {
-      result.through_server = !rounds.GoOn(sent.parts > 0, sent.status);
+      // A server that forgets parts is sent them once more, and not for ever.
+      const bool brought = stored + sent.parts > most;
+      most = std::max(most, stored + sent.parts);
+      result.through_server = !rounds.GoOn(brought, sent.status);
       if (result.through_server) return result;
-      if (sent.parts > 0) attempt = 1;
+      if (brought) attempt = 1;
       continue;
     }
     result.status = Finish(connection, stub, name, source.Digest(), result.dataset);
+    // An earlier call has ended it, whose answer was lost; or the server gives links no more.
+    result.finished_before = ErrorReason(result.status) == "UPLOAD_FINISHED";
+    result.through_server = HasNoLinks(result.status);
     if (result.status.ok() || (!UploadGoesOn(result.status) && !LacksParts(result.status))) {
       return result;
     }

@@ -32,9 +32,10 @@ class UploadSource {
   ~UploadSource();
 
   int64_t size() const { return size_; }
-  // Exactly min(limit, size - offset) bytes at `offset`.
+  // Exactly min(limit, size - offset) bytes at `offset`. FAILED_PRECONDITION (FILE_CHANGED) where
+  // the file does not reach that far.
   absl::Status Read(int64_t offset, int64_t limit, std::string& bytes);
-  // Hashes what lies before `offset`, which an earlier run has sent.
+  // Hashes what lies before `offset`, which an earlier run has sent. Fails as Read does.
   absl::Status HashUpTo(int64_t offset);
   // Of the whole file. Requires: every byte was read.
   const std::string& Digest();
@@ -58,8 +59,9 @@ bool UploadGoesOn(const absl::Status& status);
 // How an upload by links has ended.
 struct DirectUploadResult {
   absl::Status status;
-  v1::Dataset dataset;           // when OK
-  bool finished_before = false;  // the data set has its bytes: the answer to the end was lost
+  v1::Dataset dataset;  // when OK
+  // The data set has bytes, perhaps these: the answer to an earlier end was lost.
+  bool finished_before = false;
   // The bytes are to go through the server. OK then where there are no links, or some bytes went
   // that way already; else why links did not do.
   bool through_server = false;

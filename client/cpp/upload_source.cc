@@ -38,6 +38,8 @@ UploadSource::~UploadSource() {
 }
 
 absl::Status UploadSource::Read(int64_t offset, int64_t limit, std::string& bytes) {
+  // The offset is the server's.
+  if (offset < 0 || offset > size_) return Changed();
   bytes.resize(static_cast<size_t>(std::min(limit, size_ - offset)));
   size_t have = 0;
   while (have < bytes.size()) {
@@ -56,6 +58,7 @@ absl::Status UploadSource::Read(int64_t offset, int64_t limit, std::string& byte
 }
 
 absl::Status UploadSource::HashUpTo(int64_t offset) {
+  if (offset > size_) return Changed();
   std::string bytes;
   while (hashed_ < offset) {
     BALLAST_RETURN_IF_ERROR(Read(hashed_, std::min<int64_t>(1 << 20, offset - hashed_), bytes));

@@ -30,6 +30,8 @@ absl::Status StatusOf(int32_t code, uint32_t http_status, BallastTextBuffer erro
                        "LINK_REFUSED", words, {{"status", absl::StrCat(http_status)}});
     case BALLAST_HTTP_UNREACHABLE:
       return MakeError(absl::StatusCode::kUnavailable, "LINK_UNREACHABLE", words);
+    case BALLAST_HTTP_SLOW:
+      return MakeError(absl::StatusCode::kUnavailable, "LINK_SLOW", words);
     case BALLAST_HTTP_BROKEN:
       return MakeError(absl::StatusCode::kUnavailable, "LINK_BROKEN", words);
     case BALLAST_HTTP_INVALID:
@@ -38,6 +40,8 @@ absl::Status StatusOf(int32_t code, uint32_t http_status, BallastTextBuffer erro
       return MakeError(absl::StatusCode::kInternal, "INTERNAL", words);
   }
 }
+
+bool MayGoOn(const HttpClient::GoesOn& goes_on) { return !goes_on || goes_on(); }
 
 // What the callbacks of a Get share.
 struct Sink {
@@ -48,7 +52,8 @@ struct Sink {
 
 extern "C" bool TakeBytes(void* context, const char* data, size_t size) {
   auto& self = *static_cast<Sink*>(context);
-  if (size == 0) return !self.goes_on || self.goes_on();
+  if (!MayGoOn(self.goes_on)) return false;
+  if (size == 0) return true;
   self.told = self.sink(std::string_view(data, size));
   return self.told.ok();
 }
@@ -63,7 +68,8 @@ struct Source {
 extern "C" int64_t GiveBytes(void* context, char* data, size_t size) {
   constexpr int64_t kEnd = -1;
   auto& self = *static_cast<Source*>(context);
-  if (size == 0) return !self.goes_on || self.goes_on() ? 0 : kEnd;
+  if (!MayGoOn(self.goes_on)) return kEnd;
+  if (size == 0) return 0;
   const absl::StatusOr<size_t> read = self.source(data, size);
   self.told = read.status();
   return read.ok() ? static_cast<int64_t>(*read) : kEnd;
@@ -80,7 +86,10 @@ absl::StatusOr<std::unique_ptr<HttpClient>> HttpClient::Create(const Options& op
   BallastTextBuffer error{};
   const int32_t code = ballast_http_open(Millis(options.connect), Millis(options.idle),
                                          options.allow_plain, &http, &error);
-  if (code != BALLAST_HTTP_OK) return StatusOf(code, 0, error, absl::OkStatus());
+  if (code != BALLAST_HTTP_OK) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, "HTTP_UNAVAILABLE",
+                     absl::StrCat("this machine cannot use HTTP: ", TakeBuffer(error)));
+  }
   return std::unique_ptr<HttpClient>(new HttpClient(http));
 }
 

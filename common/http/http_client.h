@@ -17,6 +17,11 @@
 
 namespace ballast {
 
+// Whether `size` bytes at `offset`, as somebody else gives them, lie within `total` bytes.
+constexpr bool IsWithin(int64_t offset, int64_t size, int64_t total) {
+  return offset >= 0 && size >= 0 && size <= total && offset <= total - size;
+}
+
 // Bytes by HTTP, from and to signed links of an object store. A link is a secret: errors name
 // operation, host and status, and nothing else of it. No redirect is followed, there are no
 // cookies, and nothing is tried twice. Calls wait for the network.
@@ -24,18 +29,23 @@ namespace ballast {
 // Failures: INVALID_ARGUMENT (LINK_INVALID) for what is no URL, or not by https; PERMISSION_DENIED
 // (LINK_REFUSED) where the answer is no success, UNAVAILABLE (LINK_REFUSED) where its status says
 // that another try may help (429, 5xx); UNAVAILABLE (LINK_UNREACHABLE) without a connection or
-// where it stands still; UNAVAILABLE (LINK_BROKEN) where it breaks off or gives something else;
-// CANCELLED when `goes_on` said so. Thread safety: thread-safe.
+// where it stands still; UNAVAILABLE (LINK_SLOW) where bytes come, but too few; UNAVAILABLE
+// (LINK_BROKEN) where it breaks off or gives something else; CANCELLED when `goes_on` said so.
+// Thread safety: thread-safe.
 class HttpClient {
  public:
   struct Options {
     absl::Duration connect = absl::Seconds(5);  // most time for a connection
-    absl::Duration idle = absl::Seconds(20);    // most time without a byte; thrice for an answer
-    bool allow_plain = false;  // take http://, too, and no proxy of the environment
+    // Most time without a byte (thrice for an answer to a PUT), and for each 256 KiB: so a GET of n
+    // bytes waits at most (n / 256 KiB + 2) times as long.
+    absl::Duration idle = absl::Seconds(20);
+    bool allow_plain = false;  // take http:// to loopback, too, and no proxy of the environment
   };
-  // Asked a few times a second while nothing happens; empty: always.
+  // Asked before each piece, and a few times a second while nothing happens; empty: always.
   using GoesOn = std::function<bool()>;
 
+  // FAILED_PRECONDITION (HTTP_UNAVAILABLE): the system has no certificate authorities, or no
+  // threads.
   static absl::StatusOr<std::unique_ptr<HttpClient>> Create(const Options& options);
 
   // Gives `sink` the `size` > 0 bytes at `offset`, in pieces. A failure of `sink` ends it.

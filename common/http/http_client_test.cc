@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/error.h"
 #include "common/base/testing/status_matchers.h"
+#include "common/http/testing/no_authorities.h"
 #include "common/http/testing/small_http_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -16,6 +18,7 @@
 namespace ballast {
 namespace {
 
+using ::ballast::testing::NoAuthorities;
 using ::ballast::testing::SmallHttpServer;
 using ::ballast::testing::StatusIs;
 using ::testing::HasSubstr;
@@ -158,7 +161,9 @@ TEST(HttpClientTest, FollowsNoRedirect) {
 
 TEST(HttpClientTest, SendsNoCookies) {
   SmallHttpServer server([](const Request&) {
-    return Reply{"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 1\r\n\r\nx"};
+    // Closed, or the second request might meet this connection's end.
+    return Reply{
+        "HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"};
   });
   const auto client = Plain();
   for (int i = 0; i < 2; ++i) EXPECT_OK(Get(*client, server.Url("/"), 0, 1).status);
@@ -179,6 +184,47 @@ TEST(HttpClientTest, PlainHttpOnlyWhereItIsAllowed) {
     EXPECT_THAT(status, StatusIs(kInvalid, "LINK_INVALID")) << url;
     ExpectNoSecret(status);
   }
+}
+
+TEST(HttpClientTest, PlainHttpOnlyToThisMachine) {
+  for (const char* host : {"192.0.2.1", "0.0.0.0:1", "[2001:db8::1]", "[::ffff:127.0.0.1]:1",
+                           "store.example.com", "127.0.0.1.example.com", "localhost.example.com",
+                           "127.0.0.1@192.0.2.1", "localhost@store.example.com:1"}) {
+    const std::string url = absl::StrCat("http://", host, kTarget);
+    for (const absl::Status& status : {Get(*Plain(), url, 0, 1).status, Put(*Plain(), url, "x")}) {
+      EXPECT_THAT(status, StatusIs(kInvalid, "LINK_INVALID")) << host;
+      ExpectNoSecret(status);
+    }
+  }
+  for (const char* host : {"127.0.0.2:1", "localhost:1", "LOCALHOST:1", "[::1]:1"}) {
+    EXPECT_THAT(Get(*Plain(), absl::StrCat("http://", host, kTarget), 0, 1).status,
+                StatusIs(kUnavailable, "LINK_UNREACHABLE"))
+        << host;
+  }
+}
+
+TEST(HttpClientTest, AMachineWithoutAuthoritiesIsToldSo) {
+  {
+    const NoAuthorities none;
+    EXPECT_THAT(HttpClient::Create({}),
+                StatusIs(absl::StatusCode::kFailedPrecondition, "HTTP_UNAVAILABLE"));
+  }
+  EXPECT_OK(HttpClient::Create({}));
+}
+
+TEST(HttpClientTest, BytesThatCannotBeAreNotAskedFor) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  SmallHttpServer server([](const Request&) { return SmallHttpServer::Plain(200, "x"); });
+  const std::pair<int64_t, int64_t> ranges[] = {{0, 0}, {0, -1}, {-1, 1}, {1, kMost}, {kMost, 1}};
+  for (const auto& [offset, size] : ranges) {
+    EXPECT_THAT(Get(*Plain(), server.Url("/"), offset, size).status,
+                StatusIs(kInvalid, "LINK_INVALID"))
+        << offset << " " << size;
+  }
+  EXPECT_TRUE(server.requests().empty());
+  EXPECT_TRUE(IsWithin(0, 0, 0) && IsWithin(4, 6, 10) && IsWithin(10, 0, 10));
+  EXPECT_FALSE(IsWithin(-1, 2, 10) || IsWithin(0, -1, 10) || IsWithin(5, 6, 10) ||
+               IsWithin(11, 0, 10) || IsWithin(kMost, kMost, kMost) || IsWithin(0, 0, -1));
 }
 
 TEST(HttpClientTest, AProxyOfTheEnvironmentSeesNothingInClear) {
@@ -227,6 +273,50 @@ TEST(HttpClientTest, EndsWhereTheCallerSaysSo) {
   const Got got = Get(*Plain(), server.Url("/"), 0, 10, [&] { return ++asked < 2; });
   EXPECT_THAT(got.status, StatusIs(absl::StatusCode::kCancelled));
   EXPECT_LT(absl::Now() - begin, absl::Seconds(10));
+}
+
+TEST(HttpClientTest, EndsWhereTheCallerSaysSoWhileBytesCome) {
+  const std::string bytes = ManyBytes();
+  SmallHttpServer server(
+      [&](const Request& request) { return SmallHttpServer::Range(request, bytes); });
+  const auto size = static_cast<int64_t>(bytes.size());
+  int64_t got = 0;
+  int pieces = 0;
+  EXPECT_THAT(Plain()->Get(
+                  server.Url("/"), 0, size,
+                  [&](std::string_view piece) {
+                    got += static_cast<int64_t>(piece.size());
+                    ++pieces;
+                    return absl::OkStatus();
+                  },
+                  [&] { return pieces == 0; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_EQ(pieces, 1);
+  EXPECT_LT(got, size);
+  int reads = 0;
+  EXPECT_THAT(Plain()->Put(
+                  server.Url("/"), {}, size,
+                  [&](char* data, size_t room) -> absl::StatusOr<size_t> {
+                    ++reads;
+                    std::fill_n(data, room, 'x');
+                    return room;
+                  },
+                  [&] { return reads == 0; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_EQ(reads, 1);
+}
+
+TEST(HttpClientTest, WhatComesTooSlowlyIsGivenUp) {
+  SmallHttpServer server([](const Request&) {
+    return Reply{.bytes = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n0123",
+                 .then_trickle = true};
+  });
+  const auto client = Plain(absl::Seconds(1));
+  const Got got = Get(*client, server.Url(kTarget), 0, 100'000);
+  EXPECT_THAT(got.status, StatusIs(kUnavailable, "LINK_SLOW"));
+  EXPECT_GT(got.bytes.size(), 4u);
+  EXPECT_LT(got.bytes.size(), 1000u);
+  ExpectNoSecret(got.status);
 }
 
 TEST(HttpClientTest, AFailureOfTheSinkComesBackAsItIs) {

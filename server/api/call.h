@@ -68,9 +68,10 @@ class Call {
   absl::Time start_;
 };
 
-// Runs a unary RPC: authorises in gRPC's thread, then `handler` on one of `threads`.
-template <typename Response, typename Handler>
-grpc::ServerUnaryReactor* UnaryOn(Executor& threads, const ApiContext& api, const char* method,
+// Runs a unary RPC: authorises in gRPC's thread, then `handler` where `run(principal, task)` has it
+// run.
+template <typename Run, typename Response, typename Handler>
+grpc::ServerUnaryReactor* UnaryBy(Run run, const ApiContext& api, const char* method,
                                   grpc::CallbackServerContext* context, Allowed allowed,
                                   Response* response, Handler handler) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -80,13 +81,25 @@ grpc::ServerUnaryReactor* UnaryOn(Executor& threads, const ApiContext& api, cons
     reactor->Finish(call.End(principal.status()));
     return reactor;
   }
-  threads.Run([call, reactor, response, handler = std::move(handler), who = *std::move(principal)] {
+  const Principal who = *std::move(principal);
+  run(who, [call, reactor, response, handler = std::move(handler), who] {
     absl::StatusOr<Response> result = handler(who, call.Now());
     const absl::Status status = result.status();
     if (status.ok()) *response = *std::move(result);
     reactor->Finish(call.End(status));
   });
   return reactor;
+}
+
+// The same on one of `threads`.
+template <typename Response, typename Handler>
+grpc::ServerUnaryReactor* UnaryOn(Executor& threads, const ApiContext& api, const char* method,
+                                  grpc::CallbackServerContext* context, Allowed allowed,
+                                  Response* response, Handler handler) {
+  const auto run = [&threads](const Principal&, std::function<void()> task) {
+    threads.Run(std::move(task));
+  };
+  return UnaryBy(run, api, method, context, allowed, response, std::move(handler));
 }
 
 // The same for RPCs that touch no blob.

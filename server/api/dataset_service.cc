@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/dataset_service.h"
 
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -74,6 +75,19 @@ void DatasetService::EndLeftUploads() {
   }
 }
 
+absl::Status DatasetService::SweepDirectUploads(absl::Time now) {
+  BALLAST_ASSIGN_OR_RETURN(const auto forgotten, datasets_.SweepDirectUploads(now));
+  for (const TenantName& found : forgotten) {
+    const std::string name = DatasetName(found.tenant, found.id);
+    // A call that is at it has not forgotten it.
+    if (!uploads_.Begin(name)) continue;
+    const absl::Status given_up = datasets_.GiveUpForgotten(now, found);
+    uploads_.End(name);
+    BALLAST_RETURN_IF_ERROR(given_up);
+  }
+  return absl::OkStatus();
+}
+
 grpc::ServerReadReactor<v1::WriteDatasetRequest>* DatasetService::WriteDataset(
     grpc::CallbackServerContext* context, v1::WriteDatasetResponse* response) {
   auto who = Authorize(api_, *context, Allowed::kTenant);
@@ -129,7 +143,10 @@ grpc::ServerUnaryReactor* DatasetService::StartDirectUpload(
 grpc::ServerUnaryReactor* DatasetService::FinishDirectUpload(
     grpc::CallbackServerContext* context, const v1::FinishDirectUploadRequest* request,
     v1::Dataset* response) {
-  return UnaryOn(finishing_, api_, "DatasetService/FinishDirectUpload", context, Allowed::kTenant,
+  const auto run = [this](const Principal& who, std::function<void()> task) {
+    finishing_.Run(who.tenant, std::move(task));
+  };
+  return UnaryBy(run, api_, "DatasetService/FinishDirectUpload", context, Allowed::kTenant,
                  response, [this, request](const Principal& who, absl::Time) {
                    return direct_uploads_.Finish(who.tenant, *request);
                  });

@@ -11,7 +11,7 @@
 #include "ballast/v1/dataset_service.grpc.pb.h"
 #include "server/api/call.h"
 #include "server/api/direct_upload.h"
-#include "server/api/executor.h"
+#include "server/api/fair_executor.h"
 #include "server/api/unnamed_blobs.h"
 #include "server/core/blob_store.h"
 #include "server/core/dataset_catalog.h"
@@ -63,7 +63,7 @@ class DatasetService : public v1::DatasetService::CallbackService {
         max_dataset_bytes_(limits.max_dataset_bytes),
         direct_uploads_({datasets, blobs, unnamed, uploads_, limits.max_dataset_bytes,
                          limits.upload_part_bytes}) {
-    finishing_.Start(kFinishingThreads);
+    finishing_.Start(kFinishingThreads, kFinishingThreads - 1);
   }
 
   grpc::ServerUnaryReactor* CreateDataset(grpc::CallbackServerContext* context,
@@ -94,6 +94,8 @@ class DatasetService : public v1::DatasetService::CallbackService {
   void Drain() { direct_uploads_.Drain(); }
   // Tells the catalog of uploads that have ended and of which it could not be told then.
   void EndLeftUploads();
+  // As that of DatasetCatalog, and gives up uploads by links of which nobody has heard for a day.
+  absl::Status SweepDirectUploads(absl::Time now);
 
  private:
   const ApiContext& api_;
@@ -103,9 +105,9 @@ class DatasetService : public v1::DatasetService::CallbackService {
   UploadsInProgress uploads_;
   DirectUploads direct_uploads_;
   // Ends of uploads by links read all of their bytes: apart, so that many hold up no other
-  // transfer.
-  static constexpr int kFinishingThreads = 2;
-  Executor finishing_;
+  // transfer. One is always left for another tenant's.
+  static constexpr int kFinishingThreads = 3;
+  FairExecutor finishing_;
 };
 
 }  // namespace ballast::server

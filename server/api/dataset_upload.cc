@@ -90,8 +90,8 @@ absl::Status DatasetUpload::Write(const v1::WriteDatasetRequest& request) {
   const auto size = static_cast<int64_t>(request.data().size());
   // Asked now and then only, and for good at the end.
   if (committed + size > checked_until_) {
-    BALLAST_RETURN_IF_ERROR(
-        datasets_.CheckRoom(who_.tenant, committed + size, BytesIn(blobs_), parsed_.id));
+    BALLAST_RETURN_IF_ERROR(datasets_.CheckRoom(call().Now(), who_.tenant, committed + size,
+                                                BytesIn(blobs_), parsed_.id));
     checked_until_ = committed + size + kQuotaBytes;
   }
   if (committed + size > max_bytes_) {

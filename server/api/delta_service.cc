@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "server/api/read_links.h"
 #include "server/core/records.h"
 #include "server/core/resource_name.h"
 
@@ -93,7 +94,7 @@ absl::StatusOr<BlobRange> DeltaService::OpenFile(const Principal& who,
 absl::StatusOr<v1::DeltaLinks> DeltaService::LinksTo(absl::Time now, const Principal& who,
                                                      const v1::GetDeltaLinksRequest& request) {
   BALLAST_ASSIGN_OR_RETURN(const BlobFile file, FindFile(who, request.name(), request.path()));
-  const auto blob = blobs_.ReadLinks(file.blob());
+  const auto blob = LinksToRead(blobs_, file.blob());
   if (absl::IsNotFound(blob.status())) return BlobIsMissing(who, request.name());
   BALLAST_RETURN_IF_ERROR(blob.status());
   v1::DeltaLinks answer;

@@ -54,20 +54,28 @@ absl::Status DirectUploads::CheckSize(int64_t size_bytes) const {
   return absl::OkStatus();
 }
 
+absl::Status DirectUploads::CheckRuns() const {
+  if (!draining_) return absl::OkStatus();
+  return WithRetry(MakeError(absl::StatusCode::kUnavailable, "SERVER_STOPPING",
+                             "the server is stopping; finish the upload again"),
+                   absl::Seconds(1));
+}
+
 absl::StatusOr<v1::DirectUpload> DirectUploads::Start(absl::Time now, const std::string& tenant,
                                                       const v1::StartDirectUploadRequest& request) {
   BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDatasetName(request.name(), "name"));
   BALLAST_RETURN_IF_ERROR(CheckSize(request.size_bytes()));
   BALLAST_ASSIGN_OR_RETURN(const DatasetRecord record, parts_.datasets.GetRecordOf(tenant, name));
   // Asked before anything is written down: a store without links has nothing to begin.
-  BALLAST_RETURN_IF_ERROR(parts_.blobs.WriteLink(record.blob()).status());
+  BALLAST_ASSIGN_OR_RETURN(const BlobWriteLink probe, parts_.blobs.WriteLink(record.blob()));
   if (!parts_.uploads.Begin(request.name())) return UploadInProgress(request.name());
   const absl::Cleanup end = [&] { parts_.uploads.End(request.name()); };
   BALLAST_RETURN_IF_ERROR(
-      parts_.datasets.CheckRoom(tenant, request.size_bytes(), BytesIn(parts_.blobs), name.id));
-  BALLAST_ASSIGN_OR_RETURN(const DirectUploadRecord upload,
-                           parts_.datasets.StartDirectUpload(
-                               now, tenant, name, request.size_bytes(), parts_.part_bytes));
+      parts_.datasets.CheckRoom(now, tenant, request.size_bytes(), BytesIn(parts_.blobs), name.id));
+  BALLAST_ASSIGN_OR_RETURN(
+      const DirectUploadRecord upload,
+      parts_.datasets.StartDirectUpload(now, probe.valid, tenant, name, request.size_bytes(),
+                                        parts_.part_bytes));
   BALLAST_ASSIGN_OR_RETURN(const auto stored, parts_.blobs.WrittenByLinks(upload.incoming()));
   v1::DirectUpload answer;
   for (int64_t part = 0; part < PartCount(upload); ++part) {
@@ -108,11 +116,7 @@ absl::StatusOr<std::string> DirectUploads::DigestOfBlob(const std::string& blob,
   if (reader->size_bytes() != size_bytes) return std::string("of another size");
   Sha256 sha;
   for (int64_t offset = 0; offset < size_bytes;) {
-    if (draining_) {
-      return WithRetry(MakeError(absl::StatusCode::kUnavailable, "SERVER_STOPPING",
-                                 "the server is stopping; finish the upload again"),
-                       absl::Seconds(1));
-    }
+    BALLAST_RETURN_IF_ERROR(CheckRuns());
     BALLAST_ASSIGN_OR_RETURN(const std::string bytes, reader->Read(offset, kReadBytes));
     sha.Update(bytes);
     offset += static_cast<int64_t>(bytes.size());
@@ -128,7 +132,7 @@ absl::StatusOr<v1::Dataset> DirectUploads::CopyAndCheck(const std::string& tenan
   BALLAST_ASSIGN_OR_RETURN(const DirectUploadRecord upload,
                            parts_.datasets.BeginFinish(tenant, name, blob));
   BALLAST_ASSIGN_OR_RETURN(const std::vector<std::string> names, PartsThere(upload));
-  BALLAST_RETURN_IF_ERROR(parts_.blobs.CopyWritten(blob, names));
+  BALLAST_RETURN_IF_ERROR(parts_.blobs.CopyWritten(blob, names, [this] { return CheckRuns(); }));
   BALLAST_ASSIGN_OR_RETURN(const std::string actual, DigestOfBlob(blob, upload.size_bytes()));
   if (actual != digest) {
     BALLAST_RETURN_IF_ERROR(parts_.datasets.GiveUpDirectUpload(name, upload.incoming()));
@@ -139,6 +143,8 @@ absl::StatusOr<v1::Dataset> DirectUploads::CopyAndCheck(const std::string& tenan
 
 absl::StatusOr<v1::Dataset> DirectUploads::Finish(const std::string& tenant,
                                                   const v1::FinishDirectUploadRequest& request) {
+  // Many may have waited for those before them.
+  BALLAST_RETURN_IF_ERROR(CheckRuns());
   BALLAST_ASSIGN_OR_RETURN(const TenantName name, ParseDatasetName(request.name(), "name"));
   BALLAST_RETURN_IF_ERROR(parts_.datasets.GetRecordOf(tenant, name).status());
   BALLAST_RETURN_IF_ERROR(CheckDigestOfFile(request.digest()));

@@ -43,6 +43,8 @@ class DirectUploads {
 
  private:
   absl::Status CheckSize(int64_t size_bytes) const;
+  // OK unless the server stops: UNAVAILABLE (SERVER_STOPPING).
+  absl::Status CheckRuns() const;
   // OK when every part is there with its size. Their names, in order.
   absl::StatusOr<std::vector<std::string>> PartsThere(const DirectUploadRecord& upload);
   // The digest of a blob that has `size_bytes` bytes.

@@ -22,6 +22,7 @@ constexpr int kMostFailures = 3;
 
 void Janitor::Clean() {
   absl::MutexLock lock(&cleaning_mutex_);
+  sweep_();
   bool more = true;
   while (more) {
     const auto cleaned = CleanSome();

@@ -24,11 +24,16 @@ namespace ballast::server {
 class Janitor {
  public:
   // All must outlive the object. `is_sure`: whether other servers cannot take this one for gone,
-  // and write to what it deletes.
+  // and write to what it deletes. `sweep`: writes down what became garbage without a change, before
+  // each round.
   Janitor(
       JobStore& store, BlobStore& blobs, UnnamedBlobs& unnamed,
-      std::function<bool()> is_sure = [] { return true; })
-      : store_(store), blobs_(blobs), unnamed_(unnamed), is_sure_(std::move(is_sure)) {}
+      std::function<bool()> is_sure = [] { return true; }, std::function<void()> sweep = [] {})
+      : store_(store),
+        blobs_(blobs),
+        unnamed_(unnamed),
+        is_sure_(std::move(is_sure)),
+        sweep_(std::move(sweep)) {}
 
   void Start() {
     loop_.Start([this] { Clean(); }, absl::Seconds(60));
@@ -54,6 +59,7 @@ class Janitor {
   BlobStore& blobs_;
   UnnamedBlobs& unnamed_;
   const std::function<bool()> is_sure_;
+  const std::function<void()> sweep_;
   absl::Mutex cleaning_mutex_;  // one round at a time
   std::string after_;           // how far this round has come
   bool unreachable_ = false;    // the store of blobs: this round was given up

@@ -132,6 +132,20 @@ TEST_F(JanitorTest, AStoreThatCannotBeReadIsNotAsked) {
   EXPECT_TRUE(IsStored("a"));
 }
 
+TEST_F(JanitorTest, WhatItsSweepFindsGoesInTheSameRound) {
+  int sweeps = 0;
+  Janitor janitor(
+      store_, *blobs_, unnamed_, [] { return true; },
+      [&] {
+        ++sweeps;
+        AddGarbage("found");
+      });
+  janitor.Clean();
+  EXPECT_EQ(sweeps, 1);
+  EXPECT_FALSE(IsStored("found"));
+  EXPECT_THAT(Garbage(), IsEmpty());
+}
+
 TEST_F(JanitorTest, WhatARunningCallHoldsStays) {
   AddGarbage("a");
   AddGarbage("b");

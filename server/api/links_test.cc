@@ -31,6 +31,8 @@ constexpr auto kNotFound = absl::StatusCode::kNotFound;
 constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
 constexpr auto kExhausted = absl::StatusCode::kResourceExhausted;
 constexpr int64_t kPartBytes = 1000;
+// From when no link that was given is counted any more.
+constexpr absl::Duration kLinksEnd = absl::Minutes(6);
 
 // The response, or how the call failed.
 template <typename Response, typename Stub, typename Request>
@@ -317,6 +319,7 @@ TEST_F(LinksTest, WhatIsDeclaredCountsAgainstTheQuota) {
   EXPECT_THAT(Write(second, 0, std::string(3000, 'x'), ""),
               StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
   ASSERT_OK(Delete(first));
+  clock_.Advance(kLinksEnd);
   const std::string bytes(3000, 'x');
   PutAll(second, bytes);
   EXPECT_OK(Finish(second, DigestOf(bytes)));
@@ -331,6 +334,7 @@ TEST_F(LinksTest, ATenantHasSoManyOpenUploadsAndNoMore) {
   // Another tenant's are its own.
   EXPECT_OK(Start(CreateDataset(kOtherKey, "other").value().name(), 10, kOtherKey));
   ASSERT_OK(Delete(names[0]));
+  clock_.Advance(kLinksEnd);
   EXPECT_OK(Start(names[20], 10));
 }
 

@@ -52,6 +52,7 @@ namespace {
 constexpr absl::Duration kTick = absl::Milliseconds(200);
 // How often held calls are looked at where notices may be missed, and gauges are counted.
 constexpr absl::Duration kLookPeriod = absl::Seconds(1);
+constexpr absl::Duration kLongestUncounted = absl::Minutes(1);
 constexpr absl::Duration kStreamIdle = absl::Seconds(60);
 // A second after each: as long as it takes to find out that another server is gone.
 constexpr int kMostJoins = 40;
@@ -93,8 +94,9 @@ class Server::Impl : public ChangeListener, public NoticeReader {
                   [this](const auto& job) { return plane_->LiveProgress(job); }}),
         relay_(parts.store, broker_, parts.clock, parts.bulletin),
         validator_(datasets_, parts.blobs, parts.row_checks, parts.clock),
-        janitor_(parts.store, parts.blobs, unnamed_,
-                 [this] { return servers_.IsSure(parts_.clock.Now()); }) {}
+        janitor_(
+            parts.store, parts.blobs, unnamed_,
+            [this] { return servers_.IsSure(parts_.clock.Now()); }, [this] { SweepUploads(); }) {}
 
   absl::Status Start() {
     const bool tls = !options_.tls_certificate.empty();
@@ -254,7 +256,10 @@ class Server::Impl : public ChangeListener, public NoticeReader {
       spdlog::error("no sign of life could be given, it is tried again: {}", ErrorReason(given));
     }
     dataset_service_->EndLeftUploads();
-    const absl::Status swept = datasets_.SweepDirectUploads(parts_.clock.Now());
+  }
+  // Not where signs of life are given: it goes through records of all tenants.
+  void SweepUploads() {
+    const absl::Status swept = dataset_service_->SweepDirectUploads(parts_.clock.Now());
     if (!swept.ok()) {
       spdlog::error("collecting what links led to failed, it is tried again: {}",
                     ErrorReason(swept));
@@ -352,7 +357,10 @@ class Server::Impl : public ChangeListener, public NoticeReader {
     return absl::OkStatus();
   }
 
-  void UpdateGauges(absl::Time now) {
+  // Every record is counted: the store is kept busy with it for a fiftieth of the time at most.
+  void CountRecords() ABSL_EXCLUSIVE_LOCKS_REQUIRED(tick_mutex_) {
+    const absl::Time begin = parts_.clock.Now();
+    if (begin < next_count_ && next_count_ - begin <= kLongestUncounted) return;
     const absl::Status status = parts_.store.Read([&](Transaction& tx) -> absl::Status {
       using v1::FineTuningJob;
       for (int state = FineTuningJob::SCREENING; state <= FineTuningJob::FAILED; ++state) {
@@ -370,6 +378,11 @@ class Server::Impl : public ChangeListener, public NoticeReader {
       return absl::OkStatus();
     });
     if (!status.ok()) spdlog::warn("counting for the metrics failed: {}", ErrorReason(status));
+    next_count_ = begin + std::min(50 * (parts_.clock.Now() - begin), kLongestUncounted);
+  }
+
+  void UpdateGauges(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(tick_mutex_) {
+    CountRecords();
     metrics_.SetLeasesLost(plane_->LeasesLost());
     metrics_.SetWorkers(static_cast<int64_t>(plane_->ListWorkers(now).size()));
     metrics_.SetHeldCalls(held_->count());
@@ -421,6 +434,7 @@ class Server::Impl : public ChangeListener, public NoticeReader {
   absl::Status fault_ ABSL_GUARDED_BY(fault_mutex_);
   absl::Mutex tick_mutex_;
   absl::Time next_look_ ABSL_GUARDED_BY(tick_mutex_) = absl::InfinitePast();
+  absl::Time next_count_ ABSL_GUARDED_BY(tick_mutex_) = absl::InfinitePast();
   std::string address_;
   bool stopped_ = false;
 };

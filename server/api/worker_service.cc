@@ -10,6 +10,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "server/api/read_links.h"
 
 namespace ballast::server {
 namespace {
@@ -185,7 +186,7 @@ absl::StatusOr<BlobAnswer<worker::v1::ReadBlobResponse>> WorkerService::OpenBlob
         broker_.CheckReadable(now, request.sample_id(), request.worker_id(), request.blob()));
   }
   if (request.accepts_links()) {
-    const auto links = blobs_.ReadLinks(request.blob());
+    const auto links = LinksToRead(blobs_, request.blob());
     if (links.ok()) {
       api_.metrics.CountLinks(static_cast<int64_t>(links->links.size()));
       return ResponseOf(*links);

@@ -276,7 +276,8 @@ absl::StatusOr<std::map<std::string, int64_t>> LocalBlobStore::WrittenByLinks(
 }
 
 absl::Status LocalBlobStore::CopyWritten(const std::string& name,
-                                         const std::vector<std::string>& parts) {
+                                         const std::vector<std::string>& parts,
+                                         const std::function<absl::Status()>& may_go_on) {
   return LinksUnavailable();
 }
 

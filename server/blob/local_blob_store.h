@@ -2,6 +2,7 @@
 #ifndef BALLAST_SERVER_BLOB_LOCAL_BLOB_STORE_H_
 #define BALLAST_SERVER_BLOB_LOCAL_BLOB_STORE_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -30,7 +31,8 @@ class LocalBlobStore : public BlobStore {
   absl::StatusOr<BlobLinks> ReadLinks(const std::string& name) override;
   absl::StatusOr<BlobWriteLink> WriteLink(const std::string& name) override;
   absl::StatusOr<std::map<std::string, int64_t>> WrittenByLinks(const std::string& prefix) override;
-  absl::Status CopyWritten(const std::string& name, const std::vector<std::string>& parts) override;
+  absl::Status CopyWritten(const std::string& name, const std::vector<std::string>& parts,
+                           const std::function<absl::Status()>& may_go_on) override;
 
  private:
   explicit LocalBlobStore(std::string root) : root_(std::move(root)) {}

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
@@ -318,18 +319,48 @@ absl::Status CheckIsFit(ObjectStoreClient& client, const std::string& url) {
   return absl::OkStatus();
 }
 
+// Names under which the crate takes an endpoint. Some go before others.
+constexpr const char* kEndpointNames[] = {
+    "endpoint",       "endpoint_url",        "aws_endpoint",          "aws_endpoint_url",
+    "azure_endpoint", "aws_endpoint_url_s3", "azure_storage_endpoint"};
+
+// The options of who signs links.
+std::map<std::string, std::string> SigningOptions(std::map<std::string, std::string> options,
+                                                  const std::string& endpoint) {
+  if (endpoint.empty()) return options;
+  for (const char* name : kEndpointNames) options.erase(name);
+  options["endpoint"] = endpoint;
+  return options;
+}
+
 }  // namespace
+
+absl::Status ObjectBlobStore::CheckLinks(const std::string& url, const LinkOptions& links) {
+  const std::string& endpoint = links.endpoint;
+  if (endpoint.empty()) return absl::OkStatus();
+  if (!absl::StartsWith(endpoint, "https://") && !absl::StartsWith(endpoint, "http://")) {
+    return FieldError("object_store.links.endpoint", "ENDPOINT_INVALID",
+                      "object_store.links.endpoint must be a URL, for example "
+                      "\"https://s3.example.com\"");
+  }
+  if (absl::StartsWithIgnoreCase(url, "gs:")) {
+    return FieldError("object_store.links.endpoint", "ENDPOINT_INVALID",
+                      "object_store.links.endpoint is for s3:// and az://; Google Cloud Storage "
+                      "has one endpoint for everybody, leave it out");
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<ObjectBlobStore>> ObjectBlobStore::Open(
     const std::string& url, const std::map<std::string, std::string>& options,
     const std::optional<LinkOptions>& links) {
+  if (links.has_value()) BALLAST_RETURN_IF_ERROR(CheckLinks(url, *links));
   BALLAST_ASSIGN_OR_RETURN(auto client, ObjectStoreClient::Open(url, options));
   std::optional<Signing> signing;
   if (links.has_value()) {
-    auto outside = options;
-    if (!links->endpoint.empty()) outside["endpoint"] = links->endpoint;
     signing.emplace().valid = links->valid;
-    BALLAST_ASSIGN_OR_RETURN(signing->client, ObjectStoreClient::Open(url, outside));
+    BALLAST_ASSIGN_OR_RETURN(
+        signing->client, ObjectStoreClient::Open(url, SigningOptions(options, links->endpoint)));
     // A link does not say what Azure makes of the bytes.
     if (url[0] == 'a') signing->write_headers["x-ms-blob-type"] = "BlockBlob";
   }
@@ -416,11 +447,13 @@ absl::StatusOr<std::map<std::string, int64_t>> ObjectBlobStore::WrittenByLinks(
 }
 
 absl::Status ObjectBlobStore::CopyWritten(const std::string& name,
-                                          const std::vector<std::string>& parts) {
+                                          const std::vector<std::string>& parts,
+                                          const std::function<absl::Status()>& may_go_on) {
   if (!signing_.has_value()) return LinksUnavailable();
   BALLAST_RETURN_IF_ERROR(CheckBlobName(name));
   for (size_t i = 0; i < parts.size(); ++i) {
     BALLAST_RETURN_IF_ERROR(CheckBlobName(parts[i]));
+    BALLAST_RETURN_IF_ERROR(may_go_on());
     BALLAST_RETURN_IF_ERROR(client_->Copy(parts[i], ObjectAppender::PathOf(name, i)));
   }
   return absl::OkStatus();

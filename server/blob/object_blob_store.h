@@ -2,6 +2,7 @@
 #ifndef BALLAST_SERVER_BLOB_OBJECT_BLOB_STORE_H_
 #define BALLAST_SERVER_BLOB_OBJECT_BLOB_STORE_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,10 +28,14 @@ class ObjectBlobStore : public BlobStore {
     std::string endpoint;  // where links lead to; empty: to the endpoint of `options`
   };
 
+  // OK when the store of `url` can have such links; asks nobody. INVALID_ARGUMENT
+  // (ENDPOINT_INVALID), which names the field of the server's configuration.
+  static absl::Status CheckLinks(const std::string& url, const LinkOptions& links);
+
   // `url`: s3://BUCKET/PREFIX and so on, see ballast_object_store.h. Writes and deletes an object,
   // so that what cannot work is known at the start: FAILED_PRECONDITION (OBJECT_STORE_UNFIT) where
   // the store does not have PutNew, UNAVAILABLE (OBJECT_STORE) where it cannot be reached or
-  // refuses. Without `links` there are none.
+  // refuses. Without `links` there are none; their endpoint goes before any of `options`.
   static absl::StatusOr<std::unique_ptr<ObjectBlobStore>> Open(
       const std::string& url, const std::map<std::string, std::string>& options,
       const std::optional<LinkOptions>& links = std::nullopt);
@@ -45,7 +50,8 @@ class ObjectBlobStore : public BlobStore {
   absl::StatusOr<BlobLinks> ReadLinks(const std::string& name) override;
   absl::StatusOr<BlobWriteLink> WriteLink(const std::string& name) override;
   absl::StatusOr<std::map<std::string, int64_t>> WrittenByLinks(const std::string& prefix) override;
-  absl::Status CopyWritten(const std::string& name, const std::vector<std::string>& parts) override;
+  absl::Status CopyWritten(const std::string& name, const std::vector<std::string>& parts,
+                           const std::function<absl::Status()>& may_go_on) override;
 
  private:
   // What signs links.

@@ -263,6 +263,48 @@ TEST_F(ObjectBlobStoreTest, LinksLeadToTheEndpointThatTheyAreFor) {
   EXPECT_EQ(store->Size("a").value(), 5);
 }
 
+TEST_F(ObjectBlobStoreTest, TheEndpointOfLinksGoesBeforeAllOthers) {
+  for (const char* name :
+       {"endpoint_url", "aws_endpoint", "aws_endpoint_url", "aws_endpoint_url_s3"}) {
+    auto options = there_.options;
+    options[name] = options["endpoint"];
+    options.erase("endpoint");
+    ASSERT_OK_AND_ASSIGN(
+        const auto store,
+        ObjectBlobStore::Open(url_, options,
+                              ObjectBlobStore::LinkOptions{absl::Minutes(1), "https://outside:9"}));
+    EXPECT_THAT(store->WriteLink("in/0").value().url, ::testing::StartsWith("https://outside:9/"))
+        << name;
+  }
+}
+
+TEST_F(ObjectBlobStoreTest, LinksThatCannotBeAreToldWithTheirField) {
+  const ObjectBlobStore::LinkOptions outside{absl::Minutes(1), "https://outside:9"};
+  EXPECT_OK(ObjectBlobStore::CheckLinks("s3://bucket", outside));
+  EXPECT_OK(ObjectBlobStore::CheckLinks("az://container", outside));
+  EXPECT_OK(ObjectBlobStore::CheckLinks("gs://bucket", ObjectBlobStore::LinkOptions()));
+  const ObjectBlobStore::LinkOptions no_url{absl::Minutes(1), "s3.example.com"};
+  const absl::Status refused[] = {ObjectBlobStore::CheckLinks("gs://bucket", outside),
+                                  ObjectBlobStore::CheckLinks("s3://bucket", no_url),
+                                  ObjectBlobStore::Open("gs://bucket", {}, outside).status()};
+  for (const absl::Status& status : refused) {
+    EXPECT_THAT(status, StatusIs(kInvalid, "ENDPOINT_INVALID"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("object_store.links.endpoint"));
+  }
+}
+
+// The store would fetch the bytes by the server's own rights.
+TEST_F(ObjectBlobStoreTest, ALinkToWriteDoesNotCopyOtherObjects) {
+  ASSERT_OK_AND_ASSIGN(const auto store,
+                       ObjectBlobStore::Open(url_, there_.options, ObjectBlobStore::LinkOptions()));
+  ASSERT_OK(objects_->Put("hers", "her bytes"));
+  const std::string source = url_.substr(std::string("s3:/").size()) + "/hers";
+  const BlobWriteLink link = store->WriteLink("in/0").value();
+  EXPECT_THAT(PutByLink(link.url, {{"x-amz-copy-source", source}}, ""),
+              StatusIs(absl::StatusCode::kPermissionDenied, "LINK_REFUSED"));
+  EXPECT_THAT(store->WrittenByLinks("in").value(), IsEmpty());
+}
+
 TEST_F(ObjectBlobStoreTest, ALinkHoldsNoSecretKey) {
   ASSERT_OK_AND_ASSIGN(const auto store,
                        ObjectBlobStore::Open(url_, there_.options, ObjectBlobStore::LinkOptions()));

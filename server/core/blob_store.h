@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -107,9 +108,10 @@ class BlobStore {
   virtual absl::StatusOr<std::map<std::string, int64_t>> WrittenByLinks(
       const std::string& prefix) = 0;
   // Makes `name`, which is not there, a blob of copies of `parts`, which were written by links, one
-  // after the other. A failure may leave some of it: DeletePrefix.
-  virtual absl::Status CopyWritten(const std::string& name,
-                                   const std::vector<std::string>& parts) = 0;
+  // after the other. Asked before each part, `may_go_on` ends it where it is not OK, with its
+  // status. A failure may leave some of it: DeletePrefix.
+  virtual absl::Status CopyWritten(const std::string& name, const std::vector<std::string>& parts,
+                                   const std::function<absl::Status()>& may_go_on) = 0;
 };
 
 }  // namespace ballast::server

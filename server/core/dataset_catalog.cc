@@ -129,7 +129,6 @@ absl::StatusOr<v1::ListDatasetsResponse> DatasetCatalog::List(
 
 absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName& name,
                                     const std::string& etag) {
-  DirectUploadRecord given_up;
   BALLAST_RETURN_IF_ERROR(store_.Update([&](Transaction& tx) -> absl::Status {
     BALLAST_ASSIGN_OR_RETURN(DatasetRecord record, FindDataset(tx, tenant, name, Hold::kExclusive));
     if (!etag.empty() && etag != record.dataset().etag()) {
@@ -146,12 +145,10 @@ absl::Status DatasetCatalog::Delete(const std::string& tenant, const TenantName&
           absl::StrCat(job, " reads this data set; cancel it or wait until it has ended"),
           {{"job", job}});
     }
-    given_up = record.direct_upload();
     BALLAST_RETURN_IF_ERROR(StrikeDirectUpload(tx, record));
     BALLAST_RETURN_IF_ERROR(tx.Delete(Kind::kDataset, record.tenant(), record.id()));
     return tx.AddGarbage(record.blob());
   }));
-  CollectAgain(given_up);
   listener_.GarbageAdded();
   return absl::OkStatus();
 }

@@ -3,10 +3,10 @@
 #define BALLAST_SERVER_CORE_DATASET_CATALOG_H_
 
 #include <functional>
-#include <map>
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -44,9 +44,10 @@ class DatasetCatalog {
   absl::StatusOr<DatasetRecord> GetRecordOf(const std::string& tenant, const TenantName& name);
   // OK when the tenant may have `size_bytes` more in its data sets, that of the id `except` aside,
   // beside what is stored of unfinished uploads, `unfinished(blob)` bytes each, and what is
-  // declared of those by links. RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
+  // declared of those by links, of ended ones for as long as their links can write.
+  // RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES).
   absl::Status CheckRoom(
-      const std::string& tenant, int64_t size_bytes,
+      absl::Time now, const std::string& tenant, int64_t size_bytes,
       const std::function<absl::StatusOr<int64_t>(const std::string& blob)>& unfinished,
       const std::string& except = "");
   // Keeps other servers from writing to the data set until EndUpload or FinishUpload; this one's
@@ -66,10 +67,12 @@ class DatasetCatalog {
                                            const std::string& copied_to = "");
 
   // Begins an upload of so many bytes by links, or goes on with the one that has begun for as many;
-  // links are given out at `now`. Parts have `part_bytes` or, of what would be too many, more.
-  // Calls about one data set the caller keeps apart. FAILED_PRECONDITION (UPLOAD_FINISHED), ABORTED
-  // (UPLOAD_IN_PROGRESS), RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES, TOO_MANY_UPLOADS).
-  absl::StatusOr<DirectUploadRecord> StartDirectUpload(absl::Time now, const std::string& tenant,
+  // links are given out at `now` and end after `valid`. Parts have `part_bytes` or, of what would
+  // be too many, more. Calls about one data set the caller keeps apart. One that has ended counts
+  // until its links have. FAILED_PRECONDITION (UPLOAD_FINISHED), ABORTED (UPLOAD_IN_PROGRESS),
+  // RESOURCE_EXHAUSTED (QUOTA_DATASET_BYTES, TOO_MANY_UPLOADS).
+  absl::StatusOr<DirectUploadRecord> StartDirectUpload(absl::Time now, absl::Duration valid,
+                                                       const std::string& tenant,
                                                        const TenantName& name, int64_t size_bytes,
                                                        int64_t part_bytes);
   // A new name for the bytes of a data set.
@@ -81,9 +84,13 @@ class DatasetCatalog {
                                                  const std::string& copied_to);
   // Ends the upload by links to `incoming`, if it has not ended: what links lead to is garbage.
   absl::Status GiveUpDirectUpload(const TenantName& name, const std::string& incoming);
-  // Gives up uploads by links of which nobody has heard for a day, and collects once more what was
-  // written by links after their upload had ended. Does something now and then only.
-  absl::Status SweepDirectUploads(absl::Time now);
+  // Collects once more what was written by links after their upload had ended, once these have.
+  // Data sets of which nobody has asked for links for a day, for GiveUpForgotten. Does something
+  // now and then only.
+  absl::StatusOr<std::vector<TenantName>> SweepDirectUploads(absl::Time now);
+  // Ends the upload by links unless somebody has asked for links meanwhile, or another server is at
+  // it; this one's calls the caller keeps apart.
+  absl::Status GiveUpForgotten(absl::Time now, const TenantName& name);
 
   struct ToValidate {
     DatasetRecord dataset;
@@ -101,16 +108,14 @@ class DatasetCatalog {
  private:
   // The first of those, not taken yet.
   absl::StatusOr<std::optional<ToValidate>> FindToValidate(const std::set<std::string>& except);
-  // An upload, which may be none, has ended; its links are valid for a while.
-  void CollectAgain(const DirectUploadRecord& ended);
+  // What was written by links that have ended is garbage.
+  absl::Status CollectLinked(absl::Time now);
 
   JobStore& store_;
   IdSource& ids_;
   ChangeListener& listener_;
   const Quotas& quotas_;
   absl::Mutex mutex_;
-  // What links lead to whose upload has ended here, by when they end.
-  std::multimap<absl::Time, std::string> still_linked_ ABSL_GUARDED_BY(mutex_);
   absl::Time next_sweep_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 

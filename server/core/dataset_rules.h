@@ -24,8 +24,9 @@ void SetDatasetState(DatasetRecord& record, v1::Dataset::State state);
 // OK when no other server has the upload. ABORTED (UPLOAD_IN_PROGRESS).
 absl::Status CheckUploadIsFree(Transaction& tx, const DatasetRecord& record);
 
-// Strikes the upload by links, if there is one, out of the record; what links lead to is garbage.
-// The caller stores the record in the same transaction.
+// Strikes the upload by links, if there is one, out of the record. What its links lead to is
+// garbage now, and once more when they have ended, until when the tenant's record has it. The
+// caller stores the data set's record in the same transaction.
 absl::Status StrikeDirectUpload(Transaction& tx, DatasetRecord& record);
 
 }  // namespace ballast::server

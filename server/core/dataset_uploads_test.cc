@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Uploads by links in the catalog: at several servers, and what is garbage when.
+#include <memory>
 #include <string>
 
 #include "common/base/digest.h"
@@ -19,6 +20,7 @@ using ::testing::Not;
 
 constexpr auto kAborted = absl::StatusCode::kAborted;
 constexpr int64_t kPartBytes = 100;
+constexpr absl::Duration kValid = absl::Minutes(5);
 
 class DatasetUploadsTest : public CoreFixture {
  protected:
@@ -38,8 +40,9 @@ class DatasetUploadsTest : public CoreFixture {
   }
 
   absl::StatusOr<DirectUploadRecord> Start(int64_t size_bytes) {
-    return datasets_->StartDirectUpload(now_, "acme", name_, size_bytes, kPartBytes);
+    return datasets_->StartDirectUpload(now_, kValid, "acme", name_, size_bytes, kPartBytes);
   }
+  bool IsOpen() { return datasets_->GetRecordOf("acme", name_).value().has_direct_upload(); }
 
   LiveServers one_{store_, "s3://bucket", "1"}, two_{store_, "s3://bucket", "1"};
   TenantName name_;
@@ -107,15 +110,57 @@ TEST_F(DatasetUploadsTest, WhatEndedIsCollectedOnceMoreWhenItsLinksHave) {
   ASSERT_OK_AND_ASSIGN(const auto upload, Start(250));
   ASSERT_OK(datasets_->GiveUpDirectUpload(name_, upload.incoming()));
   ASSERT_OK(store_.Update([&](Transaction& tx) { return tx.RemoveGarbage(upload.incoming()); }));
-  ASSERT_OK(datasets_->SweepDirectUploads(now_ + absl::Minutes(59)));
+  // It is written down: a server that has begun since then knows of it.
+  datasets_ = std::make_unique<DatasetCatalog>(store_, ids_, listener_, quotas_);
+  ASSERT_OK(datasets_->SweepDirectUploads(now_ + kValid));
   EXPECT_THAT(Garbage(), Not(Contains(upload.incoming())));
-  ASSERT_OK(datasets_->SweepDirectUploads(now_ + absl::Minutes(66)));
+  ASSERT_OK(datasets_->SweepDirectUploads(now_ + kValid + absl::Minutes(5)));
   EXPECT_THAT(Garbage(), Contains(upload.incoming()));
+  ASSERT_OK(store_.Update([&](Transaction& tx) { return tx.RemoveGarbage(upload.incoming()); }));
+  ASSERT_OK(datasets_->SweepDirectUploads(now_ + kValid + absl::Minutes(10)));
+  EXPECT_THAT(Garbage(), Not(Contains(upload.incoming())));
   // Of another upload than the one that it has by now it gives nothing up.
   ASSERT_OK_AND_ASSIGN(const auto next, Start(250));
   ASSERT_OK(datasets_->GiveUpDirectUpload(name_, upload.incoming()));
   EXPECT_TRUE(datasets_->GetRecordOf("acme", name_).value().has_direct_upload());
   EXPECT_NE(next.incoming(), upload.incoming());
+}
+
+TEST_F(DatasetUploadsTest, WhatNobodyAskedForForADayIsGivenUpUnlessAServerIsAtIt) {
+  ASSERT_OK(Start(250));
+  ASSERT_OK(datasets_->BeginFinish("acme", name_, datasets_->NewBlobOf(name_)));
+  store_.BeServerForTest("two");
+  const absl::Time next_day = now_ + absl::Hours(25);
+  ASSERT_OK_AND_ASSIGN(const auto forgotten, datasets_->SweepDirectUploads(next_day));
+  ASSERT_EQ(forgotten.size(), 1u);
+  ASSERT_OK(datasets_->GiveUpForgotten(next_day, forgotten[0]));
+  EXPECT_TRUE(IsOpen());
+  store_.BeServerForTest("one");
+  ASSERT_OK(datasets_->EndUpload(name_));
+  store_.BeServerForTest("two");
+  ASSERT_OK(datasets_->GiveUpForgotten(next_day, name_));
+  EXPECT_FALSE(IsOpen());
+}
+
+TEST_F(DatasetUploadsTest, WhoAsksAfterTheLookKeepsTheUpload) {
+  ASSERT_OK(Start(250));
+  now_ += absl::Hours(25);
+  ASSERT_OK_AND_ASSIGN(const auto forgotten, datasets_->SweepDirectUploads(now_));
+  ASSERT_EQ(forgotten.size(), 1u);
+  ASSERT_OK(Start(250));
+  ASSERT_OK(datasets_->GiveUpForgotten(now_, forgotten[0]));
+  EXPECT_TRUE(IsOpen());
+}
+
+TEST_F(DatasetUploadsTest, LinksThatWereValidForLongerCountForAsLong) {
+  ASSERT_OK(datasets_->StartDirectUpload(now_, absl::Hours(1), "acme", name_, 250, kPartBytes));
+  ASSERT_OK_AND_ASSIGN(const auto upload, Start(250));
+  ASSERT_OK(datasets_->Delete("acme", name_, ""));
+  ASSERT_OK(store_.Update([&](Transaction& tx) { return tx.RemoveGarbage(upload.incoming()); }));
+  ASSERT_OK(datasets_->SweepDirectUploads(now_ + absl::Minutes(59)));
+  EXPECT_THAT(Garbage(), Not(Contains(upload.incoming())));
+  ASSERT_OK(datasets_->SweepDirectUploads(now_ + absl::Minutes(66)));
+  EXPECT_THAT(Garbage(), Contains(upload.incoming()));
 }
 
 }  // namespace

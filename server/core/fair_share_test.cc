@@ -254,12 +254,13 @@ TEST_F(FairShareTest, BytesOfDataSetsAreLimited) {
   };
   ASSERT_OK(upload(600));
   const auto none = [](const std::string&) -> absl::StatusOr<int64_t> { return 0; };
-  EXPECT_OK(datasets_->CheckRoom("acme", 400, none));
-  EXPECT_THAT(datasets_->CheckRoom("acme", 401, none), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
+  EXPECT_OK(datasets_->CheckRoom(now_, "acme", 400, none));
+  EXPECT_THAT(datasets_->CheckRoom(now_, "acme", 401, none),
+              StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
   EXPECT_THAT(upload(401), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
   // The one that was refused is there, unfinished, with the bytes that it has.
   const auto room_beside = [&](const absl::StatusOr<int64_t>& unfinished) {
-    return datasets_->CheckRoom("acme", 300, [&](const std::string&) { return unfinished; });
+    return datasets_->CheckRoom(now_, "acme", 300, [&](const std::string&) { return unfinished; });
   };
   EXPECT_OK(room_beside(100));
   EXPECT_THAT(room_beside(101), StatusIs(kExhausted, "QUOTA_DATASET_BYTES"));
@@ -267,7 +268,7 @@ TEST_F(FairShareTest, BytesOfDataSetsAreLimited) {
   EXPECT_THAT(room_beside(MakeError(absl::StatusCode::kUnavailable, "OBJECT_STORE", "cut")),
               StatusIs(absl::StatusCode::kUnavailable, "OBJECT_STORE"));
   EXPECT_OK(upload(400));
-  EXPECT_OK(datasets_->CheckRoom("other", int64_t{1} << 40, none));
+  EXPECT_OK(datasets_->CheckRoom(now_, "other", int64_t{1} << 40, none));
 }
 
 }  // namespace

@@ -37,6 +37,15 @@ absl::Status SaveTenant(Transaction& tx, const TenantRecord& record) {
   return stored.has_value() ? ReplaceRecord(tx, record) : InsertRecord(tx, record);
 }
 
+absl::StatusOr<TenantRecord> HoldTenant(Transaction& tx, const std::string& tenant) {
+  BALLAST_ASSIGN_OR_RETURN(auto stored, GetRecord<TenantRecord>(tx, "", tenant, Hold::kExclusive));
+  if (stored.has_value()) return *std::move(stored);
+  BALLAST_ASSIGN_OR_RETURN(TenantRecord fresh, LoadTenant(tx, tenant, Hold::kNone));
+  // Insert, not Add: what is read next must come after it.
+  BALLAST_RETURN_IF_ERROR(tx.Insert(Kind::kTenant, ToRow(fresh)).status());
+  return fresh;
+}
+
 absl::StatusOr<bool> IsFrozen(Transaction& tx, const std::string& tenant) {
   BALLAST_ASSIGN_OR_RETURN(const TenantRecord record, LoadTenant(tx, tenant, Hold::kNone));
   return record.standing().state() == TenantStanding::FROZEN;

@@ -27,6 +27,9 @@ inline constexpr char kFrozenMessage[] =
 // The tenant's record, or a fresh one that is not stored yet.
 absl::StatusOr<TenantRecord> LoadTenant(Transaction& tx, const std::string& tenant, Hold hold);
 absl::Status SaveTenant(Transaction& tx, const TenantRecord& record);
+// The tenant's record, which is stored first where there is none: of two transactions that count
+// what the tenant has one waits for the other, which LoadTenant does not see to for a fresh one.
+absl::StatusOr<TenantRecord> HoldTenant(Transaction& tx, const std::string& tenant);
 
 absl::StatusOr<bool> IsFrozen(Transaction& tx, const std::string& tenant);
 

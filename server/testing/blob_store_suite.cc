@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/base/digest.h"
+#include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/testing/status_matchers.h"
 #include "gmock/gmock.h"
@@ -194,12 +195,14 @@ TEST_P(BlobStoreSuite, RefusesNamesThatCouldLeaveIt) {
   }
 }
 
+absl::Status GoOn() { return absl::OkStatus(); }
+
 TEST_P(BlobStoreSuite, LinksAreThereAltogetherOrNotAtAll) {
   Put("a", "bytes");
   const auto links = store_->ReadLinks("a");
   const absl::Status others[] = {store_->WriteLink("in/0").status(),
                                  store_->WrittenByLinks("in").status(),
-                                 store_->CopyWritten("b", {})};
+                                 store_->CopyWritten("b", {}, GoOn)};
   if (links.ok()) {
     EXPECT_EQ(GetByLinks(*links).value(), "bytes");
     for (const absl::Status& status : others) EXPECT_OK(status);
@@ -259,7 +262,7 @@ TEST_P(BlobLinkSuite, WhatWasWrittenByLinksIsCopiedAndDoesNotChangeAnyMore) {
   ASSERT_OK(PutByLink(first.url, first.headers, "hello "));
   ASSERT_OK(PutByLink(second.url, second.headers, "world"));
   EXPECT_THAT(store_->WrittenByLinks("in").value(), ElementsAre(Pair("0", 6), Pair("1", 5)));
-  ASSERT_OK(store_->CopyWritten("taken", {"in/0", "in/1"}));
+  ASSERT_OK(store_->CopyWritten("taken", {"in/0", "in/1"}, GoOn));
   EXPECT_EQ(Get("taken"), "hello world");
   ASSERT_OK(PutByLink(first.url, first.headers, "other "));
   EXPECT_EQ(Get("taken"), "hello world");
@@ -272,10 +275,27 @@ TEST_P(BlobLinkSuite, WhatWasWrittenByLinksIsCopiedAndDoesNotChangeAnyMore) {
 TEST_P(BlobLinkSuite, ACopyOfWhatIsNotThereIsToldAndGoesWithItsName) {
   const auto link = store_->WriteLink("in/0").value();
   ASSERT_OK(PutByLink(link.url, link.headers, "only"));
-  EXPECT_THAT(store_->CopyWritten("taken", {"in/0", "in/1"}),
+  EXPECT_THAT(store_->CopyWritten("taken", {"in/0", "in/1"}, GoOn),
               StatusIs(kNotFound, "BLOB_NOT_FOUND"));
   ASSERT_OK(store_->DeletePrefix("taken"));
   EXPECT_THAT(store_->Open("taken"), StatusIs(kNotFound, "BLOB_NOT_FOUND"));
+}
+
+TEST_P(BlobLinkSuite, ACopyEndsBetweenItsPartsWhenItIsTold) {
+  for (const char* part : {"in/0", "in/1", "in/2"}) {
+    const auto link = store_->WriteLink(part).value();
+    ASSERT_OK(PutByLink(link.url, link.headers, "part"));
+  }
+  int asked = 0;
+  EXPECT_THAT(store_->CopyWritten("taken", {"in/0", "in/1", "in/2"},
+                                  [&] {
+                                    return ++asked < 3 ? absl::OkStatus()
+                                                       : MakeError(absl::StatusCode::kUnavailable,
+                                                                   "ENOUGH", "the server stops");
+                                  }),
+              StatusIs(absl::StatusCode::kUnavailable, "ENOUGH"));
+  EXPECT_EQ(asked, 3);
+  EXPECT_EQ(Get("taken"), "partpart");
 }
 
 TEST_P(BlobLinkSuite, RefusesLinksToNamesThatCouldLeaveIt) {
@@ -283,8 +303,10 @@ TEST_P(BlobLinkSuite, RefusesLinksToNamesThatCouldLeaveIt) {
     EXPECT_THAT(store_->ReadLinks(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
     EXPECT_THAT(store_->WriteLink(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
     EXPECT_THAT(store_->WrittenByLinks(name), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
-    EXPECT_THAT(store_->CopyWritten(name, {}), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
-    EXPECT_THAT(store_->CopyWritten("a", {name}), StatusIs(kInvalid, "BLOB_NAME_INVALID")) << name;
+    EXPECT_THAT(store_->CopyWritten(name, {}, GoOn), StatusIs(kInvalid, "BLOB_NAME_INVALID"))
+        << name;
+    EXPECT_THAT(store_->CopyWritten("a", {name}, GoOn), StatusIs(kInvalid, "BLOB_NAME_INVALID"))
+        << name;
   }
 }
 

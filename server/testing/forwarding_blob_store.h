@@ -2,6 +2,7 @@
 #ifndef BALLAST_SERVER_TESTING_FORWARDING_BLOB_STORE_H_
 #define BALLAST_SERVER_TESTING_FORWARDING_BLOB_STORE_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -42,9 +43,9 @@ class ForwardingBlobStore : public BlobStore {
       const std::string& prefix) override {
     return inner_.WrittenByLinks(prefix);
   }
-  absl::Status CopyWritten(const std::string& name,
-                           const std::vector<std::string>& parts) override {
-    return inner_.CopyWritten(name, parts);
+  absl::Status CopyWritten(const std::string& name, const std::vector<std::string>& parts,
+                           const std::function<absl::Status()>& may_go_on) override {
+    return inner_.CopyWritten(name, parts, may_go_on);
   }
 
  private:

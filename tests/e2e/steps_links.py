@@ -148,11 +148,16 @@ def curl_uploads(bench):
 @STEPS.step("links that cannot be are refused with the configuration", needs=[steps_main.STEPS[0].name], blobs=STORE)
 def bad_configuration(bench):
     good = (bench.data / "server.yaml").read_text()
-    wrong = {"SECONDS_OUT_OF_RANGE": "{seconds: 5}", "ENDPOINT_INVALID": "{endpoint: s3.example.com}"}
-    for reason, links in wrong.items():
+    wrong = (
+        ("SECONDS_OUT_OF_RANGE", "{seconds: 5}", "s3:"),
+        ("ENDPOINT_INVALID", "{endpoint: s3.example.com}", "s3:"),
+        ("ENDPOINT_INVALID", '{endpoint: "https://s3.example.com"}', "gs:"),
+    )
+    for reason, links, scheme in wrong:
         file = bench.folder / "bad-links.yaml"
-        file.write_text(re.sub(r"(?m)^(\s+)links:.*(\n\1  .*)*", rf"\1links: {links}", good))
-        check(links in file.read_text(), "the configuration has no links to change")
+        changed = re.sub(r"(?m)^(\s+)links:.*(\n\1  .*)*", rf"\1links: {links}", good)
+        file.write_text(changed.replace("s3://", f"{scheme}//"))
+        check(all(part in file.read_text() for part in (links, f"{scheme}//")), "the configuration has no links to change")
         finished = subprocess.run(
             [bench.bin / "ballast-server", "--config", file, "--check-config"], capture_output=True, text=True, timeout=60
         )

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -109,8 +110,14 @@ absl::StatusOr<std::unique_ptr<WorkerClient>> WorkerClient::Create(
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
   // Workers in one process (tests) must not share a connection that one of them loses.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  BALLAST_ASSIGN_OR_RETURN(auto http,
-                           HttpClient::Create({.allow_plain = options.tls_authority_pem.empty()}));
+  std::unique_ptr<HttpClient> http;
+  if (auto made = HttpClient::Create(
+          {.idle = options.link_idle, .allow_plain = options.tls_authority_pem.empty()});
+      made.ok()) {
+    http = *std::move(made);
+  } else {
+    spdlog::warn("every blob is read through the server: {}", StatusText(made.status()));
+  }
   return std::unique_ptr<WorkerClient>(new WorkerClient(
       options, grpc::CreateCustomChannel(options.server_address, credentials, arguments),
       std::move(http)));
@@ -163,6 +170,7 @@ absl::Status WorkerClient::WithRetries(Cancellation& cancellation,
 }
 
 bool WorkerClient::LinksMayWork() {
+  if (http_ == nullptr) return false;
   absl::MutexLock lock(&mutex_);
   return absl::Now() >= no_links_before_;
 }
@@ -221,13 +229,21 @@ absl::Status WorkerClient::ReadBlobOnce(const BlobReader& reader, const std::str
     }
   }
   const absl::Status status = FromGrpcStatus(stream->Finish());
-  return status.ok() && linked ? ReadByLinks(links, reading) : status;
+  if (!status.ok() || !linked) return status;
+  if (by_links) return ReadByLinks(links, reading);
+  return MakeError(absl::StatusCode::kInternal, "LINK_INVALID",
+                   "the server gives links that nobody asked for");
 }
 
 absl::Status WorkerClient::ReadByLinks(const pb::BlobLinks& links, Reading& reading) {
   const int64_t before = reading.offset;
   absl::Status status;
   for (const pb::BlobLink& link : links.links()) {
+    if (!IsWithin(link.offset(), link.size_bytes(), std::numeric_limits<int64_t>::max())) {
+      status = MakeError(absl::StatusCode::kUnavailable, "LINK_INVALID",
+                         "a link is to bytes that no blob has");
+      break;
+    }
     const int64_t end = link.offset() + link.size_bytes();
     if (end <= reading.offset) continue;
     if (link.offset() > reading.offset) {
@@ -246,8 +262,11 @@ absl::Status WorkerClient::ReadByLinks(const pb::BlobLinks& links, Reading& read
   }
   if (status.ok() || !reading.sink_status.ok()) return status;
   // Others are asked for where these have expired or broken off; the server, where they bring
-  // nothing.
-  if (reading.offset == before && !reading.cancellation.cancelled()) LinksDoNotWork(status);
+  // nothing, or too little.
+  if ((reading.offset == before || ErrorReason(status) == "LINK_SLOW") &&
+      !reading.cancellation.cancelled()) {
+    LinksDoNotWork(status);
+  }
   return absl::UnavailableError(std::string(status.message()));
 }
 

@@ -32,6 +32,7 @@ struct WorkerClientOptions {
   absl::Duration transfer_patience = absl::Minutes(2);
   // For how long blobs are read through the server after links to its store have not worked.
   absl::Duration without_links = absl::Minutes(5);
+  absl::Duration link_idle = HttpClient::Options().idle;
 };
 
 // Who asks for a blob: a lease, or a sampling order.
@@ -64,7 +65,7 @@ class SampleReply {
 class WorkerClient {
  public:
   // INVALID_ARGUMENT (TLS_REQUIRED): a plain connection to anything but loopback. Does not wait for
-  // the server.
+  // the server. Warns where this machine cannot use links; blobs are read through the server then.
   static absl::StatusOr<std::unique_ptr<WorkerClient>> Create(const WorkerClientOptions& options);
 
   // One try; the caller decides about another. `request.worker_id` is filled in.
@@ -122,7 +123,7 @@ class WorkerClient {
   const WorkerClientOptions options_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<pb::WorkerService::Stub> stub_;
-  const std::unique_ptr<HttpClient> http_;
+  const std::unique_ptr<HttpClient> http_;  // null: no links
   absl::Mutex mutex_;
   absl::Time no_links_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };

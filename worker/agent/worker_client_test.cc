@@ -2,12 +2,14 @@
 #include "worker/agent/worker_client.h"
 
 #include <cstdlib>
+#include <limits>
 #include <string>
 #include <thread>
 
 #include "common/base/digest.h"
 #include "common/base/error.h"
 #include "common/base/testing/status_matchers.h"
+#include "common/http/testing/no_authorities.h"
 #include "common/http/testing/small_http_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -117,6 +119,15 @@ pb::BlobLinks TwoLinks(const SmallHttpServer& store, const std::string& bytes) {
   return links;
 }
 
+pb::BlobLinks OneLink(const SmallHttpServer& store, int64_t offset, int64_t size) {
+  pb::BlobLinks links;
+  pb::BlobLink& link = *links.add_links();
+  link.set_url(store.Url("/b"));
+  link.set_offset(offset);
+  link.set_size_bytes(size);
+  return links;
+}
+
 TEST(WorkerClientTest, ReadsFromTheStoreByLinks) {
   const std::string bytes = SomeBytes();
   SmallHttpServer store([&](const SmallHttpServer::Request& request) {
@@ -149,10 +160,7 @@ TEST(WorkerClientTest, ALinkThatBreaksOffIsTakenUpWhereItBroke) {
   });
   FakeWorkerService server;
   server.SetBlob("b", bytes);
-  pb::BlobLinks links;
-  links.add_links()->set_url(store.Url("/b"));
-  links.mutable_links(0)->set_size_bytes(static_cast<int64_t>(bytes.size()));
-  server.SetLinks("b", links);
+  server.SetLinks("b", OneLink(store, 0, static_cast<int64_t>(bytes.size())));
   const auto client = Connect(server.address());
   Cancellation never;
   EXPECT_EQ(client->ReadBlobToMemory({ALease(), ""}, "b", 1 << 20, never).value(), bytes);
@@ -208,6 +216,78 @@ TEST(WorkerClientTest, AStoreThatStandsStillDoesNotHoldUpAWorkerThatStops) {
       cancellation);
   canceller.join();
   EXPECT_TRUE(absl::IsCancelled(status)) << status;
+}
+
+TEST(WorkerClientTest, AWorkerThatStopsReadsALinkNotToItsEnd) {
+  const std::string bytes(16 << 20, 'x');
+  SmallHttpServer store([&](const SmallHttpServer::Request& request) {
+    return SmallHttpServer::Range(request, bytes);
+  });
+  FakeWorkerService server;
+  server.SetBlob("b", bytes);
+  server.SetLinks("b", OneLink(store, 0, static_cast<int64_t>(bytes.size())));
+  const auto client = Connect(server.address());
+  Cancellation cancellation;
+  size_t read = 0;
+  const absl::Status status = client->ReadBlob(
+      {ALease(), ""}, "b",
+      [&](std::string_view piece) {
+        read += piece.size();
+        cancellation.Cancel();
+        return absl::OkStatus();
+      },
+      cancellation);
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  EXPECT_LT(read, bytes.size());
+}
+
+TEST(WorkerClientTest, AStoreThatIsTooSlowIsLeftForTheServer) {
+  const std::string bytes(100'000, 'x');
+  SmallHttpServer store([](const SmallHttpServer::Request&) {
+    return SmallHttpServer::Reply{.bytes = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
+                                  .then_trickle = true};
+  });
+  FakeWorkerService server;
+  server.SetBlob("b", bytes);
+  server.SetLinks("b", OneLink(store, 0, static_cast<int64_t>(bytes.size())));
+  WorkerClientOptions options = Options(server.address());
+  options.link_idle = absl::Seconds(1);
+  ASSERT_OK_AND_ASSIGN(const auto client, WorkerClient::Create(options));
+  Cancellation never;
+  EXPECT_TRUE(client->ReadBlobToMemory({ALease(), ""}, "b", 1 << 20, never).value() == bytes);
+  EXPECT_EQ(store.requests().size(), 1u);
+  EXPECT_EQ(server.reads_without_links(), 1);
+}
+
+TEST(WorkerClientTest, LinksToBytesThatCannotBeAreLeftForTheServer) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  SmallHttpServer store(
+      [](const SmallHttpServer::Request&) { return SmallHttpServer::Plain(200, "other"); });
+  const std::pair<int64_t, int64_t> ranges[] = {{-1, 6}, {0, -1}, {1, kMost}, {kMost, kMost}};
+  for (const auto& [offset, size] : ranges) {
+    FakeWorkerService server;
+    server.SetBlob("b", "bytes");
+    server.SetLinks("b", OneLink(store, offset, size));
+    Cancellation never;
+    EXPECT_EQ(Connect(server.address())->ReadBlobToMemory({ALease(), ""}, "b", 10, never).value(),
+              "bytes");
+    EXPECT_EQ(server.reads_without_links(), 1) << offset << " " << size;
+  }
+  EXPECT_TRUE(store.requests().empty());
+}
+
+TEST(WorkerClientTest, AMachineWithoutAuthoritiesTakesNoLinks) {
+  SmallHttpServer store(
+      [](const SmallHttpServer::Request&) { return SmallHttpServer::Plain(200, "other"); });
+  FakeWorkerService server;
+  server.SetBlob("b", "bytes");
+  server.SetLinks("b", OneLink(store, 0, 5));
+  const ballast::testing::NoAuthorities none;
+  const auto client = Connect(server.address());
+  Cancellation never;
+  EXPECT_EQ(client->ReadBlobToMemory({ALease(), ""}, "b", 10, never).value(), "bytes");
+  EXPECT_EQ(server.reads_with_links(), 0);
+  EXPECT_TRUE(store.requests().empty());
 }
 
 TEST(WorkerClientTest, WritesABlobInPiecesAndAgainAfterAFailure) {

@@ -130,6 +130,9 @@ void SmallHttpServer::Handle(int connection) {
     if (n <= 0) return;
     sent += static_cast<size_t>(n);
   }
+  while (reply.then_trickle && !stopping_ && send(connection, "x", 1, MSG_NOSIGNAL) == 1) {
+    poll(nullptr, 0, kLookMillis);
+  }
   while (reply.then_hold && !stopping_) poll(nullptr, 0, kLookMillis);
 }
 

@@ -24,8 +24,9 @@ class SmallHttpServer {
     std::string body;
   };
   struct Reply {
-    std::string bytes;       // as they go out, status line and all
-    bool then_hold = false;  // keep the connection open, in silence, until the server stops
+    std::string bytes;          // as they go out, status line and all
+    bool then_hold = false;     // keep the connection open, in silence, until the server stops
+    bool then_trickle = false;  // go on with an 'x' now and then
   };
   using Answer = std::function<Reply(const Request&)>;
 

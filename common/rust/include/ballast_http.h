@@ -18,13 +18,15 @@ enum {
   BALLAST_HTTP_UNREACHABLE = 3, /* no connection, or it stood still */
   BALLAST_HTTP_PANIC = 4,       /* a bug of the library */
   BALLAST_HTTP_STOPPED = 5,     /* the callback said so */
-  BALLAST_HTTP_BROKEN = 6       /* it broke off, or is not what was asked for */
+  BALLAST_HTTP_BROKEN = 6,      /* it broke off, or is not what was asked for */
+  BALLAST_HTTP_SLOW = 7         /* bytes came, but too few */
 };
 
 typedef struct BallastHttp BallastHttp;
 
-/* Most time for a connection, and for the next bytes (thrice for the answer to a PUT).
- * `allow_plain`: http://, too, and no proxy of the environment. Authorities are the system's. */
+/* Most time for a connection, and for the next bytes (thrice for the answer to a PUT); also for
+ * each 256 KiB of a GET. `allow_plain`: http:// to loopback, too, and no proxy of the environment.
+ * Authorities are the system's; fails where it has none. */
 int32_t ballast_http_open(uint32_t connect_ms, uint32_t idle_ms, bool allow_plain,
                           BallastHttp** out, BallastTextBuffer* error);
 void ballast_http_free(BallastHttp* http);

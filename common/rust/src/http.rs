@@ -14,7 +14,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_LENGTH, CONTEN
 use reqwest::{Body, Client, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 
 use crate::abi::{guarded, Failure, Text, TextBuffer};
 use crate::runtime::{runtime, with_causes};
@@ -23,7 +23,7 @@ use crate::runtime::{runtime, with_causes};
 const TICK: Duration = Duration::from_millis(200);
 /// How often `idle` the answer to a PUT may take once the last byte was handed on.
 const ANSWER_IDLES: u32 = 3;
-/// Bytes of one piece that is sent.
+/// Bytes of one piece that is sent; at least as many come in each `idle` that is waited for a body.
 const PIECE: usize = 256 << 10;
 /// Shorter than stores keep connections that nobody uses.
 const POOL_IDLE: Duration = Duration::from_secs(5);
@@ -36,6 +36,7 @@ enum Code {
     Unreachable = 3,
     Stopped = 5,
     Broken = 6,
+    Slow = 7,
 }
 
 fn failure(code: Code, message: impl Into<String>) -> Failure {
@@ -111,6 +112,16 @@ async fn patiently<T>(
     }
 }
 
+/// Whether other machines cannot reach this host (see common/base/loopback.h).
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// Whether the answer begins at this byte.
 fn begins_at(response: &Response, offset: u64) -> bool {
     if response.status() == StatusCode::OK {
@@ -145,7 +156,10 @@ impl Http {
         let request = Request { what, url };
         match request.url.scheme() {
             "https" => Ok(request),
-            "http" if self.allow_plain => Ok(request),
+            "http" if self.allow_plain && is_loopback(&request.url) => Ok(request),
+            "http" if self.allow_plain => {
+                Err(request.failed(Code::Invalid, "is neither by https nor to this machine"))
+            }
             _ => Err(request.failed(Code::Invalid, "is not by https")),
         }
     }
@@ -163,10 +177,11 @@ impl Http {
         sink: &mut dyn FnMut(&[u8]) -> bool,
         status: &mut u32,
     ) -> Result<(), Failure> {
-        if size == 0 {
-            return Err(request.failed(Code::Invalid, "asks for no bytes"));
-        }
-        let range = format!("bytes={offset}-{}", offset + size - 1);
+        let end = offset.checked_add(size).filter(|end| *end <= i64::MAX as u64);
+        let (Some(end), true) = (end, size > 0) else {
+            return Err(request.failed(Code::Invalid, "asks for bytes that cannot be"));
+        };
+        let range = format!("bytes={offset}-{}", end - 1);
         let sent = self.client.get(request.url.clone()).header(RANGE, range).send();
         let answer = patiently(request, self.idle, &mut || sink(&[]), sent).await?;
         let mut response = answer.map_err(|error| request.error(error))?;
@@ -178,8 +193,13 @@ impl Http {
             return Err(request.failed(Code::Broken, "was answered with other bytes"));
         }
         let mut left = size;
+        // Only waiting counts: the sink may be slower than the store.
+        let mut waited = Duration::ZERO;
+        let mut came = 0;
         while left > 0 {
+            let begin = Instant::now();
             let next = patiently(request, self.idle, &mut || sink(&[]), response.chunk()).await?;
+            waited += begin.elapsed();
             let Some(bytes) = next.map_err(|error| request.error(error))? else {
                 let words = format!("ended {left} bytes early");
                 return Err(request.failed(Code::Broken, &words));
@@ -188,6 +208,14 @@ impl Http {
             left -= taken as u64;
             if taken > 0 && !sink(&bytes[..taken]) {
                 return Err(request.failed(Code::Stopped, "was stopped"));
+            }
+            came += taken;
+            if waited >= self.idle {
+                if came < PIECE && left > 0 {
+                    let words = format!("brought {came} bytes in {} s", waited.as_secs_f32());
+                    return Err(request.failed(Code::Slow, &words));
+                }
+                (waited, came) = (Duration::ZERO, 0);
             }
         }
         Ok(())
