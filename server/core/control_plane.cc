@@ -344,10 +344,10 @@ absl::Status ControlPlane::FindWorkLocked(absl::Time now, const std::string& wor
                                  ABSL_NO_THREAD_SAFETY_ANALYSIS { finding_work_.erase(worker_id); };
   BALLAST_RETURN_IF_ERROR(GiveAgainLocked(now, worker_id, response, notices));
   if (response.has_work()) return absl::OkStatus();
-  auto asked = AskForWorkLocked(now, {worker_id}, notices);
-  BALLAST_ASSIGN_OR_RETURN(auto work, std::move(asked.front()));
-  if (work.has_value()) *response.mutable_work() = *std::move(work);
-  return absl::OkStatus();
+  std::vector<WorkOrNone> asked = AskForWorkLocked(now, {worker_id}, notices);
+  WorkOrNone& work = asked.front();
+  if (work.ok() && work->has_value()) *response.mutable_work() = **std::move(work);
+  return work.status();
 }
 
 absl::Status ControlPlane::GiveAgainLocked(absl::Time now, const std::string& worker_id,
