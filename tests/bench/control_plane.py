@@ -8,7 +8,8 @@ usage: tests/bench/control_plane.py [--build build/release] [--rounds 5] [--seco
   PostgreSQL server, with as many clients.
 - The same on SQLite, beside a loop that commits the same rows to a file: as many at a time as there are clients, which is the
   most that the server puts into one commit, and one at a time.
-- Server CPU per bare RPC (health check), from the server's own clock in /proc.
+- Server CPU per bare RPC (health check), from the server's own clock in /proc, beside that of a gRPC server that does nothing
+  else (bare_server.cc).
 
 Jobs are of 64 tenants in turn. All tables are emptied before each round. Writes its figures into docs/results/control_plane.json.
 """
@@ -20,7 +21,7 @@ import time
 
 sys.dont_write_bytecode = True
 
-from service import TENANTS, Service, pgbench, postgres, run, same_tables  # noqa: E402
+from service import TENANTS, Service, bare_server, cpu_seconds, load, pgbench, postgres, run, same_tables  # noqa: E402
 
 # Bytes of a job's record and of its first event, as the server writes them (see `record_sizes`).
 PGBENCH = """\\set tenant random(1, {tenants})
@@ -102,6 +103,7 @@ def against_postgres(arguments, folder):
 
 def against_sqlite(arguments, folder):
     service = Service(arguments.build, folder / "with-sqlite")
+    bare = None
     try:
         service.make()
         service.load("create", 1, arguments.threads)
@@ -113,7 +115,8 @@ def against_sqlite(arguments, folder):
         with sqlite3.connect(copy) as target:
             connection.backup(target)
         connection.close()
-        ratios, alone, ours, theirs, one_by_one, bare_rpc = [], [], [], [], [], []
+        bare, bare_address = bare_server(service.bench.build, folder)
+        ratios, alone, ours, theirs, one_by_one, rpc, bare_rpc = [], [], [], [], [], [], []
         for _ in range(arguments.rounds):
             theirs.append(bare_sqlite(copy, arguments.seconds, *sizes, arguments.threads))
             one_by_one.append(bare_sqlite(copy, arguments.seconds, *sizes, 1))
@@ -123,13 +126,18 @@ def against_sqlite(arguments, folder):
             ours.append(result["calls"] / result["seconds"])
             ratios.append(ours[-1] / theirs[-1])
             alone.append(ours[-1] / one_by_one[-1])
-            before = service.cpu_seconds()
-            result = service.load("health", arguments.seconds, arguments.threads)
-            bare_rpc.append(1e6 * (service.cpu_seconds() - before) / result["calls"])
+            for process, address, found in ((service.server, service.address, rpc), (bare, bare_address, bare_rpc)):
+                before = cpu_seconds(process)
+                result = load(service.bench.build, address, service.keys, "health", arguments.seconds, arguments.threads)
+                found.append(1e6 * (cpu_seconds(process) - before) / result["calls"])
         return {"ratio": statistics.median(ratios), "ratio_to_one_by_one": statistics.median(alone),
                 "creates_per_s": statistics.median(ours), "bare_per_s": statistics.median(theirs),
-                "bare_one_by_one_per_s": statistics.median(one_by_one), "rpc_cpu_us": statistics.median(bare_rpc)}
+                "bare_one_by_one_per_s": statistics.median(one_by_one), "rpc_cpu_us": statistics.median(rpc),
+                "bare_rpc_cpu_us": statistics.median(bare_rpc)}
     finally:
+        if bare:
+            bare.kill()
+            bare.wait()
         service.bench.stop_all()
 
 
@@ -139,7 +147,8 @@ def measured(arguments, folder):
 
 def named(found):
     return {"submit_ratio_pgbench": round(found["postgres"]["ratio"], 3), "submit_ratio_sqlite": round(found["sqlite"]["ratio"], 3),
-            "rpc_cpu_us": round(found["sqlite"]["rpc_cpu_us"], 1)}
+            "rpc_cpu_us": round(found["sqlite"]["rpc_cpu_us"], 1),
+            "rpc_cpu_us_of_a_bare_server": round(found["sqlite"]["bare_rpc_cpu_us"], 1)}
 
 
 if __name__ == "__main__":

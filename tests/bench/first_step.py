@@ -36,6 +36,8 @@ def measured(arguments, folder):
         created = {}
         for number in range(arguments.jobs + 1):
             job = bench.ok_json("job", "create", "--base-model", MODEL, "--training", short(dataset["name"]), "--seed", number + 1)
+            # Each look at it is a program that starts, on the cores on which the job is to begin.
+            time.sleep(0.3)
             bench.wait_for_state(short(job["name"]), ("SUCCEEDED",), 60)
             # The worker cleans up after its job, and asks for the next one.
             time.sleep(0.3)

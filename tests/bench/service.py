@@ -67,11 +67,22 @@ class Service:
         return file
 
     def cpu_seconds(self):
-        fields = pathlib.Path(f"/proc/{self.server.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.server)
 
     def memory_kib(self, field):
         return int(re.search(rf"{field}:\s+(\d+)", pathlib.Path(f"/proc/{self.server.pid}/status").read_text()).group(1))
+
+
+def cpu_seconds(process):
+    """CPU time of a process so far, as a whole."""
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def bare_server(build, folder):
+    """A process of bare_server, which keeps uploads in `folder`, and its address."""
+    process = subprocess.Popen([build / "tests" / "bench" / "bare_server", folder], stdout=subprocess.PIPE, text=True)
+    return process, process.stdout.readline().strip()
 
 
 def call_load(build):
@@ -110,8 +121,6 @@ def processor():
         if line.startswith("model name"):
             return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
     return platform.machine()
-
-
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@
 usage: tests/bench/uploads.py [--build build/release] [--rounds 5] [--seconds 5] [--threads 4] [--smoke]
 
 Both sides are sent data sets of 32 MiB by the same client (call_load upload) through the same RPC; the bare one writes them
-to a file and makes it durable (bare_upload.cc). Ours also authenticates, keeps a record of each, computes the digest, and checks
+to a file and makes it durable (bare_server.cc). Ours also authenticates, keeps a record of each, computes the digest, and checks
 the rows of those that are complete meanwhile. Memory per stream is what the server has grown to (VmHWM) with all streams beyond
 what it had grown to with one, of each further stream. Writes its figures
 into docs/results/control_plane.json.
@@ -13,12 +13,11 @@ into docs/results/control_plane.json.
 
 import shutil
 import statistics
-import subprocess
 import sys
 
 sys.dont_write_bytecode = True
 
-from service import Service, load, run  # noqa: E402
+from service import Service, bare_server, load, run  # noqa: E402
 
 MIB_OF_A_DATASET = 32
 
@@ -29,10 +28,8 @@ def measured(arguments, folder):
     bare = None
     try:
         service.make()
-        tools = service.bench.build / "tests" / "bench"
         bare_folder.mkdir()
-        bare = subprocess.Popen([tools / "bare_upload", bare_folder], stdout=subprocess.PIPE, text=True)
-        address = bare.stdout.readline().strip()
+        bare, address = bare_server(service.bench.build, bare_folder)
         ratios, ours, theirs = [], [], []
         service.load("upload", arguments.seconds, 1)
         before = service.memory_kib("VmHWM")

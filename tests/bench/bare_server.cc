@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an upload is measured beside (uploads.py): a gRPC server that takes the same calls, writes
-// what comes to a file, makes it durable, and does nothing else.
+// What uploads and calls are measured beside (uploads.py, control_plane.py): a gRPC server that
+// takes the same calls, writes what comes to a file, makes it durable, and does nothing else.
 //
-//   bare_upload FOLDER     prints its address and serves until it is killed
+//   bare_server FOLDER     prints its address and serves until it is killed
 #include <fcntl.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -55,11 +56,12 @@ class BareDatasets : public ballast::v1::DatasetService::Service {
 
 int main(int argc, char** argv) {
   if (argc != 2) {
-    std::fprintf(stderr, "usage: bare_upload FOLDER\n");
+    std::fprintf(stderr, "usage: bare_server FOLDER\n");
     return 2;
   }
   BareDatasets service(argv[1]);
   int port = 0;
+  grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&service);
