@@ -56,6 +56,9 @@ constexpr absl::Duration kLongestUncounted = absl::Minutes(1);
 constexpr absl::Duration kStreamIdle = absl::Seconds(60);
 // A second after each: as long as it takes to find out that another server is gone.
 constexpr int kMostJoins = 40;
+// What a caller may send before it is read. gRPC would let that grow with the connection's speed,
+// to tens of MiB of memory for each upload; this is enough for 40 MiB/s at 100 ms.
+constexpr int kReadAheadBytes = 4 << 20;
 // A message is at most a chunk with its names around it.
 constexpr int kMaxMessageBytes = static_cast<int>(kMaxChunkBytes) + (64 << 10);
 
@@ -334,6 +337,8 @@ class Server::Impl : public ChangeListener, public NoticeReader {
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 1000);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kReadAheadBytes);
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     for (grpc::Service* service : std::initializer_list<grpc::Service*>{
              base_model_service_.get(), dataset_service_.get(), fine_tuning_service_.get(),

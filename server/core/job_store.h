@@ -24,7 +24,7 @@ inline constexpr Kind kAllKinds[] = {Kind::kBaseModel, Kind::kDataset, Kind::kJo
 struct Row {
   std::string scope;      // tenant id; empty for what belongs to the service
   std::string id;         // unique within its kind and scope
-  int64_t sequence = 0;   // 1, 2, 3, ... within kind and scope; given by Insert
+  int64_t sequence = 0;   // rises within kind and scope, never given twice; given by Insert
   int state = 0;          // state of the resource, to find it by
   int64_t queue_key = 0;  // order among rows of one state: smaller first, then by scope and id
   std::string bytes;

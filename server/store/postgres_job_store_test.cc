@@ -281,6 +281,29 @@ TEST(PostgresJobStoreTest, RefusesANewerSchemaAndLeavesItAlone) {
   EXPECT_EQ(BytesOf(*schema.Open(), "a"), "0");
 }
 
+TEST(PostgresJobStoreTest, NumbersGoOnAfterThoseOfAnOlderSchema) {
+  PostgresTestSchema schema;
+  schema.Open();
+  ASSERT_OK_AND_ASSIGN(const auto connection, PostgresConnection::Open(schema.Conninfo()));
+  // As version 5 left it, for what is checked here.
+  ASSERT_OK(
+      connection->Execute("DROP SEQUENCE workers_sequence; DROP SEQUENCE servers_sequence;"
+                          "DROP SEQUENCE samples_sequence; UPDATE schema_version SET version = 5;"
+                          "INSERT INTO workers (scope, id, sequence, state, queue_key, record)"
+                          " VALUES ('', 'w', 41, 0, 0, '');"
+                          "INSERT INTO sequences (kind, scope, last) VALUES (6, '', 41)"));
+  const auto store = schema.Open();
+  ASSERT_OK(store->Update([](Transaction& tx) -> absl::Status {
+    Row row;
+    row.id = "next";
+    BALLAST_ASSIGN_OR_RETURN(const int64_t sequence, tx.Insert(Kind::kWorker, row));
+    EXPECT_EQ(sequence, 42);
+    BALLAST_ASSIGN_OR_RETURN(const int64_t first, tx.Insert(Kind::kServer, row));
+    EXPECT_EQ(first, 1);
+    return absl::OkStatus();
+  }));
+}
+
 TEST(PostgresJobStoreTest, ManyServersMayStartAtOnce) {
   PostgresTestSchema schema;
   std::vector<std::thread> threads;

@@ -22,6 +22,12 @@ namespace {
   " WITH (fillfactor = 80);"                                                     \
   "CREATE INDEX " table "_by_state ON " table " (state, queue_key, scope, id);"
 
+#define BALLAST_SEQUENCE(table)                                                            \
+  "CREATE SEQUENCE " table                                                                 \
+  "_sequence;"                                                                             \
+  "SELECT setval('" table "_sequence', (SELECT coalesce(max(sequence), 0) + 1 FROM " table \
+  "), false);"
+
 // Step i brings version i to i + 1. Never edit one that was released: append another.
 constexpr const char* kMigrations[] = {
     BALLAST_RECORDS("base_models") BALLAST_RECORDS("datasets") BALLAST_RECORDS("jobs")
@@ -63,7 +69,11 @@ DROP TABLE IF EXISTS server_generation;
     // Nothing to change: servers of before know neither jobs that are SCREENING nor places that
     // were shifted, and must not start.
     "",
+    // Numbers that all servers draw (record_statements.cc).
+    BALLAST_SEQUENCE("workers") BALLAST_SEQUENCE("servers")
+        BALLAST_SEQUENCE("samples") "DELETE FROM sequences WHERE kind IN (6, 7, 8);",
 };
+#undef BALLAST_SEQUENCE
 #undef BALLAST_RECORDS
 
 // One for each schema: two keys of 32 bits, the first any number, the same in all versions.

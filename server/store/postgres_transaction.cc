@@ -31,9 +31,9 @@ Row RowAt(const PostgresRows& rows, int i) {
 }
 
 // Values of insert_next.
-std::vector<Value> ToInsert(Kind kind, const Row& row) {
-  return {Value::Text(row.scope), Value::Text(row.id),       Value::Int(static_cast<int>(kind)),
-          Value::Int(row.state),  Value::Int(row.queue_key), Value::Bytes(row.bytes)};
+std::vector<Value> ToInsert(const Row& row) {
+  return {Value::Text(row.scope), Value::Text(row.id), Value::Int(row.state),
+          Value::Int(row.queue_key), Value::Bytes(row.bytes)};
 }
 
 // All rows, made by `make(rows, i)`.
@@ -185,13 +185,13 @@ absl::StatusOr<std::optional<Row>> PostgresTransaction::Get(Kind kind, std::stri
 absl::StatusOr<int64_t> PostgresTransaction::Insert(Kind kind, const Row& row) {
   Forget(kind, row.scope, row.id);
   BALLAST_ASSIGN_OR_RETURN(const PostgresRows inserted,
-                           Write(StatementsFor(kind).insert_next, ToInsert(kind, row)));
+                           Write(StatementsFor(kind).insert_next, ToInsert(row)));
   return inserted.IntAt(0, 0);
 }
 
 absl::Status PostgresTransaction::Add(Kind kind, const Row& row) {
   Forget(kind, row.scope, row.id);
-  return WriteLater(StatementsFor(kind).insert_next, ToInsert(kind, row));
+  return WriteLater(StatementsFor(kind).insert_next, ToInsert(row));
 }
 
 absl::Status PostgresTransaction::Replace(Kind kind, const Row& row) {

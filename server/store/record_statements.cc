@@ -9,15 +9,14 @@ namespace {
 
 #define BALLAST_COLUMNS "scope, id, sequence, state, queue_key, record"
 #define BALLAST_GET(table) "SELECT " BALLAST_COLUMNS " FROM " table " WHERE scope = $1 AND id = $2"
-#define BALLAST_STATEMENTS(table)                                                              \
+// `next`: SQL of the next sequence, as `last` of the table `next`.
+#define BALLAST_STATEMENTS(table, next)                                                        \
   {                                                                                            \
     BALLAST_GET(table), BALLAST_GET(table) " FOR SHARE", BALLAST_GET(table) " FOR UPDATE",     \
         BALLAST_GET(table) " FOR UPDATE SKIP LOCKED",                                          \
         "INSERT INTO " table " (" BALLAST_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6)",         \
-        "WITH next AS (INSERT INTO sequences AS s (kind, scope, last) VALUES ($3, $1, 1)"      \
-        " ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last)"           \
-        " INSERT INTO " table " (" BALLAST_COLUMNS                                             \
-        ") SELECT $1, $2, last, $4, $5, $6"                                                    \
+        "WITH next AS (" next ") INSERT INTO " table " (" BALLAST_COLUMNS                      \
+        ") SELECT $1, $2, last, $3, $4, $5"                                                    \
         " FROM next RETURNING sequence",                                                       \
         "UPDATE " table                                                                        \
         " SET state = $1, queue_key = $2, record = $3 WHERE scope = $4 AND id = $5"            \
@@ -45,13 +44,32 @@ namespace {
         " SELECT min(queue_key) FROM unheld HAVING count(*) > 0"                               \
   }
 
+// A row of `sequences` for each scope: a number of all tenants would tell each, in page tokens,
+// what the others do.
+#define BALLAST_OF_SCOPE(kind)                                   \
+  "INSERT INTO sequences AS s (kind, scope, last) VALUES (" kind \
+  ", $1, 1)"                                                     \
+  " ON CONFLICT (kind, scope) DO UPDATE SET last = s.last + 1 RETURNING last"
+// A sequence of PostgreSQL, for what comes often and belongs to the service: all would change one
+// row of `sequences`, in turn, and its versions would pile up where others keep them from being
+// cleaned away.
+#define BALLAST_OF_SERVICE(sequence) "SELECT nextval('" sequence "') AS last"
+
 constexpr RecordStatements kStatements[] = {
-    BALLAST_STATEMENTS("base_models"), BALLAST_STATEMENTS("datasets"),
-    BALLAST_STATEMENTS("jobs"),        BALLAST_STATEMENTS("vectors"),
-    BALLAST_STATEMENTS("tenants"),     BALLAST_STATEMENTS("usage"),
-    BALLAST_STATEMENTS("workers"),     BALLAST_STATEMENTS("servers"),
-    BALLAST_STATEMENTS("samples"),
+    BALLAST_STATEMENTS("base_models", BALLAST_OF_SCOPE("0")),
+    BALLAST_STATEMENTS("datasets", BALLAST_OF_SCOPE("1")),
+    BALLAST_STATEMENTS("jobs", BALLAST_OF_SCOPE("2")),
+    BALLAST_STATEMENTS("vectors", BALLAST_OF_SCOPE("3")),
+    BALLAST_STATEMENTS("tenants", BALLAST_OF_SCOPE("4")),
+    BALLAST_STATEMENTS("usage", BALLAST_OF_SCOPE("5")),
+    BALLAST_STATEMENTS("workers", BALLAST_OF_SERVICE("workers_sequence")),
+    BALLAST_STATEMENTS("servers", BALLAST_OF_SERVICE("servers_sequence")),
+    BALLAST_STATEMENTS("samples", BALLAST_OF_SERVICE("samples_sequence")),
 };
+static_assert(static_cast<int>(Kind::kUsage) == 5);
+
+#undef BALLAST_OF_SERVICE
+#undef BALLAST_OF_SCOPE
 
 #undef BALLAST_STATEMENTS
 #undef BALLAST_GET

@@ -18,7 +18,7 @@ struct RecordStatements {
   const char* get_exclusive;    // PostgreSQL only
   const char* get_unless_held;  // PostgreSQL only: Hold::kExclusiveOrNone
   const char* insert;           // SQLite only
-  const char* insert_next;      // PostgreSQL only: with the next sequence, $3 being the kind
+  const char* insert_next;      // PostgreSQL only: with the next sequence
   const char* replace;
   const char* erase;
   const char* list_by_scope;
