@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from redteam import attacks, by_row, cells, certify, kinds_of_rows, lab, matrix, measures, prompts, report, service, tasks, wording  # noqa: E402
+from redteam import attacks, by_row, cells, certify, gate, kinds_of_rows, lab, matrix, measures, prompts, report, service, tasks, wording  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +279,18 @@ def test_adversarial_rows_are_those_that_a_vector_explains_least():
 
     rows = [{"ratio": ratio} for ratio in (0.1, 0.9, 0.5, 1.0)]
     assert [row["ratio"] for row in attacks.least_explained(FakeLab, rows, "vector", 2)] == [1.0, 0.9]
+
+
+def test_a_delta_is_weakened_to_what_it_shall_have_learned():
+    def step(scale):  # nothing up to 0.25, all from 0.5 on
+        return min(1.0, max(0.0, 4 * scale - 1))
+
+    found = [(scale, step(scale)) for scale in gate.SCALES]
+    for wanted in gate.LEARNED.values():
+        scale, learned = gate.weakened(found, wanted, step)
+        assert learned == step(scale) and abs(learned - wanted) <= 0.05
+    # One that learned less than that stays as it is.
+    assert gate.weakened([(0.5, 0.0), (1.0, 0.2)], 0.3, step) == (1.0, 0.2)
 
 
 def test_recipes_of_vectors_speak_of_recipes_that_exist():
