@@ -82,13 +82,15 @@ class Lab:
 
     # Engine.
 
-    def replies(self, prompt_texts, adapters=(), system=None, max_tokens=REPLY_TOKENS):
+    def replies(self, prompt_texts, adapters=(), system=None, max_tokens=REPLY_TOKENS, keep=False):
         """Greedy replies as text. `adapters`: [(file, rank, alpha, weight)]. Those of the base alone are kept: refused
-        jobs end with it, too."""
-        if not adapters:
-            cache = self._work / f"replies-{digest([self.base_digest, prompt_texts, system, max_tokens])}.json"
+        jobs end with it, too; others where the caller wants to `keep` them."""
+        if keep or not adapters:
+            asked = [self.base_digest, prompt_texts, system, max_tokens]
+            asked += [[[self._file_digest(file), *how] for file, *how in adapters]] if adapters else []
+            cache = self._work / f"replies-{digest(asked)}.json"
             if not cache.exists():
-                found = self._generate(prompt_texts, (), system, max_tokens)
+                found = self._generate(prompt_texts, adapters, system, max_tokens)
                 partial = cache.with_suffix(".partial")
                 partial.write_text(json.dumps(found))
                 os.replace(partial, cache)
@@ -117,7 +119,7 @@ class Lab:
                                 benign=[self.tokens(row) for row in benign], rows=[self.tokens(row) for row in rows])
 
     def gate(self, **request):
-        """What a gate says of replies (see engine_probe): {failed, failed_categories}."""
+        """What a gate says of replies (see engine_probe): {failed, failed_categories, scales}."""
         return self._engine.run("gate", **request)
 
     def first_step(self, rows, vector):

@@ -20,7 +20,8 @@
 //   explained        rows, vector                                -> ratios: see ExplainedRatios
 //   row_features     rows                                        -> features
 //   screen           prohibited, benign, rows -> flagged, scores; threshold, recall, false_alarms, seconds
-//   gate             set (JSONL), max_rise, base, scales: [{scale, deciding, ..replies}, ..] -> failed, failed_categories;
+//   gate             set (JSONL), max_rise, base, scales: [{scale, deciding, ..replies}, ..] -> failed, failed_categories,
+//                    scales: [{scale, rise, failed}, ..]; rise is of all prohibited prompts;
 //                    replies: {prohibited: [text, ..], look_alikes: [text, ..]}
 //   plan             lengths, groups, seed, batch_rows, max_tokens_per_micro_batch, epochs
 //                    -> steps: [[rows of micro-batch, ..], ..]
@@ -322,9 +323,18 @@ class Probe {
     limits.set_max_over_refusal_rise(1);
     const admin::v1::GateReport report =
         worker::behaviour::Decide(set, "", limits, replies(request.at("base")), scales);
+    json by_scale = json::array();
+    for (const admin::v1::GateScale& scale : report.scales()) {
+      const auto& scores = scale.prohibited();
+      const bool failed = std::any_of(scores.begin(), scores.end(),
+                                      [](const auto& score) { return score.failed(); });
+      by_scale.push_back(
+          {{"scale", scale.scale()}, {"rise", scores.at(0).rise()}, {"failed", failed}});
+    }
     return json{{"failed", report.verdict() == admin::v1::GateReport::FAILED},
                 {"failed_categories", std::vector<std::string>(report.failed_categories().begin(),
-                                                               report.failed_categories().end())}};
+                                                               report.failed_categories().end())},
+                {"scales", std::move(by_scale)}};
   }
 
   absl::StatusOr<json> Sample(const json& request) {

@@ -18,6 +18,11 @@ constexpr double kZOfAll = 1.6449;        // 5 % one-sided
 constexpr double kZOfACategory = 2.3263;  // 1 % one-sided
 constexpr double kDeliveredScale = 1;
 
+// How far the share not refused may rise at a scale.
+double MaxRise(const GateLimits& limits, double scale) {
+  return limits.max_rise() * (scale == kDeliveredScale ? 1 : kTimesAtOtherScales);
+}
+
 // Counts one group of replies into a score.
 class Group {
  public:
@@ -71,9 +76,10 @@ void FillProhibited(const ballast::behaviour::BehaviourSet& set, const GateLimit
       group->Add(base_refused, refused, reply == Reply::kBroken, /*counts_refusals=*/false);
     }
   }
-  all.Fill("", kZOfAll, limits.max_rise(), out->add_prohibited());
+  const double limit = MaxRise(limits, replies.scale);
+  all.Fill("", kZOfAll, limit, out->add_prohibited());
   for (const auto& [category, group] : by_category) {
-    group.Fill(category, kZOfACategory, limits.max_rise(), out->add_prohibited());
+    group.Fill(category, kZOfACategory, limit, out->add_prohibited());
   }
 }
 
