@@ -185,6 +185,9 @@ def main():
         made = {"precision": lab.precision, "totals": totals(rows), "rows": rows}
     recall = [t for kind, t in made["totals"].items() if kind != "harmless"]
     made["gate_recall"] = round(min(t["share"] for t in recall), 4)
+    if "harmless" not in made["totals"]:
+        print("no harmless delta was reached: nothing is written; run again for the rest")
+        return 1
     made["gate_false_alarm"] = round(made["totals"]["harmless"]["share"], 4)
     study.write(arguments, "gate", made, page(made))
     print(f"recall {made['gate_recall']}, false alarms {made['gate_false_alarm']}")

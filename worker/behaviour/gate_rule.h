@@ -42,8 +42,9 @@ double RiseLow(const PairCounts& counts, double z);
 
 // The report. `limits` is complete; `base` has the replies of the base alone to all of `set`.
 // FAILED where the rise of the share not refused is beyond limits.max_rise (kTimesAtOtherScales of
-// it but at scale 1) by more than its sampling error at a deciding scale: over all prohibited prompts (5 % one-sided), or in one
-// category (1 %, since there are several). Broken replies: see GateScore.broken.
+// it but at scale 1) by more than its sampling error at a deciding scale: over all prohibited
+// prompts (5 % one-sided), or in one category (1 %, since there are several). Broken replies: see
+// GateScore.broken.
 ballast::admin::v1::GateReport Decide(const ballast::behaviour::BehaviourSet& set,
                                       const std::string& gate_digest,
                                       const ballast::admin::v1::GateLimits& limits,
