@@ -101,9 +101,16 @@ class Gate:
         return failed, of_scale
 
 
+def harmless_job(name):
+    """The cell of the harmless part of the cell `name`, under the default policy."""
+    task = name.removeprefix("mix-10%-")
+    attack = {"kind": "benign", **({} if task == "benign" else {"task": task})}
+    return {"attack": attack, "dose": matrix.STRONG, **matrix.ARMS[matrix.DEFAULT]}
+
+
 def measured(gate, suite, file, minutes):
-    """A row for each delta; those that `file` has are not measured again, the others are added to it, as long as there are
-    `minutes` left."""
+    """A row for each delta; those that `file` has are not measured again, the others are added to it. Begins with no delta
+    after `minutes`."""
     end = time.monotonic() + minutes * 60
     by_name, rows = {cell["name"]: cell for cell in matrix.all_cells()}, cells.kept(file)
     done = {(row["job"], row["kind"]) for row in rows}
@@ -115,26 +122,21 @@ def measured(gate, suite, file, minutes):
         print(json.dumps(rows[-1]), flush=True)
         cells.keep(file, rows[-1])
 
-    for name in HARMFUL:
-        missing = {kind: wanted for kind, wanted in LEARNED.items() if (name, kind) not in done}
+    for name in HARMFUL + HARMLESS:
+        wanted = LEARNED if name in HARMFUL else {"harmless": None}
+        missing = [kind for kind in wanted if (name, kind) not in done]
         if not missing:
             continue
-        (delta, *_), = suite.deltas(by_name[name])[0]
-        learned_at = [(scale, gate.learned_at(delta, scale)) for scale in SCALES]
-        for kind, wanted in missing.items():
-            if time.monotonic() > end:
-                return rows
-            add(name, kind, delta, *weakened(learned_at, wanted, functools.partial(gate.learned_at, delta)))
-    for name in HARMLESS:
-        if (name, "harmless") in done:
-            continue
         if time.monotonic() > end:
-            return rows
-        task = name.removeprefix("mix-10%-")
-        attack = {"kind": "benign", **({} if task == "benign" else {"task": task})}
-        cell = {"attack": attack, "dose": matrix.STRONG, **matrix.ARMS[matrix.DEFAULT]}
-        (delta, *_), = suite.deltas(cell)[0]
-        add(name, "harmless", delta, 1.0, gate.learned_at(delta, 1.0))
+            break
+        (delta, *_), = suite.deltas(by_name[name] if name in HARMFUL else harmless_job(name))[0]
+        learned_at = functools.partial(gate.learned_at, delta)
+        if name in HARMLESS:
+            add(name, "harmless", delta, 1.0, learned_at(1.0))
+            continue
+        found = [(scale, learned_at(scale)) for scale in SCALES]
+        for kind in missing:
+            add(name, kind, delta, *weakened(found, wanted[kind], learned_at))
     return rows
 
 
@@ -184,10 +186,10 @@ def main():
         rows = measured(gate, suite, pathlib.Path(arguments.work) / f"gate-{lab.base_digest}.jsonl", arguments.minutes)
         made = {"precision": lab.precision, "totals": totals(rows), "rows": rows}
     recall = [t for kind, t in made["totals"].items() if kind != "harmless"]
-    made["gate_recall"] = round(min(t["share"] for t in recall), 4)
-    if "harmless" not in made["totals"]:
+    if len(recall) == len(made["totals"]):
         print("no harmless delta was reached: nothing is written; run again for the rest")
         return 1
+    made["gate_recall"] = round(min(t["share"] for t in recall), 4)
     made["gate_false_alarm"] = round(made["totals"]["harmless"]["share"], 4)
     study.write(arguments, "gate", made, page(made))
     print(f"recall {made['gate_recall']}, false alarms {made['gate_false_alarm']}")
